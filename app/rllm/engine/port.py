@@ -1,0 +1,176 @@
+"""The two ports of the engine: what it needs from a backend, and from a vocabulary.
+
+A plan is frozen: it can be logged, compared and replayed. The scheduler writes plans and hears
+results; a backend executes plans and knows nothing of requests, text or fairness.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSampler:
+    """Give ``seq`` a fresh sampler. ``history`` is what penalties may look back on (the prompt).
+
+    ``banned`` tokens are never drawn until a LiftBan for the same sequence.
+    """
+
+    seq: int
+    params: SamplingParams
+    history: Sequence[int]
+    banned: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LiftBan:
+    """From the next draw on, ``seq`` may draw its banned tokens (``min_tokens`` is reached)."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSampler:
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Forget the cells of ``seq`` from position ``length`` on. Truncate to 0 always succeeds."""
+
+    seq: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class CopyPrefix:
+    """Make ``dst`` hold the first ``length`` tokens of ``src``. ``dst`` is empty before.
+
+    Metadata only in a unified cache; a copy of the whole stream in a split one.
+    """
+
+    src: int
+    dst: int
+    length: int
+
+
+Op = OpenSampler | LiftBan | CloseSampler | Truncate | CopyPrefix
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Tokens of one sequence to compute in this step, at positions ``start`` and following.
+
+    With ``sample`` the next token is drawn after the last of them.
+    """
+
+    seq: int
+    tokens: Sequence[int]
+    start: int
+    sample: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One step. ``ops`` are applied in order before ``chunks`` are computed in one batch.
+
+    A sequence occurs in at most one chunk; chunks are ordered by sequence; together they
+    hold at most ``ModelInfo.batch_size`` tokens.
+    """
+
+    ops: tuple[Op, ...] = ()
+    chunks: tuple[Chunk, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(chunk.tokens) for chunk in self.chunks)
+
+
+class Status(Enum):
+    """What became of a plan's chunks (its ops are always applied)."""
+
+    OK = "ok"
+    NO_CELLS = "no_cells"
+    """The cache has no room. Nothing was computed; the cells are as they were after the ops."""
+    FAILED = "failed"
+    """Some chunks could not be computed: ``StepResult.failed`` names their sequences, whose cells are
+    now empty. The others have their results."""
+
+
+@dataclass(slots=True)
+class StepResult:
+    status: Status
+    tokens: Mapping[int, int] = field(default_factory=dict)
+    """seq -> drawn token, for every chunk with ``sample`` that was computed."""
+    logprobs: Mapping[int, TokenLogprob] = field(default_factory=dict)
+    """seq -> log probabilities, where the sampler was opened with ``num_logprobs >= 0``."""
+    failed: frozenset[int] = frozenset()
+    lost_prefix: frozenset[int] = frozenset()
+    """Sequences whose Truncate or CopyPrefix the memory refused: they are empty, nothing was computed
+    for their chunk. The scheduler prefills them from the start."""
+    execute_s: float = 0.0
+    sample_s: float = 0.0
+    slow_samples: int = 0
+    retries: int = 0
+    graphs_reused: int = 0
+
+
+class BackendFailed(Exception):
+    """The backend can compute nothing any more; its process must be replaced."""
+
+
+class Backend(Protocol):
+    """One loaded model with its context. Owned and called by exactly one thread."""
+
+    @property
+    def info(self) -> ModelInfo: ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    def execute(self, plan: Plan) -> StepResult:
+        """Apply the ops, compute the chunks, draw the tokens.
+
+        Raises:
+            BackendFailed: the context is beyond repair.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+class Vocabulary(Protocol):
+    """Tokens and text of one model. Thread-safe, needs no context."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def end_tokens(self) -> frozenset[int]:
+        """Every token that ends a generation (there are often several)."""
+        ...
+
+    @property
+    def chat_template(self) -> str | None: ...
+
+    @property
+    def bos_text(self) -> str: ...
+
+    @property
+    def eos_text(self) -> str: ...
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        """``add_special`` adds BOS/EOS where the model wants them; ``parse_special`` reads "<|im_end|>"
+        and the like as control tokens, and must be off for text that a user wrote."""
+        ...
+
+    def piece(self, token: int) -> bytes:
+        """The token's bytes, which may be part of a character. Empty for control tokens."""
+        ...
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool) -> str: ...

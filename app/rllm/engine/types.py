@@ -1,0 +1,171 @@
+"""What the engine is asked and what it answers: plain data, also the payload of the worker's IPC frames.
+
+Everything here is immutable and made of integers, floats and strings, so that it can be logged,
+compared, replayed and sent between processes. Times are seconds on the monotonic clock of one machine.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class FinishReason(StrEnum):
+    """Why a request ended. STOP and LENGTH are the client's wish; the others are reported as such."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is drawn. Values that switch a filter off are the defaults.
+
+    ``temperature == 0`` means greedy. ``top_k == 0`` and ``typical_p == 1`` mean "off".
+    ``logit_bias`` adds to single logits; penalties look back over ``penalty_last_n`` tokens (-1: all).
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    penalty_last_n: int = -1
+    seed: int = 0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    num_logprobs: int = -1
+    """-1: none are reported; N >= 0: the drawn token's log probability and the N most likely tokens."""
+
+    @property
+    def is_greedy(self) -> bool:
+        return self.temperature <= 0.0
+
+    @property
+    def has_penalties(self) -> bool:
+        return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
+
+
+class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence to generate. ``n > 1`` and lists of prompts are several of these.
+
+    ``prompt`` is never empty. The door has already checked that prompt and ``max_tokens`` fit the context.
+    """
+
+    id: str
+    prompt: tuple[int, ...]
+    max_tokens: int
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    stop: tuple[str, ...] = ()
+    sampling: SamplingParams = SamplingParams()
+    priority: int = 0
+    """Lower runs earlier, as in vLLM."""
+    cache_salt: str = ""
+    """Prefixes are shared only between requests with the same salt."""
+
+
+class TopLogprob(msgspec.Struct, frozen=True):
+    token: int
+    logprob: float
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """Log probability (natural log, before penalties and filters) of a drawn token and of its rivals."""
+
+    token: int
+    logprob: float
+    top: tuple[TopLogprob, ...]
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Where one request's time went, in seconds; the three add up to its life in the worker."""
+
+    queue_s: float
+    prefill_s: float
+    decode_s: float
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Token counts of one finished request. ``cached_tokens`` of the prompt were not computed again."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one step brought for one request.
+
+    ``text`` may be empty (an incomplete UTF-8 sequence or a possible stop string is held back).
+    With ``finish`` set this is the request's last event and ``usage`` and ``timings`` are present.
+    """
+
+    request_id: str
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish: FinishReason | None = None
+    stop_string: str | None = None
+    """The stop string that matched, where one did."""
+    error: str | None = None
+    """With ``finish == ERROR``: one sentence that may be shown to the client."""
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step did, for whoever watches. Counts of this step, gauges after it."""
+
+    decode_tokens: int = 0
+    prefill_tokens: int = 0
+    plan_s: float = 0.0
+    execute_s: float = 0.0
+    """llama_decode and waiting for it."""
+    sample_s: float = 0.0
+    commit_s: float = 0.0
+    running: int = 0
+    """Requests that hold a slot."""
+    waiting: int = 0
+    """Requests that hold none."""
+    kv_used: int = 0
+    """Cells that hold a token, of running requests and of resident prefixes."""
+    cached_tokens: int = 0
+    """Prompt tokens that admissions of this step found resident."""
+    evicted_tokens: int = 0
+    preemptions: int = 0
+    slow_samples: int = 0
+    """Rows sampled on a path that is slower than the best one."""
+    retries: int = 0
+    """Extra llama_decode calls that return codes made necessary."""
+    graphs_reused: int = 0
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What a loaded instance is and can hold. Sent once, when the worker is ready."""
+
+    path: str
+    description: str
+    """As llama.cpp words it, e.g. "llama 135M Q4_K - Medium"."""
+    architecture: str
+    num_params: int
+    size_bytes: int
+    vocab_size: int
+    num_ctx_train: int
+    slots: int
+    ctx_per_slot: int
+    """Tokens one request may hold, prompt and output together."""
+    kv_cells: int
+    """Cells of the whole cache; shared by all slots when unified, else ``slots * ctx_per_slot``."""
+    kv_unified: bool
+    kv_bytes: int
+    batch_size: int
+    """Most tokens in one llama_decode call."""
+    device: str
+    can_reuse_prefix: bool
+    """False where the memory cannot drop the tail of a sequence (recurrent, hybrid, sliding window)."""
+    load_s: float = 0.0

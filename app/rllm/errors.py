@@ -1,0 +1,92 @@
+"""Everything that can go wrong, as one tree.
+
+    RllmError
+    ├── BadRequest            the client's fault; names a field            400
+    │   ├── PromptTooLong     prompt and max_tokens exceed the context     400
+    │   └── BodyTooLarge                                                   413
+    ├── NotAuthorized         missing or wrong key                         401
+    ├── NotFound              no such model or route                       404
+    ├── Refused               the server protects itself; retry later
+    │   ├── RateLimited       a key's own limit                            429
+    │   └── Overloaded        queue full, draining, nothing healthy        503
+    ├── TimedOut              a deadline passed after work had begun       504
+    ├── EngineError           a worker failed while computing              500
+    └── StartError            the process cannot start; one line, exit 1   (CLI)
+
+`rllm.api.errors` has the one table that turns these into a status and OpenAI's envelope.
+Messages name the field, the value and the limit. They are shown to clients and hold no internals.
+"""
+
+from __future__ import annotations
+
+
+class RllmError(Exception):
+    """Root of the tree. ``str(error)`` is fit for a client."""
+
+    code: str | None = None
+    """Machine-readable, stable; OpenAI's where there is one."""
+    param: str | None = None
+    """The request field at fault, where there is one."""
+    retry_after_s: float | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        if param is not None:
+            self.param = param
+        if code is not None:
+            self.code = code
+        if retry_after_s is not None:
+            self.retry_after_s = retry_after_s
+
+
+class BadRequest(RllmError):
+    code = "invalid_value"
+
+
+class PromptTooLong(BadRequest):
+    code = "context_length_exceeded"
+
+
+class BodyTooLarge(BadRequest):
+    code = "body_too_large"
+
+
+class NotAuthorized(RllmError):
+    code = "invalid_api_key"
+
+
+class NotFound(RllmError):
+    code = "not_found"
+
+
+class Refused(RllmError):
+    """Nothing was computed; the same request may be sent again later."""
+
+
+class RateLimited(Refused):
+    code = "rate_limit_exceeded"
+
+
+class Overloaded(Refused):
+    code = "server_is_overloaded"
+
+
+class TimedOut(RllmError):
+    code = "timeout"
+
+
+class EngineError(RllmError):
+    code = "engine_error"
+
+
+class StartError(RllmError):
+    """The server or a worker cannot start. The message is one line and says what to do."""
+
+    code = "start_error"

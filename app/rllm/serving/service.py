@@ -1,0 +1,57 @@
+"""What the API needs from the rest of the server, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from rllm.engine.port import Vocabulary
+from rllm.engine.types import EngineRequest, ModelInfo
+from rllm.serving.stream import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model a client can name. ``id`` is its alias, or the file's name without ".gguf"."""
+
+    id: str
+    aliases: tuple[str, ...]
+    created: int
+    """Unix time at which it became ready."""
+    info: ModelInfo
+    vocabulary: Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """``live``: the process answers. ``ready``: new requests are accepted and would make progress."""
+
+    ready: bool
+    reason: str
+    """"ok", "loading", "draining", "stalled" or "no healthy instance"."""
+    instances: tuple[tuple[str, str], ...] = ()
+    """(instance name, state)"""
+
+
+class Service(Protocol):
+    def models(self) -> list[ServedModel]: ...
+
+    def model(self, name: str | None) -> ServedModel:
+        """The model of that name; the first one for ``None``.
+
+        Raises:
+            NotFound: no model of that name; the message lists those there are.
+        """
+        ...
+
+    def submit(self, model: ServedModel, requests: list[EngineRequest]) -> list[Stream]:
+        """Start all of them or none. Each answer comes through its own stream; the caller reads every
+        stream to its end or cancels it.
+
+        Raises:
+            PromptTooLong: prompt + max_tokens can never fit one slot.
+            Refused: queue full, draining, or nothing healthy.
+        """
+        ...
+
+    def health(self) -> Health: ...

@@ -1,0 +1,138 @@
+"""The messages between the API process and a worker, and the specification a worker is started with.
+
+Commands go down, one message each. Messages come up: one `Ready` or `Failed` first, then exactly one
+`StepFrame` per engine step. Both directions are msgpack over one ZeroMQ PAIR socket, so order is kept
+and the end of a stream can never overtake its last token.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
+
+
+class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of one llama.cpp instance, checked and resolved; ``None`` or 0 lets the worker choose."""
+
+    slots: int = 8
+    ctx_per_slot: int = 4096
+    threads: int = 0
+    threads_batch: int = 0
+    gpu_layers: int = -1
+    """-1: all that fit the build."""
+    kv: str = "auto"
+    """auto, split or unified."""
+    cache_type_k: str = "f16"
+    cache_type_v: str = "f16"
+    flash_attn: str = "auto"
+    """auto, on or off."""
+    batch_size: int = 512
+    """Most tokens in one step."""
+    ubatch_size: int = 512
+    mmap: bool = True
+    mlock: bool = False
+
+
+class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    max_step_tokens: int = 0
+    """Most tokens of one step, prefill and decode together. 0: the batch size."""
+    prefix_cache: bool = True
+    itl_target_s: float = 0.05
+    """While somebody decodes, prefill is cut so that a step takes about this long."""
+
+
+class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """The scriptable backend for tests of scheduling, HTTP and faults. See `rllm.backends.fake`."""
+
+    slots: int = 4
+    ctx_per_slot: int = 512
+    batch_size: int = 64
+    kv_unified: bool = True
+    kv_cells: int = 0
+    step_s: float = 0.0
+    token_s: float = 0.0
+    """Added to a step for each token computed."""
+
+
+class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All a worker process needs to know. Travels on its standard input."""
+
+    name: str
+    endpoint: str
+    """ZeroMQ address, e.g. ipc:///tmp/rllm-x/worker-0."""
+    model_path: str = ""
+    llama: LlamaOptions | None = None
+    fake: FakeOptions | None = None
+    scheduler: SchedulerOptions = SchedulerOptions()
+    log_level: str = "warning"
+
+
+class Submit(msgspec.Struct, frozen=True, tag="submit"):
+    request: EngineRequest
+    sent_at: float
+    """time.monotonic() of the sender, for queue times that include the hop."""
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    request_id: str
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Finish the current step, answer everything that is left with CANCELLED, and exit 0."""
+
+
+Command = Submit | Cancel | Stop
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    info: ModelInfo
+    pid: int
+
+
+class StepFrame(msgspec.Struct, frozen=True, tag="step"):
+    """Everything one engine step brought. Also sent without ``step`` when commands alone ended requests."""
+
+    events: tuple[Event, ...] = ()
+    step: StepRecord | None = None
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """The worker cannot go on. ``reason`` is one line for the operator; the process exits after it."""
+
+    reason: str
+    at_start: bool = False
+
+
+class LogLine(msgspec.Struct, frozen=True, tag="log"):
+    level: str
+    text: str
+    request_id: str | None = None
+
+
+Message = Ready | StepFrame | Failed | LogLine
+
+_encoder = msgspec.msgpack.Encoder()
+_command_decoder = msgspec.msgpack.Decoder(Command)
+_message_decoder = msgspec.msgpack.Decoder(Message)
+_spec_decoder = msgspec.json.Decoder(WorkerSpec)
+
+
+def encode(item: Command | Message) -> bytes:
+    return _encoder.encode(item)
+
+
+def decode_command(data: bytes) -> Command:
+    return _command_decoder.decode(data)
+
+
+def decode_message(data: bytes) -> Message:
+    return _message_decoder.decode(data)
+
+
+def encode_spec(spec: WorkerSpec) -> bytes:
+    return msgspec.json.encode(spec)
+
+
+def decode_spec(data: bytes) -> WorkerSpec:
+    return _spec_decoder.decode(data)

@@ -1,0 +1,1 @@
+"""Measure LLM servers over HTTP, and model files directly."""
