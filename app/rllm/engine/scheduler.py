@@ -143,9 +143,8 @@ class Scheduler:
 
         The first in line never gives way, so somebody always gets on.
         """
+        self._evict(count)
         while self._residence.free_cells < count and len(self._running) > 1:
-            if self._evict(count):
-                continue
             last = max(self._running.values(), key=_by_order)
             if last.state is State.DECODING:
                 count -= 1
