@@ -21,7 +21,7 @@ from rllm.engine.types import ModelInfo
 
 MIN_COPY = 64
 """Shorter prefixes are computed again in split mode: there a copy moves the whole stream."""
-MIN_WAIT = 32
+MIN_WAIT = 8
 """A newcomer waits for somebody else's prefill when that saves it at least so many tokens."""
 MAX_LOSS = 4
 """An idle prefix is continued in place when what is cut off is at most 1/MAX_LOSS of what is kept."""
