@@ -188,9 +188,9 @@ class Residence:
 
     # --- while running --------------------------------------------------------------------------
 
-    def grew(self, seq: int, length: int) -> None:
-        """``seq`` now holds ``length`` tokens."""
-        self._ledger.append(seq, length - self._ledger.length(seq))
+    def grew(self, seq: int, count: int) -> None:
+        """``seq`` holds ``count`` tokens more."""
+        self._ledger.append(seq, count)
 
     def lost(self, seq: int) -> None:
         """The backend has emptied ``seq``; its request keeps it and computes everything again."""
