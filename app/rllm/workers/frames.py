@@ -13,6 +13,10 @@ from rllm.backends.options import FakeOptions, LlamaOptions
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
 
 
+LEVELS = ("debug", "info", "warning", "error")
+"""Log levels, least important first."""
+
+
 class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_step_tokens: int = 0
     """Most tokens of one step, prefill and decode together. 0: the batch size."""
