@@ -180,7 +180,7 @@ class Residence:
         # split: consecutive ids compute in one ubatch, so stay next to those that run
         low = min(self._occupied)
         last = len(self._empty) + len(self._occupied) + len(self._idle)
-        nearest = [*range(low, last), *range(low - 1, -1, -1)]
+        nearest: list[int] = [*range(low, last), *range(low - 1, -1, -1)]
         for seq in nearest:
             if seq in self._empty or (seq in self._idle and seq != source):
                 return seq

@@ -12,7 +12,6 @@ import msgspec
 from rllm.backends.options import FakeOptions, LlamaOptions
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
 
-
 LEVELS = ("debug", "info", "warning", "error")
 """Log levels, least important first."""
 

@@ -40,7 +40,7 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
 
 
 def _num_sequences(slots: int, kv_unified: bool) -> int:
-    """Ids beyond the slots hold idle prefixes. In a unified cache they cost nothing; split, each has a stream."""
+    """Ids beyond the slots hold idle prefixes: free in a unified cache, a stream each in a split one."""
     if not kv_unified:
         return slots
     limit = int(lib.api.llama_max_parallel_sequences())
