@@ -43,12 +43,17 @@ class Tokenizer:
     async def chat(self, model: ServedModel, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         return await self._run(lambda: self._chat(model, messages))
 
-    async def text(
-        self, model: ServedModel, text: str, *, param: str, add_special: bool = True, parse_special: bool = True
+    async def text(self, model: ServedModel, text: str, *, param: str) -> tuple[int, ...]:
+        """A raw prompt: there the caller writes the whole prompt, control tokens included."""
+        return await self._run(lambda: self._text(model, text, param))
+
+    async def any_text(
+        self, model: ServedModel, text: str, *, add_special: bool, parse_special: bool
     ) -> tuple[int, ...]:
-        """``parse_special`` is on for raw prompts: there the caller writes the whole prompt, markers included."""
+        """Text that need not fit the context."""
+        vocabulary = model.vocabulary
         return await self._run(
-            lambda: self._text(model, text, param=param, add_special=add_special, parse_special=parse_special)
+            lambda: tuple(vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special))
         )
 
     async def detokenize(self, model: ServedModel, tokens: Sequence[int]) -> str:
@@ -72,7 +77,7 @@ class Tokenizer:
     def _chat(self, model: ServedModel, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
         prepared = self._of(model)
         if isinstance(prepared.template, BadRequest):
-            raise prepared.template
+            raise BadRequest(str(prepared.template), code=prepared.template.code)
         _refuse_hopeless(sum(_num_bytes(message.content) for message in messages), model, prepared, "messages")
         limit = 2 * _most_bytes(model, prepared)  # the template's own text comes on top
         pieces = prepared.template.render(
@@ -84,11 +89,9 @@ class Tokenizer:
             tokens += model.vocabulary.tokenize(piece.text, add_special=False, parse_special=piece.parse_special)
         return tuple(tokens)
 
-    def _text(
-        self, model: ServedModel, text: str, *, param: str, add_special: bool, parse_special: bool
-    ) -> tuple[int, ...]:
+    def _text(self, model: ServedModel, text: str, param: str) -> tuple[int, ...]:
         _refuse_hopeless(_num_bytes(text), model, self._of(model), param)
-        return tuple(model.vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special))
+        return tuple(model.vocabulary.tokenize(text, add_special=True, parse_special=True))
 
 
 def _prepare(model: ServedModel) -> _Prepared:
