@@ -3,7 +3,9 @@
     RllmError
     ├── BadRequest            the client's fault; names a field            400
     │   ├── PromptTooLong     prompt and max_tokens exceed the context     400
-    │   └── BodyTooLarge                                                   413
+    │   ├── BodyTooLarge                                                   413
+    │   ├── BodyTooSlow                                                    408
+    │   └── WrongMediaType                                                 415
     ├── NotAuthorized         missing or wrong key                         401
     ├── NotFound              no such model or route                       404
     ├── Refused               the server protects itself; retry later
@@ -56,6 +58,14 @@ class PromptTooLong(BadRequest):
 
 class BodyTooLarge(BadRequest):
     code = "body_too_large"
+
+
+class BodyTooSlow(BadRequest):
+    code = "body_timeout"
+
+
+class WrongMediaType(BadRequest):
+    code = "unsupported_media_type"
 
 
 class NotAuthorized(RllmError):
