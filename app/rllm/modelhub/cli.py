@@ -86,9 +86,15 @@ def _source(name: str) -> Source | None:
     return None
 
 
-@cli.command()
+def _quant_type(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if value.upper() not in QUANT_TYPES:
+        raise click.BadParameter(f"{value!r} is not one of {', '.join(QUANT_TYPES)}.")
+    return value.upper()
+
+
+@cli.command(epilog=f"TYPE is one of {', '.join(QUANT_TYPES)}.")
 @click.argument("source", type=_GGUF)
-@click.argument("quant_type", metavar="TYPE", type=click.Choice(list(QUANT_TYPES), case_sensitive=False))
+@click.argument("quant_type", metavar="TYPE", callback=_quant_type)
 @click.option("-o", "--output", type=_GGUF, help="[default: SOURCE's name with the type, beside it]")
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores.")
 @click.option("--allow-requantize", is_flag=True, help="Accept a source that is quantized already.")

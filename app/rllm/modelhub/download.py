@@ -33,6 +33,7 @@ def download(url: str, part: Path, *, pause_s: float = 1.0) -> None:
             _continue(url, part)
             return
         except urllib.error.HTTPError as error:
+            error.close()
             if error.code not in _RETRIED_STATUS:
                 raise HubError(f"{url}: the server answered {error.code} {error.reason}") from None
             reason: Exception = error

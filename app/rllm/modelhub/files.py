@@ -55,4 +55,4 @@ def only_one(directory: Path) -> Iterator[None]:
 
 
 def _mib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:,.0f} MiB"
+    return f"{num_bytes / 2**20:,.1f} MiB"
