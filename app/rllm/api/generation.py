@@ -29,7 +29,9 @@ Prepare = Callable[[], Awaitable[Job]]
 class Generation(Response):
     """What a generation route returns: called as a response, it prepares, submits and answers."""
 
-    def __init__(self, service: Service, settings: ApiSettings, record: RequestRecord, prepare: Prepare) -> None:
+    def __init__(
+        self, service: Service, settings: ApiSettings, record: RequestRecord, prepare: Prepare
+    ) -> None:
         self._service = service
         self._settings = settings
         self._record = record
