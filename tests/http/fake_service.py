@@ -82,6 +82,7 @@ def model_info(**changes: object) -> ModelInfo:
         "vocab_size": 260,
         "num_ctx_train": 512,
         "slots": 4,
+        "num_sequences": 4,
         "ctx_per_slot": 512,
         "kv_cells": 2048,
         "kv_unified": True,

@@ -1,23 +1,11 @@
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import aiohttp
 import pytest
-from conftest import CHAT, Api
 from fake_service import ANSWER, Script
+from http_api import CHAT, Api, events
 
 from rllm.api.responses import ChatCompletion, Completion
-
-
-async def events(response: aiohttp.ClientResponse) -> list[Any]:
-    text = (await response.read()).decode()
-    assert text.endswith("\n\n")
-    blocks = [block for block in text.split("\n\n") if block and not block.startswith(":")]
-    assert all(block.startswith("data: ") for block in blocks)
-    data = [block.removeprefix("data: ") for block in blocks]
-    return [item if item == "[DONE]" else json.loads(item) for item in data]
 
 
 async def test_a_plain_answer_has_openais_shape(api: Api, http: aiohttp.ClientSession) -> None:
