@@ -70,6 +70,8 @@ class Script:
     """Before the first token."""
     tokens_per_step: int = 1
     cached_tokens: int = 0
+    repeat_text: int = 1
+    """Each step's text comes so many times, to fill buffers."""
 
 
 def model_info(**changes: object) -> ModelInfo:
@@ -99,7 +101,9 @@ class FakeService:
 
     def __init__(self, *, template: str | None = None, names: Iterable[str] = ("fake",)) -> None:
         vocabulary = ByteVocabulary(template)
-        self._models = [ServedModel(name, (f"{name}-alias",), 1700000000, model_info(), vocabulary) for name in names]
+        self._models = [
+            ServedModel(name, (f"{name}-alias",), 1700000000, model_info(), vocabulary) for name in names
+        ]
         self.script = Script()
         self.refuse_with: RllmError | None = None
         self.bug: Exception | None = None
@@ -184,10 +188,13 @@ class FakeService:
         if self.script.fail_with is not None:
             stream.fail(self.script.fail_with)
         else:
-            stream.put(Event(request_id=request.id, finish=FinishReason.ERROR, error="the decode step failed"))
+            stream.put(
+                Event(request_id=request.id, finish=FinishReason.ERROR, error="the decode step failed")
+            )
 
     def _event(self, request: EngineRequest, text: str, count: int, finish: FinishReason | None) -> Event:
         tokens = tuple(text.encode())
+        text *= self.script.repeat_text
         usage = Usage(len(request.prompt), count, self.script.cached_tokens) if finish else None
         return Event(
             request_id=request.id,

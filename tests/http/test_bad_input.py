@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from http_api import CHAT, Api
 from conftest import StartApi
+from http_api import CHAT, Api
 
 from rllm.api.responses import Error
 from rllm.api.settings import ApiSettings
@@ -138,7 +138,9 @@ async def test_values_that_ask_for_nothing_are_accepted(api: Api, http: aiohttp.
 
 
 @pytest.mark.parametrize("prompt", ["x" * 600, "x" * 100_000])
-async def test_a_prompt_beyond_the_context_is_refused(api: Api, http: aiohttp.ClientSession, prompt: str) -> None:
+async def test_a_prompt_beyond_the_context_is_refused(
+    api: Api, http: aiohttp.ClientSession, prompt: str
+) -> None:
     """The second could never fit and is not even tokenized."""
     messages = [{"role": "user", "content": prompt}]
     async with http.post(f"{api.url}/v1/chat/completions", json={"messages": messages}) as response:

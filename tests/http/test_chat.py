@@ -20,7 +20,9 @@ async def test_a_plain_answer_has_openais_shape(api: Api, http: aiohttp.ClientSe
     assert answer.timings is not None
 
 
-async def test_a_stream_begins_with_the_role_and_ends_with_done(api: Api, http: aiohttp.ClientSession) -> None:
+async def test_a_stream_begins_with_the_role_and_ends_with_done(
+    api: Api, http: aiohttp.ClientSession
+) -> None:
     async with http.post(f"{api.url}/v1/chat/completions", json={**CHAT, "stream": True}) as response:
         assert response.status == 200
         assert response.headers["content-type"].startswith("text/event-stream")
@@ -76,7 +78,9 @@ async def test_n_choices_have_their_own_seeds_and_indexes(
 async def test_parameters_reach_the_engine(api: Api, http: aiohttp.ClientSession) -> None:
     body = {
         "model": "fake-alias",
-        "messages": [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}],
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}
+        ],
         "max_completion_tokens": 9,
         "max_tokens": 20,
         "temperature": 0.5,
@@ -116,7 +120,11 @@ async def test_defaults_are_openais(api: Api, http: aiohttp.ClientSession) -> No
         assert (await response.json())["choices"][0]["finish_reason"] == "length"
     request = api.service.submitted.get_nowait()
     assert len(request.prompt) + request.max_tokens == 512
-    assert (request.sampling.temperature, request.sampling.top_p, request.sampling.num_logprobs) == (1.0, 1.0, -1)
+    assert (request.sampling.temperature, request.sampling.top_p, request.sampling.num_logprobs) == (
+        1.0,
+        1.0,
+        -1,
+    )
     async with http.post(f"{api.url}/v1/completions", json={"prompt": "x"}) as response:
         assert response.status == 200
     assert api.service.submitted.get_nowait().max_tokens == 16
@@ -144,7 +152,9 @@ async def test_log_probabilities_of_a_chat(api: Api, http: aiohttp.ClientSession
 async def test_completions_take_every_kind_of_prompt(api: Api, http: aiohttp.ClientSession) -> None:
     prompts = {"ab": 1, ("ab", "c"): 2, (97, 98): 1, ((97,), (98, 99)): 2}
     for prompt, count in prompts.items():
-        async with http.post(f"{api.url}/v1/completions", json={"prompt": prompt, "max_tokens": 4}) as response:
+        async with http.post(
+            f"{api.url}/v1/completions", json={"prompt": prompt, "max_tokens": 4}
+        ) as response:
             answer = Completion.model_validate(await response.json(), strict=True)
         assert [choice.index for choice in answer.choices] == list(range(count))
         assert {choice.text for choice in answer.choices} == {"The "}
@@ -155,7 +165,7 @@ async def test_completions_take_every_kind_of_prompt(api: Api, http: aiohttp.Cli
 @pytest.mark.parametrize("stream", [False, True])
 async def test_echo_begins_with_the_prompt(api: Api, http: aiohttp.ClientSession, stream: bool) -> None:
     body = {"prompt": [[97, 98], [99]], "n": 2, "max_tokens": 4, "echo": True, "stream": stream}
-    texts = {index: "" for index in range(4)}
+    texts = dict.fromkeys(range(4), "")
     async with http.post(f"{api.url}/v1/completions", json=body) as response:
         answers = (await events(response))[:-1] if stream else [await response.json()]
     for answer in answers:

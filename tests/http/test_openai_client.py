@@ -39,7 +39,13 @@ def test_several_choices_completions_and_models(api: Api) -> None:
 @pytest.mark.parametrize(
     ("error", "exception", "status", "code", "retry"),
     [
-        (Overloaded("full", retry_after_s=1.25), openai.InternalServerError, 503, "server_is_overloaded", "true"),
+        (
+            Overloaded("full", retry_after_s=1.25),
+            openai.InternalServerError,
+            503,
+            "server_is_overloaded",
+            "true",
+        ),
         (RateLimited("slow", retry_after_s=0.02), openai.RateLimitError, 429, "rate_limit_exceeded", "true"),
         (TimedOut("late"), openai.InternalServerError, 504, "timeout", "false"),
         (EngineError("broke"), openai.InternalServerError, 500, "engine_error", "true"),
