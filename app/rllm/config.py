@@ -162,16 +162,25 @@ class Settings(EngineSettings, BaseSettings):
     )
     allow_insecure: bool = _server(False, "Listen beyond this machine without any API key.")
     allow_overcommit: bool = _server(False, "Start although the models seem to exceed the free memory.")
+    open_metrics: bool = _server(False, "Serve /metrics without an API key.")
+    cors_origin: Annotated[tuple[str, ...], *_Listed] = _server(
+        (), "Web page origin that may call the server; may be repeated, * allows all."
+    )
+    docs: bool = _server(True, "Serve /docs and /openapi.json.")
 
     max_queue_requests: int = _limit(256, "Most requests that wait for a slot.", ge=0)
     max_queue_tokens: int = _limit(
         0, "Most prompt tokens that wait. 0: derived from the slots and their context.", ge=0
     )
     max_body_bytes: int = _limit(8 * 2**20, "Largest request body.", ge=1024)
-    request_timeout_s: float = _limit(600.0, "Longest life of one request.", gt=0)
+    body_timeout_s: float = _limit(30.0, "Longest time for a client to send a body.", gt=0)
+    slow_client_timeout_s: float = _limit(
+        30.0, "Longest time one write to a client may be stuck. 0: never ends it.", ge=0
+    )
+    keepalive_s: float = _limit(15.0, "A silent event stream gets a comment this often. 0: never.", ge=0)
     start_timeout_s: float = _limit(600.0, "Longest time for loading a model.", gt=0)
     drain_timeout_s: float = _limit(
-        30.0, "After SIGTERM, how long running requests may go on (Ctrl-C: at most 3 s).", ge=0
+        30.0, "After SIGTERM, how long running requests may go on (Ctrl-C: at most 1.5 s).", ge=0
     )
 
     log_format: Literal["auto", "json", "console"] = _log("auto", "auto: console on a terminal, else JSON.")
