@@ -14,7 +14,7 @@ from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf, shard_paths
 from rllm.workers.frames import LlamaOptions
 
 _WORKER_BYTES = 200 * 2**20
-"""A worker without its model: interpreter, libraries, vocabulary (measured 90 MiB with a small one), spare."""
+"""A worker without its model: interpreter, libraries, vocabulary, and some to spare."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
