@@ -38,6 +38,8 @@ class StepBudget:
 
     def learn(self, num_decodes: int, num_prefill: int, seconds: float) -> None:
         """A step of that shape took that long."""
+        if seconds <= 0:
+            return
         if num_prefill == 0:
             if num_decodes:
                 self._decode_s = _blend(self._decode_s, seconds)

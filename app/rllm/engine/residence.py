@@ -21,7 +21,7 @@ from rllm.engine.types import ModelInfo
 
 MIN_COPY = 64
 """Shorter prefixes are computed again in split mode: there a copy moves the whole stream."""
-MIN_WAIT = 32
+MIN_WAIT = 8
 """A newcomer waits for somebody else's prefill when that saves it at least so many tokens."""
 MAX_LOSS = 4
 """An idle prefix is continued in place when what is cut off is at most 1/MAX_LOSS of what is kept."""
@@ -180,7 +180,7 @@ class Residence:
         # split: consecutive ids compute in one ubatch, so stay next to those that run
         low = min(self._occupied)
         last = len(self._empty) + len(self._occupied) + len(self._idle)
-        nearest = [*range(low, last), *range(low - 1, -1, -1)]
+        nearest: list[int] = [*range(low, last), *range(low - 1, -1, -1)]
         for seq in nearest:
             if seq in self._empty or (seq in self._idle and seq != source):
                 return seq
@@ -188,9 +188,9 @@ class Residence:
 
     # --- while running --------------------------------------------------------------------------
 
-    def grew(self, seq: int, length: int) -> None:
-        """``seq`` now holds ``length`` tokens."""
-        self._ledger.append(seq, length - self._ledger.length(seq))
+    def grew(self, seq: int, count: int) -> None:
+        """``seq`` holds ``count`` tokens more."""
+        self._ledger.append(seq, count)
 
     def lost(self, seq: int) -> None:
         """The backend has emptied ``seq``; its request keeps it and computes everything again."""

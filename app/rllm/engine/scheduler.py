@@ -57,6 +57,8 @@ class Scheduler:
         prefix_cache: bool = True,
     ) -> None:
         self._info = info
+        self._limit = min(info.ctx_per_slot, info.kv_cells)
+        self._end_tokens = vocabulary.end_tokens
         self._vocabulary = vocabulary
         self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.05)
         self._residence = Residence(info, prefix_cache=prefix_cache)
@@ -89,9 +91,8 @@ class Scheduler:
         if request.id in self._requests:
             self._unsent.append(_refusal(request, now, f"request id {request.id!r} is already in use"))
             return
-        limit = min(self._info.ctx_per_slot, self._info.kv_cells)
-        if not request.prompt or len(request.prompt) > limit:
-            message = f"the prompt has {len(request.prompt)} tokens; from 1 to {limit} fit"
+        if not request.prompt or len(request.prompt) > self._limit:
+            message = f"the prompt has {len(request.prompt)} tokens; from 1 to {self._limit} fit"
             self._unsent.append(_refusal(request, now, message))
             return
         sequence = Sequence(request, now, self._line.place(request.priority, now))
@@ -116,7 +117,7 @@ class Scheduler:
         self._plan_decodes(draft)
         budget = self._budget.prefill_tokens(draft.tokens)
         limit = min(self._info.batch_size, draft.tokens + budget)
-        prefilling = [s for s in self._running.values() if s.num_pending > 1 or s.num_output == 0]
+        prefilling = [s for s in self._running.values() if s.state is State.PREFILLING]
         for sequence in sorted(prefilling, key=_by_order):
             self._plan_prefill(draft, sequence, limit)
         while not draft.chunks and len(self._running) > 1:  # prompts alone have filled the cache
@@ -127,25 +128,25 @@ class Scheduler:
         return Plan(ops=self._residence.take_ops(), chunks=chunks)
 
     def _plan_decodes(self, draft: _Draft) -> None:
-        decodes = [s for s in self._running.values() if s.num_pending == 1 and s.num_output > 0]
-        if self._info.kv_unified:
+        decodes = [s for s in self._running.values() if s.state is State.DECODING]
+        if self._info.kv_unified and self._residence.free_cells < len(decodes):
             self._make_room(len(decodes))
-            decodes = [s for s in decodes if s.state is not State.WAITING]
+            decodes = [s for s in decodes if s.state is State.DECODING]
         for sequence in decodes:
             if not sequence.ban_lifted and sequence.num_output >= sequence.request.min_tokens:
                 sequence.ban_lifted = True
                 if not sequence.request.ignore_eos:
                     self._residence.add_op(LiftBan(sequence.seq))
-            draft.add(Chunk(sequence.seq, (sequence.tokens[-1],), sequence.computed, sample=True))
+            draft.chunks[sequence.seq] = Chunk(sequence.seq, (sequence.tokens[-1],), sequence.computed, True)
+        draft.tokens += len(decodes)
 
     def _make_room(self, count: int) -> None:
         """Free cells for ``count`` tokens: idle prefixes first, then the last in line gives way.
 
         The first in line never gives way, so somebody always gets on.
         """
+        self._evict(count)
         while self._residence.free_cells < count and len(self._running) > 1:
-            if self._evict(count):
-                continue
             last = max(self._running.values(), key=_by_order)
             if last.state is State.DECODING:
                 count -= 1
@@ -189,6 +190,7 @@ class Scheduler:
         """Let newcomers in, in line order. One that shares a prefix which is being computed right now is
         stepped over until it is there; so is nobody else."""
         stepped_over: list[Sequence] = []
+        spoken_for = sum(s.num_pending for s in self._running.values()) if len(self._line) else 0
         while len(self._running) < self._info.slots and len(stepped_over) < SCAN and draft.tokens < limit:
             sequence = self._line.pop()
             if sequence is None:
@@ -196,23 +198,23 @@ class Scheduler:
             if self._residence.is_worth_waiting(sequence.tokens, sequence.request.cache_salt):
                 stepped_over.append(sequence)
                 continue
-            if not self._place(sequence, now):
+            if not self._place(sequence, spoken_for, now):
                 stepped_over.append(sequence)
                 break
+            spoken_for += sequence.num_pending
             self._plan_prefill(draft, sequence, limit)
         for sequence in stepped_over:
             self._line.push(sequence)
 
-    def _place(self, sequence: Sequence, now: float) -> bool:
+    def _place(self, sequence: Sequence, spoken_for: int, now: float) -> bool:
         """Give a newcomer a sequence id and what can be reused for it; False when its prompt has no room."""
         request = sequence.request
-        spoken_for = sum(running.num_pending for running in self._running.values())
         placed = self._residence.place(sequence.tokens, request.cache_salt, sequence.seq, spoken_for)
         if placed is None:
             return False
         self.counters.evicted_tokens += placed.evicted
         if sequence.admitted_at is None:
-            banned = tuple(self._vocabulary.end_tokens) if self._bans_end(sequence) else ()
+            banned = tuple(self._end_tokens) if self._bans_end(sequence) else ()
             self._residence.add_op(OpenSampler(placed.seq, request.sampling, request.prompt, banned))
             sequence.admitted_at = now
             sequence.cached_tokens = placed.reused
@@ -238,9 +240,7 @@ class Scheduler:
         if result.status is Status.OK and not result.lost_prefix:
             self._budget.learn(decodes, plan.num_tokens - decodes, result.execute_s + result.sample_s)
         for chunk in plan.chunks:
-            sequence = self._running.get(chunk.seq)
-            if sequence is None or sequence.state is State.FINISHED:
-                continue  # cancelled while the step ran
+            sequence = self._running[chunk.seq]
             if chunk.seq in result.lost_prefix:
                 self._restart(sequence)
             elif chunk.seq in result.failed:
@@ -254,19 +254,23 @@ class Scheduler:
     def _advance(
         self, sequence: Sequence, chunk: Chunk, result: StepResult, now: float, events: list[Event]
     ) -> None:
-        sequence.computed += len(chunk.tokens)
-        self._residence.grew(chunk.seq, sequence.computed)
+        count = len(chunk.tokens)
+        sequence.computed += count
+        self._residence.grew(chunk.seq, count)
         if not chunk.sample:
             return
-        sequence.move(State.DECODING)
+        if sequence.state is not State.DECODING:
+            sequence.move(State.DECODING)
         token = result.tokens[chunk.seq]
         logprob = result.logprobs.get(chunk.seq)
         logprobs: tuple[TokenLogprob, ...] = () if logprob is None else (logprob,)
-        is_end = token in self._vocabulary.end_tokens
-        room = min(self._info.ctx_per_slot, self._info.kv_cells) - len(sequence.tokens)
-        text, finish = sequence.draw(token, self._vocabulary.piece(token), is_end, room, now)
+        room = self._limit - len(sequence.tokens)
+        piece = self._vocabulary.piece(token)
+        text, finish = sequence.draw(token, piece, token in self._end_tokens, room, now)
         if finish is None:
-            events.append(sequence.event(now, text=text, tokens=(token,), logprobs=logprobs))
+            events.append(
+                Event(request_id=sequence.request.id, text=text, tokens=(token,), logprobs=logprobs)
+            )
         else:
             events.append(self._end(sequence, finish, now, text=text, tokens=(token,), logprobs=logprobs))
 
@@ -313,7 +317,7 @@ class Scheduler:
             self._residence.release(sequence.seq, content, keep=finish is not FinishReason.ERROR)
         sequence.move(State.FINISHED)
         del self._requests[sequence.request.id]
-        return sequence.event(now, text=text, tokens=tokens, logprobs=logprobs, finish=finish, error=error)
+        return sequence.last_event(now, finish, error, text=text, tokens=tokens, logprobs=logprobs)
 
     # --- integrity ------------------------------------------------------------------------------
 
@@ -335,4 +339,4 @@ def _by_order(sequence: Sequence) -> tuple[float, int]:
 
 def _refusal(request: EngineRequest, now: float, message: str) -> Event:
     sequence = Sequence(request, now, (0.0, 0))
-    return sequence.event(now, finish=FinishReason.ERROR, error=message)
+    return sequence.last_event(now, FinishReason.ERROR, message)

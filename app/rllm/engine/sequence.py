@@ -93,26 +93,24 @@ class Sequence:
         self.tokens.append(token)
         if is_end:
             return self.text.flush(), FinishReason.STOP
-        text = self.text.feed(piece, may_stop=self.num_output >= self.request.min_tokens)
+        num_output = len(self.tokens) - len(self.request.prompt)
+        text = self.text.feed(piece, may_stop=num_output >= self.request.min_tokens)
         if self.text.stop_string is not None:
             return text, FinishReason.STOP
-        if self.num_output >= self.request.max_tokens or room <= 0:
+        if num_output >= self.request.max_tokens or room <= 0:
             return text + self.text.flush(), FinishReason.LENGTH
         return text, None
 
-    def event(
+    def last_event(
         self,
         now: float,
+        finish: FinishReason,
+        error: str | None = None,
         *,
         text: str = "",
         tokens: tuple[int, ...] = (),
         logprobs: tuple[TokenLogprob, ...] = (),
-        finish: FinishReason | None = None,
-        error: str | None = None,
     ) -> Event:
-        """An event about this request; with ``finish``, its last one."""
-        if finish is None:
-            return Event(request_id=self.request.id, text=text, tokens=tokens, logprobs=logprobs)
         return Event(
             request_id=self.request.id,
             text=text,

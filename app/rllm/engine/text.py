@@ -26,6 +26,9 @@ class StopMatcher:
         for stop in stops:
             self._add(stop)
         self._link()
+        self._firsts = frozenset(self._next[0])
+        self._delta: dict[tuple[int, str], int] = {}
+        """Transitions seen so far, so that a common one costs one look-up."""
         self._state = 0
 
     def _add(self, stop: str) -> None:
@@ -63,10 +66,27 @@ class StopMatcher:
     def depth(self) -> int:
         return self._depth[self._state]
 
-    def feed(self, char: str) -> str | None:
-        """Take one character; returns the longest stop string that ends with it, if any."""
-        self._state = self._step(self._state, char)
-        return self._match[self._state]
+    def cannot_begin(self, text: str) -> bool:
+        """Nothing is held back and no character of ``text`` begins a stop string: it is safe to show."""
+        return self._state == 0 and self._firsts.isdisjoint(text)
+
+    def find(self, text: str, start: int, *, accept: bool) -> tuple[int, str] | None:
+        """Take ``text[start:]``; the end and the name of the first stop string that is complete, if any.
+
+        With ``accept`` off all of it is taken and nothing is found.
+        """
+        state, delta = self._state, self._delta
+        for index in range(start, len(text)):
+            key = (state, text[index])
+            following = delta.get(key)
+            if following is None:
+                following = delta[key] = self._step(*key)
+            state = following
+            if state and accept and self._match[state] is not None:
+                self._state = state
+                return index + 1, self._match[state] or ""
+        self._state = state
+        return None
 
 
 class TextAssembler:
@@ -75,13 +95,19 @@ class TextAssembler:
     def __init__(self, stops: tuple[str, ...] = ()) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._matcher = StopMatcher(stops) if stops else None
+        self._is_whole = True
+        """The decoder holds no part of a character back."""
         self._held = ""
         self.stop_string: str | None = None
         """The stop string that ended the text, once one did. Nothing is accepted afterwards."""
 
     def feed(self, piece: bytes, *, may_stop: bool = True) -> str:
         """Text that became certain. With ``may_stop`` off, stop strings that end here are ignored."""
-        return self._take(self._decoder.decode(piece), may_stop)
+        if self._is_whole and piece.isascii():
+            return self._take(piece.decode("ascii"), may_stop)
+        text = self._decoder.decode(piece)
+        self._is_whole = not self._decoder.getstate()[0]
+        return self._take(text, may_stop)
 
     def flush(self) -> str:
         """The rest: the generation is over, so nothing held back can become a stop string any more."""
@@ -92,16 +118,16 @@ class TextAssembler:
         return text
 
     def _take(self, text: str, may_stop: bool) -> str:
-        if self._matcher is None:
+        matcher = self._matcher
+        if matcher is None or matcher.cannot_begin(text):
             return text
         start = len(self._held)
         text = self._held + text
-        for index in range(start, len(text)):
-            stop = self._matcher.feed(text[index])
-            if stop is not None and may_stop:
-                self.stop_string = stop
-                self._held = ""
-                return text[: index + 1 - len(stop)]
-        split = len(text) - self._matcher.depth
+        found = matcher.find(text, start, accept=may_stop)
+        if found is not None:
+            end, self.stop_string = found
+            self._held = ""
+            return text[: end - len(self.stop_string)]
+        split = len(text) - matcher.depth
         self._held = text[split:]
         return text[:split]

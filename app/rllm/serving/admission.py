@@ -87,7 +87,7 @@ def check_load(load: Load, limits: Limits, num_requests: int, prompt_tokens: int
     max_tokens = limits.max_queue_tokens or 8 * load.slots * load.ctx_per_slot
     if load.pending_prompt_tokens and load.pending_prompt_tokens + prompt_tokens > max_tokens:
         raise Overloaded(
-            f"the queue is full: {load.pending_prompt_tokens} prompt tokens wait to be computed and the limit is "
-            f"{max_tokens}",
+            f"the queue is full: {load.pending_prompt_tokens} prompt tokens wait to be computed and the "
+            f"limit is {max_tokens}",
             retry_after_s=rate.wait_s(1),
         )

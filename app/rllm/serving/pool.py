@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -67,9 +68,10 @@ class Pool:
             raise errors.exceptions[0] from None
 
     async def _start_model(self, plan: ModelPlan) -> None:
-        vocabulary, *infos = await asyncio.gather(
+        instances = self._instances[plan.id]
+        vocabulary, infos = await asyncio.gather(
             asyncio.to_thread(plan.load_vocabulary),
-            *(instance.start() for instance in self._instances[plan.id]),
+            asyncio.gather(*(instance.start() for instance in instances)),
         )
         model = ServedModel(plan.id, plan.aliases, int(time.time()), infos[0], vocabulary)
         self._models[plan.id] = model
@@ -81,10 +83,8 @@ class Pool:
         self._draining = True
         everything = [instance for instances in self._instances.values() for instance in instances]
         drained = asyncio.gather(*(instance.drained() for instance in everything))
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(drained, drain_s)
-        except TimeoutError:
-            pass
         await asyncio.gather(*(instance.stop() for instance in everything))
 
     # --- service --------------------------------------------------------------------------------

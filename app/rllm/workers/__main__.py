@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 from rllm.engine.port import Backend
 from rllm.errors import StartError
-from rllm.workers.frames import Failed, LogLine, Ready, WorkerSpec, decode_spec
+from rllm.workers.frames import LEVELS, Failed, LogLine, Ready, WorkerSpec, decode_spec
 from rllm.workers.link import Link
 
 
 def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the API process decides
-    spec = decode_spec(sys.stdin.buffer.readline())
+    spec = decode_spec(_read_line())
     threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()
     link = Link(spec.endpoint)
     try:
@@ -34,7 +34,13 @@ def main() -> int:
 
 
 def _run(spec: WorkerSpec, link: Link) -> int:
-    backend = _backend(spec, lambda level, text: link.send(LogLine(level=level, text=text)))
+    least = LEVELS.index(spec.log_level)
+
+    def log(level: str, text: str) -> None:
+        if LEVELS.index(level) >= least:
+            link.send(LogLine(level=level, text=text))
+
+    backend = _backend(spec, log)
     try:
         # late, so that the native library is loaded before numpy whatever the engine's imports become
         from rllm.engine.budget import StepBudget
@@ -55,9 +61,11 @@ def _run(spec: WorkerSpec, link: Link) -> int:
 
 def _backend(spec: WorkerSpec, log: Callable[[str, str], None]) -> Backend:
     if spec.llama is not None:
-        from rllm.backends.llama import LlamaBackend
+        from rllm.backends.llama import lib  # first: it must be loaded before numpy
+        from rllm.backends.llama.engine import LlamaBackend
 
-        return LlamaBackend(spec.model_path, spec.llama, log=log)
+        lib.send_log_to(log)
+        return LlamaBackend(spec.model_path, spec.llama)
     if spec.fake is not None:
         from rllm.backends.fake import FakeBackend
 
@@ -65,8 +73,18 @@ def _backend(spec: WorkerSpec, log: Callable[[str, str], None]) -> Backend:
     raise StartError(f"worker {spec.name}: no backend is named")
 
 
+def _read_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        data = os.read(0, 65536)
+        if not data:
+            break
+        line += data
+    return line
+
+
 def _leave_with_parent() -> None:
-    while sys.stdin.buffer.read(4096):
+    while os.read(0, 4096):  # not through sys.stdin, whose lock would outlive the interpreter
         pass
     os._exit(0)
 

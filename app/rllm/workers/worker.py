@@ -5,6 +5,7 @@ One thread does everything, so there is nothing to lock and nothing can overtake
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from typing import Protocol
@@ -27,6 +28,9 @@ def serve(engine: Engine, link: Inbox) -> int:
     Whoever waits for an answer gets one in either case: after Stop every request that is left ends as
     cancelled, after `Failed` the other side ends them.
     """
+    gc.collect()
+    gc.freeze()
+    gc.disable()  # a full collection over every waiting prompt would be felt as a pause by every stream
     try:
         while _take_commands(engine, link):
             if engine.has_work:
@@ -45,6 +49,8 @@ def serve(engine: Engine, link: Inbox) -> int:
 
 def _take_commands(engine: Engine, link: Inbox) -> bool:
     """Apply what has arrived; False when the worker is to stop."""
+    if not engine.has_work:
+        gc.collect(0)  # nobody is waiting; the engine itself makes no reference cycles
     for command in link.commands(wait=not engine.has_work):
         match command:
             case Submit(request=request, sent_at=sent_at):
