@@ -33,8 +33,9 @@ from pydantic_settings import (
 )
 
 from rllm import config_file
+from rllm.backends.options import LlamaOptions
 from rllm.errors import StartError
-from rllm.workers.frames import LlamaOptions, SchedulerOptions
+from rllm.workers.frames import SchedulerOptions
 
 ENV_PREFIX = "RLLM_"
 DEFAULT_CTX = 4096

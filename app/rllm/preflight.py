@@ -8,10 +8,10 @@ from pathlib import Path
 
 import psutil
 
+from rllm.backends.options import LlamaOptions
 from rllm.config import ModelSettings
 from rllm.errors import StartError
 from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf, shard_paths
-from rllm.workers.frames import LlamaOptions
 
 _WORKER_BYTES = 200 * 2**20
 """A worker without its model: interpreter, libraries, vocabulary, and some to spare."""
@@ -56,8 +56,8 @@ def _compute_bytes(info: GgufInfo, options: LlamaOptions) -> int:
     return 4 * (options.ubatch_size * widest * 4 + options.slots * info.vocab_size)
 
 
-def check_memory(models: Sequence[Checked], available: int) -> None:
-    """Would all of them fit into the main memory that is free now? Weights of one file count once.
+def check_memory(models: Sequence[Checked], available: int, what: str) -> None:
+    """Would all of them fit into what is free now? Weights of one file count once.
 
     Raises:
         StartError: no; with the numbers and what to change.
@@ -67,7 +67,7 @@ def check_memory(models: Sequence[Checked], available: int) -> None:
     rest = sum(checked.compute_bytes + _WORKER_BYTES for checked in models)
     if (needed := weights + kv + rest) > available:
         raise StartError(
-            f"would not fit in memory: {gib(needed)} needed (weights {gib(weights)}, KV cache {gib(kv)}, "
+            f"would not fit in {what}: {gib(needed)} needed (weights {gib(weights)}, KV cache {gib(kv)}, "
             f"other {gib(rest)}), {gib(available)} available; lower --slots or --ctx-size, choose a smaller "
             "--cache-type-k/v or model, or start anyway with --allow-overcommit"
         )

@@ -36,6 +36,10 @@ class Gpus:
     def __len__(self) -> int:
         return len(self._handles)
 
+    def free_bytes(self) -> int:
+        """Of all cards together."""
+        return sum((card.memory_total_bytes or 0) - (card.memory_used_bytes or 0) for card in self.read())
+
     def read(self) -> Iterator[GpuReading]:
         nvml = self._nvml
         for index, handle in enumerate(self._handles):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
 from typing import Literal, TextIO
 
 import orjson
@@ -12,8 +11,6 @@ import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
 Format = Literal["auto", "json", "console"]
-Detokenize = Callable[[str, Sequence[int]], str]
-"""(model, tokens) -> text, for `--log-prompts`."""
 
 
 def make_logger(format: Format, level: str, stream: TextIO | None = None) -> FilteringBoundLogger:
