@@ -119,3 +119,7 @@ def _settings(ctx: click.Context, config_path: Path | None) -> Settings:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    main()
