@@ -211,10 +211,10 @@ class LlamaBackend:
         return length >= chunk.start
 
     def _decode(self, chunks: Sequence[Chunk], step: _Step) -> int:
-        began = perf_counter()
         self._batch.clear()
         for chunk in chunks:
             self._batch.add(chunk.seq, chunk.tokens, chunk.start, output=chunk.sample)
+        began = perf_counter()
         code = self._ctx.decode(self._batch)
         self._ctx.synchronize()
         step.execute_s += perf_counter() - began
