@@ -7,9 +7,8 @@ import json
 
 import aiohttp
 import pytest
-from conftest import StartApi
 from fake_service import Script
-from http_api import CHAT, Api
+from http_api import CHAT, Api, StartApi
 
 from rllm.api.settings import ApiSettings
 
