@@ -41,7 +41,7 @@ class ChatTemplate:
                 code="chat_template_error",
             ) from None
         self._knows_developer = "developer" in self._template.source
-        self._knows_names = re.search(r"\.name\b|\[['\"]name['\"]\]", self._template.source) is not None
+        self._knows_names = uses_names(self._template.source)
 
     def render(
         self, messages: Sequence[ChatMessage], controls: ControlTexts, *, timeout_s: float, max_chars: int
@@ -94,6 +94,11 @@ class ChatTemplate:
     def _without_bos(self, text: str) -> str:
         """The tokenizer adds BOS where the model wants it; some templates write it too."""
         return text.removeprefix(self._bos_text) if self._bos_text else text
+
+
+def uses_names(source: str | None) -> bool:
+    """Whether a template looks at ``message.name``; ChatML does not."""
+    return source is not None and re.search(r"\.name\b|\[['\"]name['\"]\]", source) is not None
 
 
 def _short(error: BaseException) -> str:
