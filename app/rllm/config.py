@@ -181,7 +181,7 @@ class Settings(EngineSettings, BaseSettings):
     keepalive_s: float = _limit(15.0, "A silent event stream gets a comment this often. 0: never.", ge=0)
     start_timeout_s: float = _limit(600.0, "Longest time for loading a model.", gt=0)
     drain_timeout_s: float = _limit(
-        30.0, "After SIGTERM, how long running requests may go on (Ctrl-C: at most 1.5 s).", ge=0
+        30.0, "After SIGTERM, how long running requests may go on (Ctrl-C: at most 1 s).", ge=0
     )
 
     log_format: Literal["auto", "json", "console"] = _log("auto", "auto: console on a terminal, else JSON.")

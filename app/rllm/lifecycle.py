@@ -21,7 +21,7 @@ from fastapi import FastAPI
 
 from rllm.errors import StartError
 
-_CTRL_C_DRAIN_S = 1.5
+_CTRL_C_DRAIN_S = 1.0
 """Somebody waits at the keyboard; a worker that must be killed needs up to 3 s more."""
 
 

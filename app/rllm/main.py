@@ -38,13 +38,13 @@ def run(settings: Settings) -> int:
     Raises:
         StartError: one line for the operator.
     """
-    logger = make_logger(settings.log_format, settings.log_level)
-    capture_libraries(logger, settings.log_level)
     with listen(settings.host, settings.port) as listener:
         gpus = Gpus()
         models = [check(model) for model in settings.served()]
         if not settings.allow_overcommit:
             _check_memory(models, gpus)
+        logger = make_logger(settings.log_format, settings.log_level)
+        capture_libraries(logger, settings.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, models, listener, logger, Metrics(gpus)))
     logger.info("stopped")

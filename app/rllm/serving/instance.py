@@ -8,7 +8,7 @@ import random
 import time
 from dataclasses import dataclass
 
-from rllm.engine.types import EngineRequest, FinishReason, ModelInfo
+from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo
 from rllm.errors import EngineError, StartError
 from rllm.serving.admission import DrainRate, Load
 from rllm.serving.observer import InstanceState, Observer
@@ -178,8 +178,11 @@ class Instance:
         entries, self._outstanding = list(self._outstanding.values()), {}
         self._pending_prompt_tokens = 0
         self._idle.set()
+        now, reason = time.monotonic(), "the model's worker stopped while it computed this request"
         for entry in entries:
-            entry.stream.fail(EngineError("the model's worker stopped while it computed this request"))
+            event = Event(request_id=entry.request.id, finish=FinishReason.ERROR, error=reason)
+            self._observer.on_finished(self.model, self.name, entry.request, event, now - entry.accepted_at)
+            entry.stream.fail(EngineError(reason))
         if self.state is InstanceState.READY:
             self._change(InstanceState.RESTARTING, str(error))
             self._restart = asyncio.create_task(self._relaunch(), name=f"restart-{self.name}")
