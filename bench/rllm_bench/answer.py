@@ -66,7 +66,9 @@ def _load(result: Result) -> str:
 
 
 def _speed(result: Result) -> str:
-    return f"{number(result['output_tps'])} tokens/s (first token after {number(result.get('ttft_p50_ms'))} ms)"
+    return (
+        f"{number(result['output_tps'])} tokens/s (first token after {number(result.get('ttft_p50_ms'))} ms)"
+    )
 
 
 def answer(summary: Summary) -> Answer | None:

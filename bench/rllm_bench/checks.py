@@ -22,7 +22,9 @@ def invalid(cell: CellData) -> str | None:
     lag = max(load["client_lag_p99_ms"], load["client_late_p99_ms"] if not _waits_by_design(cell) else 0.0)
     median = float(sorted(cell.ttft_ms)[len(cell.ttft_ms) // 2])
     if lag > LAG_LIMIT_MS and lag > LAG_SHARE * median:
-        return f"the load generator was {lag:.1f} ms late at p99, {100 * lag / median:.0f} % of the median TTFT"
+        return (
+            f"the load generator was {lag:.1f} ms late at p99, {100 * lag / median:.0f} % of the median TTFT"
+        )
     if load["client_cpu_cores"] > 0.9 * len(cell.record.generators):
         return "the load generator had no processor time left"
     return None
@@ -98,7 +100,12 @@ def _busy(summary: Summary) -> Iterator[str]:
     shares = []
     for cell in summary.cells:
         cores = next(
-            (run.environment["cpu"]["cores_logical"] for run in summary.runs if cell.record.spec in run.cells), None
+            (
+                run.environment["cpu"]["cores_logical"]
+                for run in summary.runs
+                if cell.record.spec in run.cells
+            ),
+            None,
         )
         other = foreign_cores(cell, cores)
         if other is not None and cores:
@@ -115,14 +122,23 @@ def foreign_cores(cell: CellData, cores: int | None) -> float | None:
     from rllm_bench.metrics import server_load
 
     load, ours = server_load(cell), client_load(cell)
-    if cores is None or len(cell.telemetry) < 5 or "machine_busy" not in load or "server_cpu_cores" not in load:
+    if (
+        cores is None
+        or len(cell.telemetry) < 5
+        or "machine_busy" not in load
+        or "server_cpu_cores" not in load
+    ):
         return None
-    return max(0.0, load["machine_busy"] * cores - load["server_cpu_cores"] - ours.get("client_cpu_cores", 0.0))
+    return max(
+        0.0, load["machine_busy"] * cores - load["server_cpu_cores"] - ours.get("client_cpu_cores", 0.0)
+    )
 
 
 def _counts(summary: Summary) -> Iterator[str]:
     """Token counts that are inferred, outputs that are shorter than asked, prompts of another length."""
-    inferred = sorted({c.record.spec.subject for c in summary.cells for r in c.good if r.usage_source != "server"})
+    inferred = sorted(
+        {c.record.spec.subject for c in summary.cells for r in c.good if r.usage_source != "server"}
+    )
     if inferred:
         yield f"{', '.join(inferred)} sends no usage in streams: its token counts are inferred from how it stopped"
     for subject in sorted({cell.record.spec.subject for cell in summary.cells}):
@@ -130,7 +146,9 @@ def _counts(summary: Summary) -> Iterator[str]:
         short = sum(1 for r in good if (r.completion_tokens or 0) < r.max_tokens)
         if short:
             yield f"{subject}: {short} of {len(good)} answers are shorter than asked for"
-        other = sum(1 for r in good if r.prompt_tokens and r.prompt_length and r.prompt_tokens != r.prompt_length)
+        other = sum(
+            1 for r in good if r.prompt_tokens and r.prompt_length and r.prompt_tokens != r.prompt_length
+        )
         if other:
             yield f"{subject}: {other} of {len(good)} prompts have another length on the server than they were made with"
 

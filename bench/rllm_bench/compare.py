@@ -57,7 +57,15 @@ def compare(new: Result, old: Result, metric: str, slos: Slos) -> Comparison | N
     ratio = a / b if higher else b / a
     bounds = _interval(new, old, metric, slos, higher)
     return Comparison(
-        metric, new.group, new.subject, old.subject, a, b, ratio, bounds, _verdict(new, old, metric, ratio, bounds)
+        metric,
+        new.group,
+        new.subject,
+        old.subject,
+        a,
+        b,
+        ratio,
+        bounds,
+        _verdict(new, old, metric, ratio, bounds),
     )
 
 

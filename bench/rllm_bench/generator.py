@@ -150,7 +150,9 @@ async def _offer(client: Client, sink: Sink, job: Job, vocabulary: Vocabulary, s
     if spec.load.mode == "open":
         times = arrival_times(spec, workload)
         plan = [(times[index], index, workload.unit(index)) for index in own]
-        limit = share(spec.load.concurrency, job.process, job.num_processes) if spec.load.concurrency else None
+        limit = (
+            share(spec.load.concurrency, job.process, job.num_processes) if spec.load.concurrency else None
+        )
         await open_loop(client, sink, plan, start=start, limit=limit, timeout_s=spec.timeout_s)
         return
     users = share(spec.load.concurrency or 1, job.process, job.num_processes)

@@ -70,7 +70,10 @@ def _end_tokens(reader: object) -> set[int]:
     pieces, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     usual = {b"<|im_end|>", b"<|endoftext|>", b"<|eot_id|>", b"<|end_of_text|>", b"</s>", b"<end_of_turn>"}
     for token in range(min(len(pieces.data), 512)):
-        if int(kinds.parts[kinds.data[token]][0]) == _CONTROL and bytes(pieces.parts[pieces.data[token]]) in usual:
+        if (
+            int(kinds.parts[kinds.data[token]][0]) == _CONTROL
+            and bytes(pieces.parts[pieces.data[token]]) in usual
+        ):
             found.add(token)
     return found
 

@@ -142,4 +142,7 @@ def _read_file(spec: WorkloadSpec) -> list[Prompt]:
     lines = [msgspec.json.decode(line, type=_Line) for line in data.splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{spec.path} holds no prompts")
-    return [Prompt(line.prompt, line.token_ids, line.max_tokens or spec.output_tokens, line.at_s) for line in lines]
+    return [
+        Prompt(line.prompt, line.token_ids, line.max_tokens or spec.output_tokens, line.at_s)
+        for line in lines
+    ]
