@@ -197,7 +197,7 @@ def estimate_s(spec: CellSpec, model_bytes: int | None) -> float:
         work = max(work, spec.num_requests / spec.load.rate)
     elif spec.max_duration_s is not None:
         work = min(work, spec.max_duration_s + 5)
-    return 1.0 + max(work, spec.min_duration_s)
+    return 1.0 + float(max(work, spec.min_duration_s))
 
 
 def total_estimate_s(run: RunRecord) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -19,15 +20,15 @@ from rllm_bench.summary import Result, Summary
 from rllm_bench.words import number
 
 _SHADES = {
-    "rllm": ("#0b4f9e", "#2f8be0", "#8cc4f5"),
-    "llama-server": ("#b34700", "#f28e2b", "#f9c78b"),
-    "vllm": ("#5b2a86", "#9b5fc9", "#cdaee6"),
-    "llama-cpp-python": ("#3d3d3d", "#808080", "#b5b5b5"),
-    "url": ("#11623f", "#2fa36f", "#94d6b5"),
+    "rllm": ("#0b4f9e", "#2f8be0", "#6fb3ee"),
+    "llama-server": ("#b34700", "#f28e2b", "#eab676"),
+    "vllm": ("#5b2a86", "#9b5fc9", "#b98fdc"),
+    "llama-cpp-python": ("#3d3d3d", "#808080", "#a8a8a8"),
+    "url": ("#11623f", "#2fa36f", "#74c79d"),
 }
 """One hue per engine, darker for the smaller variants."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-_STYLE = {
+_STYLE: Any = {
     "svg.hashsalt": "rllm-bench",
     "svg.fonttype": "none",
     "font.size": 10,
@@ -53,7 +54,7 @@ class Look:
             rank = variants.index(_variant(name))
             self._style[name] = (shades[rank % len(shades)], _MARKERS[rank % len(_MARKERS)])
 
-    def __call__(self, subject: str) -> dict[str, str]:
+    def __call__(self, subject: str) -> dict[str, Any]:
         colour, marker = self._style[subject]
         return {"color": colour, "marker": marker}
 
@@ -91,7 +92,7 @@ def curve(axes: Axes, summary: Summary, look: Look, shape: tuple[int, int], name
     lines = series(summary, shape, lambda row: row.get(name))
     for subject, line in lines.items():
         xs, ys = [point[0] for point in line], [point[2] for point in line]
-        axes.plot(xs, ys, label=subject, lw=1.8, ms=6, **look(subject))  # type: ignore[arg-type]  # colour and marker
+        axes.plot(xs, ys, label=subject, lw=1.8, ms=6, **look(subject))
         for x, row, _ in line:
             bounds = row.values[name].interval
             if bounds is not None:
@@ -120,7 +121,7 @@ def first_page(
     with plt.rc_context(_STYLE):
         figure = plt.figure(figsize=(11, 6.6))
         grid = figure.add_gridspec(1, 2, left=0.065, right=0.985, top=0.66, bottom=0.2, wspace=0.2)
-        left, right = (figure.add_subplot(cell) for cell in grid)
+        left, right = (figure.add_subplot(grid[0, column]) for column in range(2))
         curve(left, summary, look, shape, "output_tps", "Output tokens per second, all users together")
         curve(right, summary, look, shape, "ttft_p99_ms", "Time to first token, p99 (ms)")
         _log_if_wide(right)
@@ -223,7 +224,7 @@ def pareto(summary: Summary, look: Look, shape: tuple[int, int]) -> Figure | Non
                 continue
             axes.plot(
                 [p[0] for p in points], [p[1] for p in points], label=subject, lw=1.5, ms=6, **look(subject)
-            )  # type: ignore[arg-type]
+            )
             axes.annotate(
                 f"{points[-1][2]:g}",
                 points[-1][:2],
@@ -248,7 +249,7 @@ def cost_quality(points: Sequence[tuple[str, float, float]], look: Look, quality
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(7, 4.6), layout="constrained")
         for subject, price, quality in points:
-            axes.plot([price], [quality], ls="none", ms=9, **look(subject))  # type: ignore[arg-type]
+            axes.plot([price], [quality], ls="none", ms=9, **look(subject))
             axes.annotate(subject, (price, quality), textcoords="offset points", xytext=(8, 4), fontsize=9)
         axes.set_xlabel("USD per 1k output tokens at the heaviest load")
         axes.set_ylabel(quality_name)

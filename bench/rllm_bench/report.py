@@ -106,6 +106,12 @@ def _first_page(sources: Sources, look: plots.Look, out: Path, doubts: list[str]
         yield ""
         return
     label = " (indicative)" if summary.indicative else ""
+    if checks.disturbed(summary):
+        yield (
+            "> **Do not use this answer.** The machine was shared while it was measured: see the "
+            "limitation below."
+        )
+        yield ""
     yield f"**{found.sentences[0]}** {found.sentences[1]}"
     yield ""
     subtitle = (
@@ -117,7 +123,7 @@ def _first_page(sources: Sources, look: plots.Look, out: Path, doubts: list[str]
     yield f"![{found.sentences[0]}]({plots.save(figure, out / 'plots', 'summary')})"
     yield ""
     yield f"Machine: {machine(run.environment)}. Load: {tables.shape_name(found.shape)}, {_kinds(summary)}."
-    yield f"Limitation: {doubt}. All of them are under [Validity](#validity)."
+    yield f"Limitation: {doubt}. More under [Validity](#validity)."
     yield ""
     yield tables.best_per_load(summary)
     yield ""
@@ -135,9 +141,11 @@ def _setup(sources: Sources) -> Iterator[str]:
     yield ""
     settings = run.settings
     yield (
-        f"Every server was given the same: {plural(settings.slots, 'slot')} of {settings.ctx_per_slot} tokens, "
+        f"Every server was given the same: {plural(settings.slots, 'slot')} of {settings.ctx_per_slot} "
+        "tokens, "
         f"{f'{settings.threads} threads' if settings.threads else 'its own choice of threads'}, prefix cache "
-        f"{'on' if settings.prefix_cache else 'off'}, greedy sampling, output length fixed by ignore_eos, prompts of the "
+        f"{'on' if settings.prefix_cache else 'off'}, greedy sampling, output length fixed by "
+        "ignore_eos, prompts of the "
         "same token ids in the same order."
     )
     yield ""
@@ -149,8 +157,7 @@ def _setup(sources: Sources) -> Iterator[str]:
         rows.append([known.name, state, tuned, f"`{known.model}`" if known.model else "–", size])
     yield tables.markdown(["subject", "version", "options", "model", "size"], rows)
     yield ""
-    for line in _commands(sources):
-        yield line
+    yield from _commands(sources)
     yield "### Machine"
     yield ""
     for one in sources.summary.runs:
@@ -207,9 +214,11 @@ def _results(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
     yield "## Results"
     yield ""
     yield (
-        "Times in ms. `value [low, high]` is a 95 % interval from resampling requests within runs, `(min–max)` the range "
+        "Times in ms. `value [low, high]` is a 95 % interval from resampling requests within runs, "
+        "`(min–max)` the range "
         "over repeats. Latencies count from when a request was due. Cells with at least "
-        f"{metrics.STEADY_REQUESTS_PER_USER} requests per user are judged over their steady window, others over the whole run."
+        f"{metrics.STEADY_REQUESTS_PER_USER} requests per user are judged over their steady window, "
+        "others over the whole run."
     )
     yield ""
     for shape in summary.shapes:
@@ -225,7 +234,10 @@ def _results(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
         yield ""
         figure = plots.pareto(summary, look, shape)
         if figure is not None:
-            yield f"![throughput against interactivity]({plots.save(figure, out / 'plots', f'pareto-p{shape[0]}-o{shape[1]}')})"
+            yield (
+                "![throughput against "
+                f"interactivity]({plots.save(figure, out / 'plots', f'pareto-p{shape[0]}-o{shape[1]}')})"
+            )
             yield ""
     lengths = plots.ttft_over_prompt(summary, look)
     if lengths is not None:
@@ -245,6 +257,8 @@ def _results(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
     if verdicts:
         yield f"### Against {summary.subjects[0]}"
         yield ""
+        yield "Above 1 is better, also for times. Without brackets: too few repeats for a verdict."
+        yield ""
         yield verdicts
         yield ""
 
@@ -253,13 +267,18 @@ def _efficiency(sources: Sources) -> Iterator[str]:
     yield "## Roofline and efficiency"
     yield ""
     if not sources.ceilings:
-        yield "Not shown: the engine alone and the memory bandwidth were not measured here (`rllm-bench ceiling --out` this folder)."
+        yield (
+            "Not shown: the engine alone and the memory bandwidth were not measured here (`rllm-bench "
+            "ceiling --out` this folder)."
+        )
         yield ""
         return
     bandwidth = max(ceiling.bandwidth_bytes_s for ceiling in sources.ceilings)
     yield (
-        f"Memory streams {bandwidth / 1e9:.1f} GB/s (measured). A decode step reads every weight once, so bandwidth over "
-        "model size bounds the steps per second of any engine; “engine alone” is llama.cpp in batches without a server."
+        f"Memory streams {bandwidth / 1e9:.1f} GB/s (measured). A decode step reads every weight once, "
+        "so bandwidth over "
+        "model size bounds the steps per second of any engine; “engine alone” is llama.cpp in batches "
+        "without a server."
     )
     yield ""
     yield tables.roofline_table(sources.summary, sources.ceilings)
@@ -282,7 +301,8 @@ def _costs(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
         yield ""
         return
     yield (
-        f"Assumption, not a measurement: this machine costs {run.price_per_hour:.2f} USD an hour ({run.price_source}). "
+        f"Assumption, not a measurement: this machine costs {run.price_per_hour:.2f} USD an hour "
+        f"({run.price_source}). "
         "Costs are for the machine in full use under each load."
     )
     yield ""
@@ -318,7 +338,9 @@ def _doubts(doubts: Sequence[str]) -> Iterator[str]:
     yield ""
     for doubt in doubts or ["nothing was found by its own checks, which does not make it true elsewhere"]:
         yield f"- {doubt}."
-    yield "- Synthetic prompts have no meaning: speed is that of real text of the same length, answers are not."
+    yield (
+        "- Synthetic prompts have no meaning: speed is that of real text of the same length, answers are not."
+    )
     yield ""
 
 

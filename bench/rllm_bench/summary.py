@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -152,12 +153,12 @@ def summarize(stores: Sequence[Store], slos: Slos | None = None) -> Summary:
     return Summary(runs, results, goals, every)
 
 
-def _order(runs: Sequence[RunRecord]) -> object:
+def _order(runs: Sequence[RunRecord]) -> Callable[[Result], tuple[Any, ...]]:
     ranks = {
         name: rank for rank, name in enumerate(dict.fromkeys(s.name for run in runs for s in run.subjects))
     }
 
-    def key(one: Result) -> tuple[object, ...]:
+    def key(one: Result) -> tuple[Any, ...]:
         rank = ranks.get(one.subject.partition(" (")[0], len(ranks))
         load = one.load.concurrency or 0 if one.load.mode == "closed" else one.load.rate or 0
         return (one.shape, one.load.mode, load, rank, one.subject)

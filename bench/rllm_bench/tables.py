@@ -73,30 +73,20 @@ def _against(name: str, verdict: str) -> str:
 def latency_table(summary: Summary, shape: tuple[int, int]) -> str:
     headers = ["load", "subject", "tokens/s", "req/s", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99"]
     headers += ["ITL p99", "e2e p50", "e2e p99", "failed"]
-    rows = []
-    for result in _of(summary, shape):
-        rows.append(
-            [
-                load_name(result),
-                result.subject,
-                estimate(result.values["output_tps"], spread=True),
-                number(result.get("request_rps")),
-                *(
-                    estimate(result.values.get(f"{name}_ms"))
-                    for name in (
-                        "ttft_p50",
-                        "ttft_p99",
-                        "tpot_p50",
-                        "tpot_p99",
-                        "itl_p99",
-                        "e2e_p50",
-                        "e2e_p99",
-                    )
-                ),
-                f"{sum(len(c.requests) - len(c.good) for c in result.cells)}/{sum(len(c.requests) for c in result.cells)}",
-            ]
-        )
-    return markdown(headers, rows)
+    return markdown(headers, [_latency_row(result) for result in _of(summary, shape)])
+
+
+def _latency_row(result: Result) -> list[str]:
+    names = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99", "itl_p99", "e2e_p50", "e2e_p99")
+    asked = sum(len(cell.requests) for cell in result.cells)
+    return [
+        load_name(result),
+        result.subject,
+        estimate(result.values["output_tps"], spread=True),
+        number(result.get("request_rps")),
+        *(estimate(result.values.get(f"{name}_ms")) for name in names),
+        f"{asked - sum(len(cell.good) for cell in result.cells)}/{asked}",
+    ]
 
 
 def goodput_table(summary: Summary) -> str:

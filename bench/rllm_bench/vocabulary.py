@@ -80,6 +80,7 @@ def _end_tokens(reader: object) -> set[int]:
 
 def plain_words() -> Vocabulary:
     """For a server whose model file we do not have: pronounceable words, about one to three tokens each."""
-    starts, ends = "b d f g k l m n p r s t v z".split(), "ab al an ar ed el en er il in ir on or um".split()
+    starts = list("bdfgklmnprstvz")
+    ends = ["ab", "al", "an", "ar", "ed", "el", "en", "er", "il", "in", "ir", "on", "or", "um"]
     words = tuple(a + b + c for a in starts for b in ends for c in ("", "a", "ing"))
     return Vocabulary(tuple(range(len(words))), words, exact=False)

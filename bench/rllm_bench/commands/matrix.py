@@ -147,5 +147,6 @@ def show_plan(prepared: Prepared) -> None:
         click.echo(f"  {spec.id}: {spec.num_requests} requests after {spec.num_warmups} to warm up")
     minutes = plan.total_estimate_s(run) / 60
     click.echo(
-        f"{len(run.cells)} cells; very roughly {minutes:.0f} minutes on a small machine, and the servers' starts"
+        f"{len(run.cells)} cells; very roughly {minutes:.0f} minutes on a small machine, and the "
+        "servers' starts"
     )
