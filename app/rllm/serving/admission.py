@@ -21,7 +21,7 @@ class Limits:
     max_queue_requests: int = 256
     """Requests beyond those that have a slot."""
     max_queue_tokens: int = 0
-    """Uncached prompt tokens of the requests that have produced nothing yet. 0: eight full contexts per slot."""
+    """Uncached prompt tokens of requests that have produced nothing. 0: eight full contexts per slot."""
     target_ttft_s: float = 0.0
     """Refuse who would probably wait longer for the first token; a caller may ask for less. 0: no target."""
 

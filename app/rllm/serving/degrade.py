@@ -52,6 +52,28 @@ class Measures:
     refuse: bool = False
 
 
+def parse_rung(text: str) -> Rung:
+    """ "1.5:cap=128", "2:shed=0", "3:route", "4:refuse".
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    at, _, what = text.partition(":")
+    name, _, value = what.partition("=")
+    try:
+        load, action = float(at), Action(name)
+        number = int(value) if action in (Action.CAP, Action.SHED) else 0
+    except ValueError:
+        raise ValueError(
+            f"degrade {text!r} must be LOAD:cap=N, LOAD:shed=N, LOAD:route or LOAD:refuse"
+        ) from None
+    if not 0 < load < 1e6 or (action is Action.CAP and number < 1):
+        raise ValueError(f"degrade {text!r}: the load and a cap must be above 0")
+    if action is Action.CAP:
+        return Rung(load, action, max_tokens=number)
+    return Rung(load, action, priority=number)
+
+
 class Ladder:
     """One model's level. Pure: it hears loads and times and answers with a number of rungs."""
 

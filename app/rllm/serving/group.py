@@ -14,7 +14,7 @@ from rllm.serving.flight import Flight
 from rllm.serving.instance import Hooks, Instance, InstanceSettings
 from rllm.serving.observer import Observer
 from rllm.serving.terms import Terms
-from rllm.serving.timeouts import Limit, Timeouts, error_of, next_limit
+from rllm.serving.timeouts import Timeouts, error_of, next_limit
 from rllm.workers.frames import WorkerSpec
 
 

@@ -52,6 +52,8 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
         entries = tuple(_entry(table, index) for index, table in enumerate(tables))
     except ValueError as error:
         raise StartError(f"keys file {path}: {error}") from None
+    if not entries:
+        raise StartError(f"keys file {path}: it holds no key, and without one everybody would be let in")
     names = [entry.name for entry in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise StartError(f"keys file {path}: two keys are called {twice[0]!r}")

@@ -23,7 +23,7 @@ from rllm.serving.limits import KeyLimits, Limiter, Permit
 from rllm.serving.observer import Observer
 from rllm.serving.service import Accepted, Health, ServedModel
 from rllm.serving.stream import Stream
-from rllm.serving.terms import ANYBODY, Headers, Terms
+from rllm.serving.terms import ANYBODY, Terms
 from rllm.serving.timeouts import Timeouts, Times
 from rllm.workers.frames import WorkerSpec
 
