@@ -104,12 +104,17 @@ class BaseWriter:
         self.done = _resumable_chunks(path, layout, tokens)
         self._file = path.open("r+b" if self.done else "w+b")
         if self.done:
-            self._file.truncate(layout.header_bytes + self.done * layout.chunk_bytes)
-            self._file.seek(0, os.SEEK_END)
+            self.rewind(self.done)
         else:
             self._file.write(MAGIC)
             np.array([layout.num_ctx, layout.num_vocab, layout.num_chunks], "<i4").tofile(self._file)
             tokens.astype("<i4").tofile(self._file)
+
+    def rewind(self, chunks: int) -> None:
+        """Forget everything after the first ``chunks``."""
+        self.done = min(self.done, chunks)
+        self._file.truncate(self.layout.header_bytes + self.done * self.layout.chunk_bytes)
+        self._file.seek(0, os.SEEK_END)
 
     def append(self, codes: Codes) -> None:
         if codes.nbytes != self.layout.chunk_bytes or self.done >= self.layout.num_chunks:
