@@ -9,29 +9,8 @@ from __future__ import annotations
 
 import msgspec
 
+from rllm.backends.options import FakeOptions, LlamaOptions
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
-
-
-class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Options of one llama.cpp instance, checked and resolved; ``None`` or 0 lets the worker choose."""
-
-    slots: int = 8
-    ctx_per_slot: int = 4096
-    threads: int = 0
-    threads_batch: int = 0
-    gpu_layers: int = -1
-    """-1: all that fit the build."""
-    kv: str = "auto"
-    """auto, split or unified."""
-    cache_type_k: str = "f16"
-    cache_type_v: str = "f16"
-    flash_attn: str = "auto"
-    """auto, on or off."""
-    batch_size: int = 512
-    """Most tokens in one step."""
-    ubatch_size: int = 512
-    mmap: bool = True
-    mlock: bool = False
 
 
 class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,19 +19,6 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache: bool = True
     itl_target_s: float = 0.05
     """While somebody decodes, prefill is cut so that a step takes about this long."""
-
-
-class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """The scriptable backend for tests of scheduling, HTTP and faults. See `rllm.backends.fake`."""
-
-    slots: int = 4
-    ctx_per_slot: int = 512
-    batch_size: int = 64
-    kv_unified: bool = True
-    kv_cells: int = 0
-    step_s: float = 0.0
-    token_s: float = 0.0
-    """Added to a step for each token computed."""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):

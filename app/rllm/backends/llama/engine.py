@@ -1,0 +1,305 @@
+"""`rllm.engine.port.Backend` on one llama.cpp model and context.
+
+What llama_decode's return codes mean here (llama-context.cpp, llama_context::decode):
+
+    0            computed
+    1            no cells; state restored           -> NO_CELLS, the scheduler makes room
+    -1           an invalid chunk; state untouched  -> each chunk alone, only the invalid ones fail
+    2, < -1      aborted or failed half-way; parts  -> every sequence back to where it began, each chunk
+                 of the batch may be in the cache      alone once more; what fails again fails alone
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllm.backends.llama import lib
+from rllm.backends.llama.batch import Batch
+from rllm.backends.llama.context import Context, ContextOptions
+from rllm.backends.llama.model import Model
+from rllm.backends.llama.sampler import Sampler, token_logprob
+from rllm.backends.llama.settings import context_options, uses_gpu
+from rllm.backends.llama.vocabulary import LlamaVocabulary
+from rllm.backends.options import LlamaOptions
+from rllm.engine.port import (
+    BackendFailed,
+    Chunk,
+    CloseSampler,
+    CopyPrefix,
+    LiftBan,
+    Op,
+    OpenSampler,
+    Plan,
+    Status,
+    StepResult,
+    Truncate,
+)
+from rllm.engine.types import ModelInfo, TokenLogprob
+from rllm.errors import StartError
+from rllm.gguf_info import kv_bytes_per_token
+
+api = lib.api
+
+_OK, _NO_CELLS, _INVALID = 0, 1, -1
+
+
+@dataclass
+class _Step:
+    """What one call of `execute` has brought so far."""
+
+    tokens: dict[int, int] = field(default_factory=dict)
+    logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+    execute_s: float = 0.0
+    sample_s: float = 0.0
+    slow_samples: int = 0
+    retries: int = 0
+
+
+class LlamaBackend:
+    """Owned and called by exactly one thread, except for `vocabulary`."""
+
+    def __init__(self, path: Path | str, options: LlamaOptions) -> None:
+        """Load, create the context, compute one token to page the weights in.
+
+        Raises:
+            StartError: it cannot be served; one line says which file and why.
+        """
+        began = perf_counter()
+        self._model = Model(path, gpu_layers=options.gpu_layers, mmap=options.mmap, mlock=options.mlock)
+        self._context: Context | None = None
+        try:
+            wanted = context_options(options, self._model)
+            self._context = Context(self._model, wanted)
+            self._vocabulary = LlamaVocabulary(self._model)
+            self._batch = Batch(self._context.batch_size, self._context.num_sequences)
+            self._samplers: dict[int, Sampler] = {}
+            self._rows = _LogitRows(self._context)
+            self._warm_up()
+        except BaseException:
+            self.close()
+            raise
+        self._info = _describe(self._model, self._context, wanted, options, perf_counter() - began)
+        self._graphs_reused = self._context.num_graphs_reused()
+
+    @property
+    def info(self) -> ModelInfo:
+        return self._info
+
+    @property
+    def vocabulary(self) -> LlamaVocabulary:
+        return self._vocabulary
+
+    def execute(self, plan: Plan) -> StepResult:
+        self._check(plan)
+        lost = self._apply(plan.ops)
+        chunks = [chunk for chunk in plan.chunks if chunk.seq not in lost]
+        step = _Step()
+        status = self._compute(chunks, step) if chunks else Status.OK
+        return StepResult(
+            status,
+            tokens=step.tokens,
+            logprobs=step.logprobs,
+            failed=frozenset(step.failed),
+            lost_prefix=lost,
+            execute_s=step.execute_s,
+            sample_s=step.sample_s,
+            slow_samples=step.slow_samples,
+            retries=step.retries,
+            graphs_reused=self._count_reused_graphs(),
+        )
+
+    def close(self) -> None:
+        for sampler in getattr(self, "_samplers", {}).values():
+            sampler.close()
+        if self._context is not None:
+            self._context.close()
+        self._model.close()
+
+    def _check(self, plan: Plan) -> None:
+        """Refuse before anything changes what would end the process inside llama.cpp."""
+        if plan.num_tokens > self._info.batch_size:
+            raise ValueError(f"a plan of {plan.num_tokens} tokens in a batch of {self._info.batch_size}")
+        seqs = [chunk.seq for chunk in plan.chunks]
+        if len(set(seqs)) != len(seqs):
+            raise ValueError("a sequence has two chunks in one plan")
+        if seqs and not 0 <= min(seqs) <= max(seqs) < self._info.slots:
+            raise ValueError(f"a sequence is not in 0..{self._info.slots - 1}")
+
+    # Operations on samplers and memory
+
+    def _apply(self, ops: Sequence[Op]) -> frozenset[int]:
+        """Apply in order. The sequences whose memory did not follow, now empty."""
+        lost: set[int] = set()
+        for op in ops:
+            match op:
+                case OpenSampler():
+                    self._open_sampler(op)
+                case LiftBan(seq):
+                    self._samplers[seq].lift_ban()
+                case CloseSampler(seq):
+                    self._close_sampler(seq)
+                case Truncate(seq, length):
+                    if not self._ctx.truncate(seq, length):
+                        self._ctx.truncate(seq, 0)
+                        lost.add(seq)
+                case CopyPrefix(src, dst, length):
+                    if not self._ctx.copy_prefix(src, dst, length) or self._ctx.length(dst) != length:
+                        self._ctx.truncate(dst, 0)
+                        lost.add(dst)
+        return frozenset(lost)
+
+    def _open_sampler(self, op: OpenSampler) -> None:
+        self._close_sampler(op.seq)
+        self._samplers[op.seq] = Sampler(
+            op, vocab_size=self._info.vocab_size, num_ctx=self._info.ctx_per_slot
+        )
+
+    def _close_sampler(self, seq: int) -> None:
+        if sampler := self._samplers.pop(seq, None):
+            sampler.close()
+
+    # Computing
+
+    def _compute(self, chunks: Sequence[Chunk], step: _Step) -> Status:
+        code = self._decode(chunks, step)
+        if code == _OK:
+            self._draw(chunks, step)
+            return Status.OK
+        if code == _NO_CELLS:
+            return Status.NO_CELLS
+        return self._compute_alone(chunks, code, step)
+
+    def _compute_alone(self, chunks: Sequence[Chunk], code: int, step: _Step) -> Status:
+        """After a batch that failed as a whole: find who can be computed."""
+        fatal = True
+        for chunk in chunks:
+            if code == _INVALID or self._rewind(chunk):
+                step.retries += 1
+                own_code = self._decode([chunk], step)
+                if own_code == _OK:
+                    self._draw([chunk], step)
+                    continue
+                fatal = fatal and own_code not in (_NO_CELLS, _INVALID)
+            self._ctx.truncate(chunk.seq, 0)
+            step.failed.add(chunk.seq)
+        if fatal and len(step.failed) == len(chunks):
+            raise BackendFailed(f"llama_decode returned {code}, and failed again for every sequence")
+        return Status.FAILED if step.failed else Status.OK
+
+    def _rewind(self, chunk: Chunk) -> bool:
+        """Bring the sequence back to where it was before its chunk. False: its cells are not usable."""
+        length = self._ctx.length(chunk.seq)
+        if length > chunk.start and not self._ctx.truncate(chunk.seq, chunk.start):
+            return False
+        return length >= chunk.start
+
+    def _decode(self, chunks: Sequence[Chunk], step: _Step) -> int:
+        began = perf_counter()
+        self._batch.clear()
+        for chunk in chunks:
+            self._batch.add(chunk.seq, chunk.tokens, chunk.start, output=chunk.sample)
+        code = self._ctx.decode(self._batch)
+        self._ctx.synchronize()
+        step.execute_s += perf_counter() - began
+        return code
+
+    # Drawing
+
+    def _draw(self, chunks: Sequence[Chunk], step: _Step) -> None:
+        """Draw for every chunk of the last decode that wants a token; its rows are valid until the next."""
+        began = perf_counter()
+        rows: NDArray[np.float32] | None = None
+        num_outputs = 0
+        index = -1
+        for chunk in chunks:
+            index += len(chunk.tokens)
+            if not chunk.sample:
+                continue
+            if rows is None:
+                rows = self._rows.read()
+            row = rows[num_outputs]
+            num_outputs += 1
+            sampler = self._samplers[chunk.seq]
+            token = int(row.argmax()) if sampler.is_argmax else sampler.draw(self._ctx.pointer, index)
+            step.tokens[chunk.seq] = token
+            if sampler.params.num_logprobs >= 0:
+                step.logprobs[chunk.seq] = token_logprob(row, token, sampler.params.num_logprobs)
+                step.slow_samples += 1
+        step.sample_s += perf_counter() - began
+
+    # Details
+
+    @property
+    def _ctx(self) -> Context:
+        if self._context is None:
+            raise BackendFailed("the backend is closed")
+        return self._context
+
+    def _warm_up(self) -> None:
+        self._batch.clear()
+        self._batch.add(0, [0], 0, output=True)
+        code = self._ctx.decode(self._batch)
+        self._ctx.synchronize()
+        self._ctx.clear()
+        if code != _OK:
+            reason = lib.log.last_error()
+            raise StartError(f"{self._model.path}: a first token could not be computed: {reason}")
+
+    def _count_reused_graphs(self) -> int:
+        before, self._graphs_reused = self._graphs_reused, self._ctx.num_graphs_reused()
+        return self._graphs_reused - before
+
+
+class _LogitRows:
+    """llama.cpp's logits of the last decode, seen as (outputs, vocabulary) without a copy.
+
+    Its buffer has a row for every sequence from the first decode on; it seldom moves.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._shape = (context.num_sequences, context.vocab_size)
+        self._array_type = ctypes.c_float * (context.num_sequences * context.vocab_size)
+        self._address = 0
+        self._view = np.empty(0, dtype=np.float32)
+
+    def read(self) -> NDArray[np.float32]:
+        """In the order of the batch: asking for the logits sorts them, whatever the micro-batches were."""
+        address = ctypes.addressof(api.llama_get_logits(self._context.pointer).contents)
+        if address != self._address:
+            self._address = address
+            buffer = memoryview(self._array_type.from_address(address)).cast("B")
+            self._view = np.frombuffer(buffer, dtype=np.float32).reshape(self._shape)
+        return self._view
+
+
+def _describe(
+    model: Model, context: Context, wanted: ContextOptions, options: LlamaOptions, load_s: float
+) -> ModelInfo:
+    per_token = kv_bytes_per_token(model.header.metadata, wanted.cache_type_k, wanted.cache_type_v)
+    return ModelInfo(
+        path=str(model.path),
+        description=model.description,
+        architecture=model.header.architecture,
+        num_params=model.num_params,
+        size_bytes=model.size_bytes,
+        vocab_size=model.vocab_size,
+        num_ctx_train=model.num_ctx_train,
+        slots=context.num_sequences,
+        ctx_per_slot=wanted.num_cells // wanted.num_sequences,
+        kv_cells=context.num_cells,
+        kv_unified=context.kv_unified,
+        kv_bytes=per_token * context.num_cells,
+        batch_size=context.batch_size,
+        device=", ".join(lib.device_names(gpus=uses_gpu(options))),
+        can_reuse_prefix=model.can_drop_tail,
+        load_s=load_s,
+    )

@@ -1,0 +1,70 @@
+"""From the options of an instance to the parameters of its context: every choice left open is made here."""
+
+from __future__ import annotations
+
+from rllm.backends.llama import lib
+from rllm.backends.llama.context import ContextOptions
+from rllm.backends.llama.model import Model
+from rllm.backends.options import LlamaOptions
+from rllm.errors import StartError
+from rllm.gguf_info import CACHE_TYPES
+
+
+def uses_gpu(options: LlamaOptions) -> bool:
+    return options.gpu_layers != 0 and bool(lib.device_names(gpus=True))
+
+
+def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
+    """
+    Raises:
+        StartError: a value llama.cpp does not know or the model cannot have.
+    """
+    _check(options)
+    # A step never exceeds one micro-batch: a larger batch is computed in pieces and only delays cancelling.
+    batch_size = max(options.batch_size, options.slots)
+    return ContextOptions(
+        num_cells=options.slots * _ctx_per_slot(options, model),
+        num_sequences=options.slots,
+        batch_size=batch_size,
+        ubatch_size=min(max(options.ubatch_size, options.slots), batch_size),
+        num_outputs=options.slots,  # one row each; for 0, llama.cpp reserves rows for the whole batch
+        threads=options.threads,
+        threads_batch=options.threads_batch,
+        kv_unified=_is_unified(options),
+        cache_type_k=options.cache_type_k,
+        cache_type_v=options.cache_type_v,
+        flash_attn=options.flash_attn,
+    )
+
+
+def _ctx_per_slot(options: LlamaOptions, model: Model) -> int:
+    """Never more than the model was trained for; less is reported in `ModelInfo` and as a warning."""
+    wanted = options.ctx_per_slot or 4096
+    trained = model.num_ctx_train
+    if 0 < trained < wanted:
+        lib.log.sink(
+            "warning", f"context of {wanted} cut to the {trained} tokens {model.path} was trained for"
+        )
+        return trained
+    return wanted
+
+
+def _is_unified(options: LlamaOptions) -> bool:
+    """One pool of cells shares prefixes for free; a GPU decodes faster with a stream per sequence."""
+    if options.kv == "auto":
+        return not uses_gpu(options)
+    return options.kv == "unified"
+
+
+def _check(options: LlamaOptions) -> None:
+    for name, value, allowed in (
+        ("kv", options.kv, ("auto", "split", "unified")),
+        ("cache_type_k", options.cache_type_k, CACHE_TYPES),
+        ("cache_type_v", options.cache_type_v, CACHE_TYPES),
+        ("flash_attn", options.flash_attn, ("auto", "on", "off")),
+    ):
+        if value not in allowed:
+            raise StartError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+    for name, number in (("slots", options.slots), ("batch_size", options.batch_size)):
+        if number < 1:
+            raise StartError(f"{name} is {number}; it must be at least 1")
