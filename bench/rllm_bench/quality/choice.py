@@ -6,7 +6,7 @@ reference. Gains and losses cancel in the accuracy ("Accuracy is Not All You Nee
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from rllm_bench.quality import rows
 from rllm_bench.quality.datasets import Pair
-from rllm_bench.quality.model import Batch, LogitsModel
+from rllm_bench.quality.model import LogitsModel, context_token
 from rllm_bench.quality.reference import Progress
 from rllm_bench.quality.stats import Interval, mcnemar, wilson
 
@@ -65,53 +65,26 @@ def flips(answers: Sequence[bool], reference: Sequence[bool]) -> Flips:
 
 def choose(model: LogitsModel, pairs: Sequence[Pair], pool: Executor, progress: Progress) -> list[bool]:
     """True where the good sentence has the higher probability; a tie is wrong."""
-    sentences = [model.tokenize(text) for pair in pairs for text in (pair.good, pair.bad)]
-    scores = list(sentence_scores(model, sentences, pool, progress))
+    sentences = [
+        model.vocabulary.tokenize(text, add_special=False, parse_special=False)
+        for pair in pairs
+        for text in (pair.good, pair.bad)
+    ]
+    scores: list[float] = []
+    for start in range(0, len(sentences), model.num_sequences):
+        scores += sentence_scores(model, sentences[start : start + model.num_sequences], pool)
+        progress(len(scores) // 2, len(pairs))
     return [scores[i] > scores[i + 1] for i in range(0, len(scores), 2)]
 
 
-def sentence_scores(
-    model: LogitsModel, sentences: Sequence[Sequence[int]], pool: Executor, progress: Progress
-) -> Iterator[float]:
-    """ln P of each sentence after the model's context token, many sentences in one call."""
-    done = 0
-    for group in _groups(sentences, model.max_batch, model.num_seqs):
-        model.clear()
-        nll, _ = rows.token_nll(
-            model.logits(_side_by_side(group, model.context_token)), _targets(group), pool
-        )
-        ends = np.cumsum([len(sentence) for sentence in group])
-        yield from (-float(part.sum(dtype=np.float64)) for part in np.split(nll, ends[:-1]))
-        done += len(group)
-        progress(done, len(sentences))
-
-
-def _groups(
-    sentences: Sequence[Sequence[int]], max_tokens: int, max_count: int
-) -> Iterator[list[Sequence[int]]]:
-    group: list[Sequence[int]] = []
-    for sentence in sentences:
-        if not 0 < len(sentence) <= max_tokens:
-            raise ValueError(f"a sentence of {len(sentence)} tokens does not fit a batch of {max_tokens}")
-        if len(group) == max_count or sum(map(len, group)) + len(sentence) > max_tokens:
-            yield group
-            group = []
-        group.append(sentence)
-    if group:
-        yield group
-
-
-def _side_by_side(group: Sequence[Sequence[int]], context_token: int) -> Batch:
-    """Every sentence shifted by one behind the context token, each a sequence of its own."""
-    lengths = [len(sentence) for sentence in group]
-    shifted = [token for sentence in group for token in (context_token, *sentence[:-1])]
-    return Batch(
-        tokens=np.array(shifted, np.int32),
-        positions=np.concatenate([np.arange(length, dtype=np.int32) for length in lengths]),
-        seqs=np.repeat(np.arange(len(group), dtype=np.int32), lengths),
-        wanted=np.ones(len(shifted), bool),
-    )
-
-
-def _targets(group: Sequence[Sequence[int]]) -> rows.Ints:
-    return np.array([token for sentence in group for token in sentence], np.int64)
+def sentence_scores(model: LogitsModel, sentences: Sequence[Sequence[int]], pool: Executor) -> list[float]:
+    """ln P of each sentence after the model's context token, all computed side by side."""
+    head = context_token(model.vocabulary)
+    scores, read = [0.0] * len(sentences), [0] * len(sentences)
+    for part in model.rows([(head, *sentence[:-1]) for sentence in sentences]):
+        own = part.sequence
+        targets = sentences[own][read[own] : read[own] + len(part.logits)]
+        nll, _ = rows.token_nll(part.logits, np.array(targets, np.int64), pool)
+        scores[own] -= float(nll.sum(dtype=np.float64))
+        read[own] += len(targets)
+    return scores

@@ -39,7 +39,7 @@ def batching_floor(
     targets = windows[:, first + 1 :].astype(np.int64)
     out = np.empty((steps, count), SCORE)
     with tempfile.NamedTemporaryFile(dir=scratch, prefix="floor-") as file:
-        shape = (steps, count, rows.row_width(model.num_vocab))
+        shape = (steps, count, rows.row_width(model.vocab_size))
         alone = np.memmap(file.name, np.uint16, "w+", shape=shape)
         for index in range(count):
             for step, logits in enumerate(stepwise_logits(model, windows[index : index + 1])):

@@ -8,12 +8,12 @@ is measured the same way: the reference reads its own text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from rllm_bench.quality.model import LogitsModel, stretch
+from rllm_bench.quality.model import LogitsModel, Vocabulary, begin_token
 from rllm_bench.quality.reference import Progress
 
 
@@ -36,6 +36,22 @@ class Agreement:
     def exact(self) -> int:
         return sum(index is None for index in self.first_difference)
 
+    @property
+    def median_agreed(self) -> float:
+        """Tokens before the first difference, or all of them, in the median prompt."""
+        pairs = zip(self.first_difference, self.lengths, strict=True)
+        return float(np.median([length if index is None else index for index, length in pairs]))
+
+
+def question_prompts(vocabulary: Vocabulary, questions: Sequence[str]) -> list[list[int]]:
+    """Plain text, so that models without a chat template can be measured alike."""
+    begin = begin_token(vocabulary)
+    head = [] if begin is None else [begin]
+    return [
+        head + vocabulary.tokenize(f"Question: {question}\nAnswer:", add_special=False, parse_special=False)
+        for question in questions
+    ]
+
 
 def continuations(
     model: LogitsModel, prompts: Sequence[Sequence[int]], max_tokens: int, progress: Progress
@@ -43,49 +59,20 @@ def continuations(
     """Greedy texts, one prompt at a time, as a server with one request would write them."""
     out = []
     for index, prompt in enumerate(prompts):
-        out.append(Continuation(tuple(prompt), tuple(generate(model, prompt, max_tokens))))
+        written = model.greedy([prompt], max_tokens)[0]
+        out.append(Continuation(tuple(prompt), tuple(step.token for step in written)))
         progress(index + 1, len(prompts))
     return out
-
-
-def generate(
-    model: LogitsModel,
-    prompt: Sequence[int],
-    max_tokens: int,
-    stop: Callable[[list[int]], bool] = lambda _: False,
-) -> list[int]:
-    """The greedy text after ``prompt``, at least one token; ends with the end token, if that is drawn."""
-    model.clear()
-    token = int(_most_likely(model, prompt, len(prompt) - 1)[-1])
-    written = [token]
-    one = np.ones(1, bool)
-    while len(written) < max_tokens and not model.is_end(token) and not stop(written):
-        position = len(prompt) + len(written) - 1
-        token = int(model.logits(stretch(np.array([token], np.int32), position, 0, one)).argmax())
-        written.append(token)
-    return written
 
 
 def agreement(model: LogitsModel, texts: Sequence[Continuation], progress: Progress) -> Agreement:
     """Where ``model`` leaves each of the reference's texts."""
     differences: list[int | None] = []
     for index, text in enumerate(texts):
-        model.clear()
-        chosen = _most_likely(model, text.prompt + text.tokens[:-1], len(text.prompt) - 1)
+        seen = text.prompt + text.tokens[:-1]
+        wanted = range(len(text.prompt) - 1, len(seen))
+        chosen = np.concatenate([rows.logits.argmax(axis=1) for rows in model.rows([seen], [wanted])])
         differs = np.flatnonzero(chosen != np.array(text.tokens))
         differences.append(int(differs[0]) if len(differs) else None)
         progress(index + 1, len(texts))
     return Agreement(tuple(differences), tuple(len(text.tokens) for text in texts))
-
-
-def _most_likely(
-    model: LogitsModel, tokens: Sequence[int], first: int
-) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """The most likely next token after each token from index ``first`` on."""
-    seen = np.array(tokens, np.int32)
-    wanted = np.arange(len(seen)) >= first
-    parts = []
-    for start in range(0, len(seen), model.max_batch):
-        piece = slice(start, start + model.max_batch)
-        parts.append(model.logits(stretch(seen[piece], start, 0, wanted[piece])).argmax(axis=1))
-    return np.concatenate(parts)

@@ -1,77 +1,87 @@
-"""What a quality run needs of a loaded model: tokens in, rows of logits out."""
+"""What a quality run needs of a loaded model; `rllm.backends.llama.logits.LogitModel` has it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from rllm_bench.quality.rows import Floats
 
-Int32s = NDArray[np.int32]
+
+class Vocabulary(Protocol):
+    @property
+    def end_tokens(self) -> frozenset[int]: ...
+
+    @property
+    def bos_text(self) -> str: ...
+
+    def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]: ...
+
+    def detokenize(self, tokens: Sequence[int], *, special: bool) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Tokens to compute in one call. Within a sequence, positions go on from where it ended."""
+class ModelRows(Protocol):
+    @property
+    def sequence(self) -> int: ...
 
-    tokens: Int32s
-    positions: Int32s
-    seqs: Int32s
-    wanted: NDArray[np.bool_]
+    @property
+    def logits(self) -> Floats: ...
+
+
+class GreedyToken(Protocol):
+    @property
+    def token(self) -> int: ...
 
 
 class LogitsModel(Protocol):
-    """One sequence or many; nothing is sampled. Not thread-safe."""
+    """Tokens in, rows of logits out. One thread uses it."""
 
     @property
-    def num_vocab(self) -> int: ...
+    def vocab_size(self) -> int: ...
 
     @property
-    def max_batch(self) -> int:
-        """Tokens that one call may hold."""
+    def num_ctx(self) -> int: ...
 
     @property
-    def num_seqs(self) -> int: ...
+    def num_sequences(self) -> int: ...
 
     @property
-    def begin_token(self) -> int | None:
-        """The token that every text begins with, if the vocabulary asks for one."""
+    def vocabulary(self) -> Vocabulary: ...
 
-    @property
-    def context_token(self) -> int:
-        """What stands before a text that is scored from its first token on."""
+    def rows(
+        self,
+        sequences: Sequence[Sequence[int]],
+        positions: Sequence[Sequence[int]] | None = None,
+        *,
+        tokens_per_step: int = 0,
+    ) -> Iterator[ModelRows]: ...
 
-    def is_end(self, token: int) -> bool: ...
-
-    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """Without begin or end tokens. ``special`` reads the markers of chat templates as tokens."""
-
-    def text(self, tokens: Sequence[int]) -> str: ...
-
-    def clear(self) -> None:
-        """Forget all sequences."""
-
-    def logits(self, batch: Batch) -> Floats:
-        """One row for each wanted token, in order. The array is overwritten by the next call."""
+    def greedy(
+        self, prompts: Sequence[Sequence[int]], num_tokens: int, *, stop_at_end: bool = True
+    ) -> Sequence[Sequence[GreedyToken]]: ...
 
 
-def batch_of(rows: Iterable[tuple[int, int, int, bool]]) -> Batch:
-    """From (token, position, sequence, wanted)."""
-    tokens, positions, seqs, wanted = zip(*rows, strict=True)
-    return Batch(
-        np.array(tokens, np.int32),
-        np.array(positions, np.int32),
-        np.array(seqs, np.int32),
-        np.array(wanted, bool),
-    )
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The context that a task wants: sequences side by side, and tokens in each."""
+
+    num_ctx: int
+    num_sequences: int = 1
 
 
-def stretch(tokens: Int32s, start: int, seq: int, wanted: NDArray[np.bool_]) -> Batch:
-    """Consecutive tokens of one sequence from position ``start`` on."""
-    count = len(tokens)
-    positions = np.arange(start, start + count, dtype=np.int32)
-    return Batch(tokens, positions, np.full(count, seq, np.int32), wanted)
+class OpenModel(Protocol):
+    def __call__(self, shape: Shape) -> AbstractContextManager[LogitsModel]: ...
+
+
+def begin_token(vocabulary: Vocabulary) -> int | None:
+    """The token that every text begins with, if the vocabulary asks for one."""
+    begin = vocabulary.tokenize("", add_special=True, parse_special=False)
+    return begin[0] if begin else None
+
+
+def context_token(vocabulary: Vocabulary) -> int:
+    """What stands before a text that is scored from its first token on: begin token, else an end token."""
+    marks = vocabulary.tokenize(vocabulary.bos_text, add_special=False, parse_special=True)
+    return marks[0] if len(marks) == 1 else min(vocabulary.end_tokens)

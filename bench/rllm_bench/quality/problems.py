@@ -10,8 +10,7 @@ import re
 from collections.abc import Sequence
 
 from rllm_bench.quality.datasets import Problem
-from rllm_bench.quality.greedy import generate
-from rllm_bench.quality.model import LogitsModel
+from rllm_bench.quality.model import LogitsModel, Vocabulary, begin_token
 from rllm_bench.quality.reference import Progress
 
 NUM_SHOTS = 4
@@ -30,20 +29,23 @@ def answer_of(text: str) -> str | None:
 
 
 def solve(model: LogitsModel, problems: Sequence[Problem], max_tokens: int, progress: Progress) -> list[bool]:
-    """The first problems are the worked examples; the others are answered greedily."""
+    """The first problems are the worked examples; the others are answered greedily, side by side."""
     shots, asked = problems[:NUM_SHOTS], problems[NUM_SHOTS:]
     head = "".join(f"Question: {shot.question}\nAnswer: {shot.answer}\n\n" for shot in shots)
-    right = []
-    for index, problem in enumerate(asked):
-        right.append(_solves(model, head, problem, max_tokens))
-        progress(index + 1, len(asked))
+    right: list[bool] = []
+    for start in range(0, len(asked), model.num_sequences):
+        group = asked[start : start + model.num_sequences]
+        prompts = [
+            _prompt(model.vocabulary, f"{head}Question: {problem.question}\nAnswer:") for problem in group
+        ]
+        for problem, written in zip(group, model.greedy(prompts, max_tokens), strict=True):
+            text = model.vocabulary.detokenize([step.token for step in written], special=False)
+            right.append(answer_of(text.partition("\nQuestion:")[0]) == answer_of(problem.answer))
+        progress(len(right), len(asked))
     return right
 
 
-def _solves(model: LogitsModel, head: str, problem: Problem, max_tokens: int) -> bool:
-    tokens = model.tokenize(f"{head}Question: {problem.question}\nAnswer:")
-    if model.begin_token is not None:
-        tokens.insert(0, model.begin_token)
-    written = generate(model, tokens, max_tokens, stop=lambda tokens: "\nQuestion:" in model.text(tokens))
-    text = model.text(written).partition("\nQuestion:")[0]
-    return answer_of(text) == answer_of(problem.answer)
+def _prompt(vocabulary: Vocabulary, text: str) -> list[int]:
+    begin = begin_token(vocabulary)
+    tokens = vocabulary.tokenize(text, add_special=False, parse_special=False)
+    return tokens if begin is None else [begin, *tokens]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +32,7 @@ class Reference:
 
 
 def computed_reference(
-    open_model: Callable[[], LogitsModel],
+    open_model: Callable[[], AbstractContextManager[LogitsModel]],
     tokens: Tokens,
     num_vocab: int,
     cache: ReferenceCache,
@@ -51,15 +52,26 @@ def computed_reference(
         writer.rewind(min(writer.done, storage.done))
         storage.keep(writer.done)
         progress(writer.done, layout.num_chunks)
-        model = open_model() if writer.done < layout.num_chunks else None
-        while model is not None and writer.done < layout.num_chunks:
-            window = tokens[writer.done]
-            logits, targets = window_logits(model, window), layout.targets(window)
-            encoded = rows.encode(logits, targets, pool)
-            storage.append(rows.score(logits, encoded.codes, targets, pool))
-            writer.append(encoded.codes)
-            progress(writer.done, layout.num_chunks)
+        if writer.done < layout.num_chunks:
+            with open_model() as model:
+                _complete(model, tokens, writer, storage, pool, progress)
     return Reference(base, storage.read())
+
+
+def _complete(
+    model: LogitsModel,
+    tokens: Tokens,
+    writer: BaseWriter,
+    storage: ScoreFile,
+    pool: Executor,
+    progress: Progress,
+) -> None:
+    for window in tokens[writer.done :]:
+        logits, targets = window_logits(model, window), writer.layout.targets(window)
+        encoded = rows.encode(logits, targets, pool)
+        storage.append(rows.score(logits, encoded.codes, targets, pool))
+        writer.append(encoded.codes)
+        progress(writer.done, writer.layout.num_chunks)
 
 
 def score_variant(
