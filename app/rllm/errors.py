@@ -3,7 +3,9 @@
     RllmError
     ├── BadRequest            the client's fault; names a field            400
     │   ├── PromptTooLong     prompt and max_tokens exceed the context     400
-    │   └── BodyTooLarge                                                   413
+    │   ├── BodyTooLarge                                                   413
+    │   ├── BodyTooSlow                                                    408
+    │   └── WrongMediaType                                                 415
     ├── NotAuthorized         missing or wrong key                         401
     ├── NotFound              no such model or route                       404
     ├── Refused               the server protects itself; retry later
@@ -11,7 +13,8 @@
     │   └── Overloaded        queue full, draining, nothing healthy        503
     ├── TimedOut              a deadline passed after work had begun       504
     ├── EngineError           a worker failed while computing              500
-    └── StartError            the process cannot start; one line, exit 1   (CLI)
+    ├── StartError            the process cannot start; one line, exit 1   (CLI)
+    └── HubError              a model file could not be fetched or made    (CLI)
 
 `rllm.api.errors` has the one table that turns these into a status and OpenAI's envelope.
 Messages name the field, the value and the limit. They are shown to clients and hold no internals.
@@ -58,6 +61,14 @@ class BodyTooLarge(BadRequest):
     code = "body_too_large"
 
 
+class BodyTooSlow(BadRequest):
+    code = "body_timeout"
+
+
+class WrongMediaType(BadRequest):
+    code = "unsupported_media_type"
+
+
 class NotAuthorized(RllmError):
     code = "invalid_api_key"
 
@@ -90,3 +101,9 @@ class StartError(RllmError):
     """The server or a worker cannot start. The message is one line and says what to do."""
 
     code = "start_error"
+
+
+class HubError(RllmError):
+    """A model file could not be fetched, checked or made. The message is one line and says what to do."""
+
+    code = "model_file_error"

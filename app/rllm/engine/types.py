@@ -157,6 +157,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     vocab_size: int
     num_ctx_train: int
     slots: int
+    num_sequences: int
+    """Sequence ids of the context: at least ``slots``; the others can hold idle prefixes (unified only)."""
     ctx_per_slot: int
     """Tokens one request may hold, prompt and output together."""
     kv_cells: int

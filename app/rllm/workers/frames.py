@@ -12,6 +12,9 @@ import msgspec
 from rllm.backends.options import FakeOptions, LlamaOptions
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
 
+LEVELS = ("debug", "info", "warning", "error")
+"""Log levels, least important first."""
+
 
 class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_step_tokens: int = 0
@@ -70,13 +73,17 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     at_start: bool = False
 
 
+class Bye(msgspec.Struct, frozen=True, tag="bye"):
+    """The last message of a worker that was told to stop."""
+
+
 class LogLine(msgspec.Struct, frozen=True, tag="log"):
     level: str
     text: str
     request_id: str | None = None
 
 
-Message = Ready | StepFrame | Failed | LogLine
+Message = Ready | StepFrame | Failed | Bye | LogLine
 
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder = msgspec.msgpack.Decoder(Command)
@@ -89,11 +96,13 @@ def encode(item: Command | Message) -> bytes:
 
 
 def decode_command(data: bytes) -> Command:
-    return _command_decoder.decode(data)
+    command: Command = _command_decoder.decode(data)
+    return command
 
 
 def decode_message(data: bytes) -> Message:
-    return _message_decoder.decode(data)
+    message: Message = _message_decoder.decode(data)
+    return message
 
 
 def encode_spec(spec: WorkerSpec) -> bytes:

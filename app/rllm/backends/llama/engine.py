@@ -130,8 +130,8 @@ class LlamaBackend:
         seqs = [chunk.seq for chunk in plan.chunks]
         if len(set(seqs)) != len(seqs):
             raise ValueError("a sequence has two chunks in one plan")
-        if seqs and not 0 <= min(seqs) <= max(seqs) < self._info.slots:
-            raise ValueError(f"a sequence is not in 0..{self._info.slots - 1}")
+        if seqs and not 0 <= min(seqs) <= max(seqs) < self._info.num_sequences:
+            raise ValueError(f"a sequence is not in 0..{self._info.num_sequences - 1}")
 
     # Operations on samplers and memory
 
@@ -293,8 +293,9 @@ def _describe(
         size_bytes=model.size_bytes,
         vocab_size=model.vocab_size,
         num_ctx_train=model.num_ctx_train,
-        slots=context.num_sequences,
-        ctx_per_slot=wanted.num_cells // wanted.num_sequences,
+        slots=options.slots,
+        num_sequences=context.num_sequences,
+        ctx_per_slot=wanted.num_cells // options.slots,
         kv_cells=context.num_cells,
         kv_unified=context.kv_unified,
         kv_bytes=per_token * context.num_cells,

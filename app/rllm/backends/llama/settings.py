@@ -22,19 +22,29 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
     _check(options)
     # A step never exceeds one micro-batch: a larger batch is computed in pieces and only delays cancelling.
     batch_size = max(options.batch_size, options.slots)
+    kv_unified = _is_unified(options)
+    num_sequences = _num_sequences(options.slots, kv_unified)
     return ContextOptions(
         num_cells=options.slots * _ctx_per_slot(options, model),
-        num_sequences=options.slots,
+        num_sequences=num_sequences,
         batch_size=batch_size,
         ubatch_size=min(max(options.ubatch_size, options.slots), batch_size),
-        num_outputs=options.slots,  # one row each; for 0, llama.cpp reserves rows for the whole batch
+        num_outputs=num_sequences,  # one row each; for 0, llama.cpp reserves rows for the whole batch
         threads=options.threads,
         threads_batch=options.threads_batch,
-        kv_unified=_is_unified(options),
+        kv_unified=kv_unified,
         cache_type_k=options.cache_type_k,
         cache_type_v=options.cache_type_v,
         flash_attn=options.flash_attn,
     )
+
+
+def _num_sequences(slots: int, kv_unified: bool) -> int:
+    """Ids beyond the slots hold idle prefixes: free in a unified cache, a stream each in a split one."""
+    if not kv_unified:
+        return slots
+    limit = int(lib.api.llama_max_parallel_sequences())
+    return max(slots, min(limit, slots * 4))
 
 
 def _ctx_per_slot(options: LlamaOptions, model: Model) -> int:

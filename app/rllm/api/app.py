@@ -1,0 +1,107 @@
+"""Builds the ASGI application. Nothing is started here; the caller owns the service's life."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+import rllm
+from rllm.api import openapi
+from rllm.api.context import Context
+from rllm.api.errors import ErrorAnswer, answer_of, answer_of_http
+from rllm.api.middleware import Authorization, BodyLimit, RequestScope, record_of
+from rllm.api.records import Observer, ignore
+from rllm.api.routes import generate, models, operations, tokens
+from rllm.api.settings import ApiSettings
+from rllm.api.tokenizing import Tokenizer
+from rllm.errors import RllmError
+from rllm.serving.service import Service
+
+Lifespan = Callable[[], AbstractAsyncContextManager[None]]
+
+
+def create_app(
+    service: Service,
+    settings: ApiSettings,
+    *,
+    render_metrics: Callable[[], bytes],
+    on_request: Observer = ignore,
+    lifespan: Lifespan | None = None,
+) -> FastAPI:
+    """The OpenAI-compatible HTTP layer over ``service``.
+
+    ``render_metrics`` returns the Prometheus text for /metrics. ``lifespan`` is entered when the server
+    starts up and left when it shuts down, on its event loop.
+    """
+    tokenizer = Tokenizer(threads=settings.text_threads, render_timeout_s=settings.render_timeout_s)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with lifespan() if lifespan else nullcontext():
+                for model in service.models():
+                    await tokenizer.warm(model)
+                yield
+        finally:
+            tokenizer.close()
+
+    app = FastAPI(
+        title="rllm",
+        version=rllm.__version__,
+        description="GGUF models over the OpenAI API.",
+        lifespan=life,
+        openapi_url="/openapi.json" if settings.docs else None,
+        docs_url="/docs" if settings.docs else None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    context = Context(service, settings, tokenizer, render_metrics)
+    for module in (generate, models, tokens, operations):
+        app.include_router(module.make_router(context))
+    _answer_errors(app)
+    _wrap(app, settings, on_request)
+    app.openapi = lambda: openapi.build(app, service, settings)  # type: ignore[method-assign] # FastAPI's own way
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    """Every error that a route or the router raises goes through the one table."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RllmError)
+        return _respond(request, answer_of(error))
+
+    async def of_router(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return _respond(request, answer_of_http(error, request.method, request.url.path[:200]))
+
+    app.add_exception_handler(RllmError, ours)
+    app.add_exception_handler(HTTPException, of_router)
+
+
+def _respond(request: Request, answer: ErrorAnswer) -> Response:
+    record_of(request.scope).error_code = answer.code
+    headers: dict[str, Any] = dict(answer.headers)
+    return Response(answer.body(), answer.status, headers, media_type="application/json")
+
+
+def _wrap(app: FastAPI, settings: ApiSettings, on_request: Observer) -> None:
+    """The last one added is the outermost."""
+    app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
+    app.add_middleware(Authorization, settings=settings)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type", "x-request-id"],
+            expose_headers=["x-request-id", "retry-after", "retry-after-ms"],
+        )
+    app.add_middleware(RequestScope, observe=on_request)

@@ -1,0 +1,99 @@
+"""The bytes of a streamed answer.
+
+Everything that does not change during a stream is encoded once; a token costs one JSON string.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import orjson
+
+from rllm.api.errors import ErrorAnswer
+
+DONE = b"data: [DONE]\n\n"
+KEEPALIVE = b": keepalive\n\n"
+
+_MARK = "\u0000text\u0000"
+_ENCODED_MARK = orjson.dumps(_MARK)
+
+
+def sse(data: Any) -> bytes:
+    return b"data: " + orjson.dumps(data) + b"\n\n"
+
+
+def error_event(answer: ErrorAnswer) -> bytes:
+    """Typed clients raise on this; no [DONE] follows, because it is not done."""
+    return b"data: " + answer.body() + b"\n\n"
+
+
+class Chunks(Protocol):
+    """How one kind of answer is cut into chunks."""
+
+    def opening(self, index: int) -> bytes: ...
+
+    def text(self, index: int, text: str, logprobs: Any | None) -> bytes: ...
+
+    def finish(self, index: int, reason: str, timings: dict[str, Any] | None) -> bytes: ...
+
+    def usage(self, usage: dict[str, Any]) -> bytes: ...
+
+
+class _Base:
+    def __init__(self, head: dict[str, Any], num_choices: int, *, with_usage: bool) -> None:
+        """``head``: id, object, created, model, system_fingerprint."""
+        self._head = head
+        self._null_usage: dict[str, Any] = {"usage": None} if with_usage else {}
+        self._around = [self._split(index) for index in range(num_choices)]
+
+    def text(self, index: int, text: str, logprobs: Any | None) -> bytes:
+        if logprobs is not None:
+            return sse(self._chunk(self._choice(index, text, logprobs)))
+        before, after = self._around[index]
+        return before + orjson.dumps(text) + after
+
+    def usage(self, usage: dict[str, Any]) -> bytes:
+        return sse({**self._head, "choices": [], "usage": usage})
+
+    def _split(self, index: int) -> tuple[bytes, bytes]:
+        before, after = sse(self._chunk(self._choice(index, _MARK, None))).split(_ENCODED_MARK)
+        return before, after
+
+    def _chunk(self, choice: dict[str, Any], **more: Any) -> dict[str, Any]:
+        return {**self._head, "choices": [choice], **self._null_usage, **more}
+
+    def _choice(self, index: int, text: str, logprobs: Any | None) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+class ChatChunks(_Base):
+    def opening(self, index: int) -> bytes:
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return sse(self._chunk({"index": index, "delta": delta, "logprobs": None, "finish_reason": None}))
+
+    def finish(self, index: int, reason: str, timings: dict[str, Any] | None) -> bytes:
+        choice = {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
+        return sse(self._chunk(choice, **({"timings": timings} if timings else {})))
+
+    def _choice(self, index: int, text: str, logprobs: Any | None) -> dict[str, Any]:
+        return {"index": index, "delta": {"content": text}, "logprobs": logprobs, "finish_reason": None}
+
+
+class CompletionChunks(_Base):
+    def __init__(
+        self, head: dict[str, Any], num_choices: int, *, with_usage: bool, echo: Sequence[str] = ()
+    ) -> None:
+        super().__init__(head, num_choices, with_usage=with_usage)
+        self._echo = echo
+
+    def opening(self, index: int) -> bytes:
+        """Nothing is said before the first token, unless the prompt is to be repeated."""
+        return self.text(index, self._echo[index], None) if self._echo else b""
+
+    def finish(self, index: int, reason: str, timings: dict[str, Any] | None) -> bytes:
+        choice = {"index": index, "text": "", "logprobs": None, "finish_reason": reason}
+        return sse(self._chunk(choice, **({"timings": timings} if timings else {})))
+
+    def _choice(self, index: int, text: str, logprobs: Any | None) -> dict[str, Any]:
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}

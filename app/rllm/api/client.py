@@ -1,0 +1,60 @@
+"""Knowing at once that the client has gone.
+
+`Request.is_disconnected` polls and is fooled by middlewares; the ASGI message ``http.disconnect`` is the
+event itself. After the body has been read, ``receive`` returns nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+
+from starlette.types import Receive
+
+
+class ClientGone(Exception):
+    """The client closed the connection: there is nobody to answer."""
+
+
+class Client:
+    """Watches one connection while its request is worked on: ``async with Client(receive) as client``."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._callbacks: list[Callable[[], None]] = []
+        self._gone = False
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def gone(self) -> bool:
+        return self._gone
+
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Call back when the client goes; at once if it has gone."""
+        if self._gone:
+            callback()
+        else:
+            self._callbacks.append(callback)
+
+    def raise_if_gone(self) -> None:
+        if self._gone:
+            raise ClientGone
+
+    async def __aenter__(self) -> Client:
+        self._watcher = asyncio.create_task(self._watch(), name="client-watcher")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._callbacks.clear()
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        for callback in self._callbacks:
+            callback()

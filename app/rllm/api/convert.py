@@ -1,0 +1,173 @@
+"""From a checked wire request to what the engine is asked: here the limits of model and settings hold."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, GenerationRequest
+from rllm.api.settings import ApiSettings
+from rllm.engine.types import EngineRequest, SamplingParams
+from rllm.errors import BadRequest, PromptTooLong
+from rllm.serving.service import ServedModel
+
+COMPLETION_MAX_TOKENS = 16
+"""OpenAI's default for /v1/completions. A chat answer may fill the context."""
+
+AnyGeneration = ChatCompletionRequest | CompletionRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One HTTP request on its way: all choices of all prompts, choice ``i`` at ``requests[i]``."""
+
+    model: ServedModel
+    requests: list[EngineRequest]
+    response_id: str
+    created: int
+    is_chat: bool
+    stream: bool
+    include_usage: bool
+    num_logprobs: int
+    num_per_prompt: int
+    echo: tuple[str, ...] = ()
+    """Text that begins the answers, one per choice; empty without ``echo``."""
+
+
+def check_settings(request: GenerationRequest, num_prompts: int, settings: ApiSettings) -> None:
+    """What can be refused before anything is tokenized."""
+    n = request.n or 1
+    _at_most("n", n, settings.max_n)
+    if num_prompts > settings.max_prompts:
+        raise BadRequest(f"prompt must hold at most {settings.max_prompts} prompts; got {num_prompts}", param="prompt")
+    if n * num_prompts > settings.max_choices:
+        message = f"n times the number of prompts must be at most {settings.max_choices}; got {n * num_prompts}"
+        raise BadRequest(message, param="n")
+    if len(request.stop) > settings.max_stop_strings:
+        message = f"stop must have at most {settings.max_stop_strings} strings; got {len(request.stop)}"
+        raise BadRequest(message, param="stop")
+    for index, text in enumerate(request.stop):
+        if len(text) > settings.max_stop_chars:
+            message = f"stop[{index}] must have at most {settings.max_stop_chars} characters; got {len(text)}"
+            raise BadRequest(message, param="stop")
+    if len(request.logit_bias) > settings.max_logit_bias:
+        message = f"logit_bias must have at most {settings.max_logit_bias} entries; got {len(request.logit_bias)}"
+        raise BadRequest(message, param="logit_bias")
+
+
+def check_model(request: AnyGeneration, model: ServedModel, settings: ApiSettings) -> None:
+    """What depends on the model but not on the prompt."""
+    vocab_size = model.info.vocab_size
+    for token, _ in request.logit_bias:
+        if token >= vocab_size:
+            message = f"logit_bias has token id {token}; this model's ids end at {vocab_size - 1}"
+            raise BadRequest(message, param="logit_bias")
+    name = "top_logprobs" if isinstance(request, ChatCompletionRequest) else "logprobs"
+    _at_most(name, request.num_logprobs, min(settings.max_top_logprobs, vocab_size))
+    context = model.info.ctx_per_slot
+    for name in ("max_tokens", "max_completion_tokens", "min_tokens"):
+        value = getattr(request, name, None)
+        if value is not None and value > context:
+            raise PromptTooLong(
+                f"{name} must be at most {context}, this model's context length; got {value}", param=name
+            )
+
+
+def check_token_ids(prompt: Sequence[int], model: ServedModel, param: str) -> None:
+    vocab_size = model.info.vocab_size
+    if max(prompt, default=0) >= vocab_size or min(prompt, default=0) < 0:
+        wrong = next(token for token in prompt if not 0 <= token < vocab_size)
+        raise BadRequest(
+            f"{param} has token id {wrong}; this model's ids are 0 to {vocab_size - 1}", param=param
+        )
+
+
+def max_tokens_for(request: AnyGeneration, num_prompt_tokens: int, model: ServedModel) -> int:
+    """How much this request may generate.
+
+    Raises:
+        PromptTooLong: prompt and answer cannot fit the context.
+        BadRequest: min_tokens cannot be reached.
+    """
+    context = model.info.ctx_per_slot
+    is_chat = isinstance(request, ChatCompletionRequest)
+    param = "messages" if is_chat else "prompt"
+    room = context - num_prompt_tokens
+    if num_prompt_tokens == 0:
+        raise BadRequest(f"{param} has no tokens in this model's vocabulary", param=param)
+    if room < 1:
+        raise PromptTooLong(
+            f"This model's maximum context length is {context} tokens, and at least one must be left for the"
+            f" answer; your {param} has {num_prompt_tokens} tokens.",
+            param=param,
+        )
+    limit = request.token_limit
+    if limit is None:
+        limit = room if is_chat else min(room, COMPLETION_MAX_TOKENS)
+    if limit > room:
+        raise PromptTooLong(
+            f"This model's maximum context length is {context} tokens; you asked for {num_prompt_tokens + limit}"
+            f" ({num_prompt_tokens} in the {param}, {limit} for the answer).",
+            param="max_completion_tokens" if request.max_tokens is None else "max_tokens",
+        )
+    if (request.min_tokens or 0) > limit:
+        raise BadRequest(
+            f"min_tokens is {request.min_tokens}, but at most {limit} tokens can be generated", param="min_tokens"
+        )
+    return limit
+
+
+def engine_requests(
+    request: AnyGeneration, prompts: Sequence[tuple[int, ...]], model: ServedModel, id_prefix: str
+) -> list[EngineRequest]:
+    """``n`` for each prompt. Choice ``j`` of each prompt draws with seed + j."""
+    seed = secrets.randbits(32) if request.seed is None else request.seed
+    requests = []
+    for prompt in prompts:
+        max_tokens = max_tokens_for(request, len(prompt), model)
+        for choice in range(request.n or 1):
+            requests.append(
+                EngineRequest(
+                    id=f"{id_prefix}.{len(requests)}",
+                    prompt=prompt,
+                    max_tokens=max_tokens,
+                    min_tokens=request.min_tokens or 0,
+                    ignore_eos=bool(request.ignore_eos),
+                    stop=request.stop,
+                    sampling=_sampling(request, _fold(seed + choice)),
+                    priority=request.priority or 0,
+                    cache_salt=request.cache_salt or "",
+                )
+            )
+    return requests
+
+
+def _sampling(request: AnyGeneration, seed: int) -> SamplingParams:
+    return SamplingParams(
+        temperature=_or(request.temperature, 1.0),
+        top_k=max(request.top_k or 0, 0),
+        top_p=_or(request.top_p, 1.0),
+        min_p=_or(request.min_p, 0.0),
+        typical_p=_or(request.typical_p, 1.0),
+        repetition_penalty=_or(request.repetition_penalty, 1.0),
+        presence_penalty=_or(request.presence_penalty, 0.0),
+        frequency_penalty=_or(request.frequency_penalty, 0.0),
+        seed=seed,
+        logit_bias=request.logit_bias,
+        num_logprobs=request.num_logprobs,
+    )
+
+
+def _fold(seed: int) -> int:
+    """Into 32 bits, without the value that llama.cpp takes for "random"."""
+    return seed % (2**32 - 1)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _at_most(name: str, value: int, limit: int) -> None:
+    if value > limit:
+        raise BadRequest(f"{name} must be at most {limit}; got {value}", param=name)

@@ -1,0 +1,83 @@
+"""Writing server-sent events to one client: keep-alive comments, and an end to clients that do not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.types import Send
+
+from rllm.api.chunks import KEEPALIVE
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # asks nginx not to collect the events
+]
+
+
+class ClientTooSlow(Exception):
+    """A write was stuck for longer than allowed."""
+
+
+class EventStream:
+    """One writer writes; a timer beside it only looks at the clock, so that a token costs no timer."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._now = asyncio.get_running_loop().time
+        self._started = False
+        self._stuck_since: float | None = None
+        self._last_write = self._now()
+
+    async def write(self, data: bytes, *, last: bool = False) -> None:
+        self._stuck_since = self._now()
+        if not self._started:
+            self._started = True
+            await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        self._stuck_since = None
+        self._last_write = self._now()
+
+    async def watch(self, guard: asyncio.Timeout, keepalive_s: float, slow_s: float) -> None:
+        """Comment when there was silence for ``keepalive_s``; end the guard when a write is stuck. 0: never."""
+        periods = [period for period in (keepalive_s, slow_s / 2) if period > 0]
+        while periods:
+            await asyncio.sleep(min(periods))
+            now = self._now()
+            if self._stuck_since is not None:
+                if 0 < slow_s <= now - self._stuck_since:
+                    guard.reschedule(now)
+                    return
+            elif self._started and 0 < keepalive_s <= now - self._last_write:
+                await self._comment(guard, slow_s)
+
+    async def _comment(self, guard: asyncio.Timeout, slow_s: float) -> None:
+        try:
+            async with asyncio.timeout(slow_s or None):
+                await self._send({"type": "http.response.body", "body": KEEPALIVE, "more_body": True})
+            self._last_write = self._now()
+        except TimeoutError:
+            guard.reschedule(self._now())
+
+
+@asynccontextmanager
+async def event_stream(send: Send, *, keepalive_s: float, slow_s: float) -> AsyncIterator[EventStream]:
+    """
+    Raises:
+        ClientTooSlow: out of whatever the body awaits.
+    """
+    output = EventStream(send)
+    guard = asyncio.timeout(None)
+    try:
+        async with guard:
+            watcher = asyncio.create_task(output.watch(guard, keepalive_s, slow_s), name="event-stream-watcher")
+            try:
+                yield output
+            finally:
+                watcher.cancel()
+    except TimeoutError:
+        if guard.expired():
+            raise ClientTooSlow from None
+        raise

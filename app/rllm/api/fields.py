@@ -1,0 +1,196 @@
+"""Field types of the wire: strict (no "1" for 1, no true for 1), with one sentence per mistake.
+
+JSON has one kind of number, so 16.0 is the integer 16.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from rllm.api.json_body import json_type, shorten
+
+
+def refuse(message: str, *, param: str | None = None, code: str = "invalid_value") -> PydanticCustomError:
+    """A mistake with its own sentence; raised by validators. ``{path}`` in it becomes the field's path."""
+    context = {"message": message, "code": code}
+    if param is not None:
+        context["param"] = param
+    return PydanticCustomError("refused", "{message}", context)
+
+
+def _integral(value: object) -> object:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = BeforeValidator(_integral)
+"""Put into every ``Annotated[int, …]``."""
+
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1), Integer]
+
+
+def _stop(value: object) -> tuple[str, ...]:
+    strings = [value] if isinstance(value, str) else value
+    if not isinstance(strings, list):
+        raise refuse(f"stop must be a string or an array of strings; got {json_type(value)}", code="invalid_type")
+    for index, item in enumerate(strings):
+        if not isinstance(item, str):
+            raise refuse(f"stop[{index}] must be a string; got {json_type(item)}", code="invalid_type")
+        if not item:
+            raise refuse(f"stop[{index}] must not be empty")
+    return tuple(strings)
+
+
+_STOP_SCHEMA: dict[str, Any] = {
+    "description": "Up to so many strings; the answer ends before the first of them that appears.",
+    "anyOf": [
+        {"type": "string", "minLength": 1},
+        {"type": "array", "items": {"type": "string", "minLength": 1}},
+        {"type": "null"},
+    ],
+}
+Stop = Annotated[
+    tuple[str, ...],
+    PlainValidator(lambda value: () if value is None else _stop(value)),
+    WithJsonSchema(_STOP_SCHEMA),
+]
+
+
+def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
+    if not isinstance(value, dict):
+        raise refuse(
+            f"logit_bias must be an object of token id to number; got {json_type(value)}", code="invalid_type"
+        )
+    return tuple((_bias_token(key), _bias_value(key, bias)) for key, bias in value.items())
+
+
+def _bias_token(key: str) -> int:
+    if not (key.isascii() and key.isdigit() and len(key) <= 10):
+        raise refuse(f"logit_bias has token ids as keys; got '{shorten(key)}'")
+    return int(key)
+
+
+def _bias_value(key: str, bias: object) -> float:
+    if isinstance(bias, bool) or not isinstance(bias, int | float):
+        raise refuse(f"logit_bias['{key}'] must be a number; got {json_type(bias)}", code="invalid_type")
+    if not -100 <= bias <= 100:
+        raise refuse(f"logit_bias['{key}'] must be between -100 and 100; got {shorten(bias)}")
+    return float(bias)
+
+
+_LOGIT_BIAS_SCHEMA: dict[str, Any] = {
+    "description": "Token id to a number added to that token's logit; -100 bans it.",
+    "anyOf": [
+        {
+            "type": "object",
+            "propertyNames": {"pattern": "^[0-9]{1,4}$"},
+            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        },
+        {"type": "null"},
+    ],
+}
+LogitBias = Annotated[
+    tuple[tuple[int, float], ...],
+    PlainValidator(lambda value: () if value is None else _logit_bias(value)),
+    WithJsonSchema(_LOGIT_BIAS_SCHEMA),
+]
+
+
+def _content(value: object) -> str:
+    """Text parts are joined by newlines, as llama-server and vLLM do."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        raise refuse(
+            f"{{path}} must be a string or an array of text parts; got {json_type(value)}", code="invalid_type"
+        )
+    if not value:
+        raise refuse("{path} must have at least one part")
+    return "\n".join(_text_part(part, index) for index, part in enumerate(value))
+
+
+def _text_part(part: object, index: int) -> str:
+    where = f"{{path}}[{index}]"
+    if not isinstance(part, dict):
+        raise refuse(f"{where} must be an object; got {json_type(part)}", code="invalid_type")
+    if part.get("type") != "text":
+        raise refuse(f"{where}.type must be 'text': this server takes text only; got {json_type(part.get('type'))}")
+    for key in part.keys() - {"type", "text"}:
+        raise refuse(f"Unknown parameter: '{where}.{shorten(key)}'.", code="unknown_parameter")
+    text = part.get("text")
+    if not isinstance(text, str):
+        raise refuse(f"{where}.text must be a string; got {json_type(text)}", code="invalid_type")
+    return text
+
+
+_CONTENT_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {
+                "type": "object",
+                "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+                "required": ["type", "text"],
+                "additionalProperties": False,
+            },
+        },
+    ]
+}
+Content = Annotated[str, PlainValidator(_content), WithJsonSchema(_CONTENT_SCHEMA)]
+
+
+Prompt = str | tuple[int, ...]
+
+
+def _prompts(value: object) -> tuple[Prompt, ...]:
+    match value:
+        case str():
+            return (_prompt(value, "prompt"),)
+        case [int() | float(), *_]:
+            return (_prompt(value, "prompt"),)
+        case [_, *_]:
+            return tuple(_prompt(item, f"prompt[{index}]") for index, item in enumerate(value))
+        case []:
+            raise refuse("prompt must not be empty")
+        case _:
+            raise refuse(
+                f"prompt must be a string, an array of strings, or token ids; got {json_type(value)}",
+                code="invalid_type",
+            )
+
+
+def _prompt(value: object, where: str) -> Prompt:
+    match value:
+        case "" | []:
+            raise refuse(f"{where} must not be empty")
+        case str():
+            return value
+        case list():
+            for index, item in enumerate(value):
+                if type(item) is not int and not (type(item) is float and item.is_integer()):
+                    raise refuse(f"{where}[{index}] must be a token id; got {json_type(item)}", code="invalid_type")
+            return tuple(map(int, value))
+        case _:
+            raise refuse(f"{where} must be a string or token ids; got {json_type(value)}", code="invalid_type")
+
+
+_TOKEN_IDS_SCHEMA: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+}
+_TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
+_PROMPT_SCHEMA: dict[str, Any] = {
+    "description": "One prompt or several, each as text or as token ids.",
+    "anyOf": [
+        _TEXT_SCHEMA,
+        {"type": "array", "minItems": 1, "items": _TEXT_SCHEMA},
+        _TOKEN_IDS_SCHEMA,
+        {"type": "array", "minItems": 1, "items": _TOKEN_IDS_SCHEMA},
+    ],
+}
+Prompts = Annotated[tuple[Prompt, ...], PlainValidator(_prompts), WithJsonSchema(_PROMPT_SCHEMA)]

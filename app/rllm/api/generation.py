@@ -1,0 +1,125 @@
+"""Running one generation: from the accepted request to the last byte, in one coroutine.
+
+That coroutine alone owns the streams, so one ``finally`` cancels them on every way out: finished, failed,
+refused, client gone, client too slow, server stopping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+
+import orjson
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from rllm.api.answers import full_answer
+from rllm.api.client import Client, ClientGone
+from rllm.api.collect import Batch, Choice, check_complete, merge, total_usage
+from rllm.api.convert import Job
+from rllm.api.event_stream import ClientTooSlow
+from rllm.api.records import RequestRecord
+from rllm.api.settings import ApiSettings
+from rllm.api.streaming import StreamedAnswer
+from rllm.serving.service import Service
+
+Prepare = Callable[[], Awaitable[Job]]
+
+
+class Generation(Response):
+    """What a generation route returns: called as a response, it prepares, submits and answers."""
+
+    def __init__(self, service: Service, settings: ApiSettings, record: RequestRecord, prepare: Prepare) -> None:
+        self._service = service
+        self._settings = settings
+        self._record = record
+        self._prepare = prepare
+        self.background = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """
+        Raises:
+            RllmError: before the first byte of an answer.
+        """
+        async with Client(receive) as client:
+            try:
+                job = await self._prepare()
+                client.raise_if_gone()
+                await self._run(job, client, send)
+            except ClientGone:
+                self._record.status = 499
+            except ClientTooSlow:
+                self._record.status, self._record.error_code = 499, "client_too_slow"
+                _drop_connection(scope)
+
+    async def _run(self, job: Job, client: Client, send: Send) -> None:
+        record = self._record
+        record.model, record.response_id, record.streamed = job.model.id, job.response_id, job.stream
+        record.num_choices = len(job.requests)
+        streams = self._service.submit(job.model, job.requests)
+
+        def cancel() -> None:
+            for stream in streams:
+                stream.cancel()
+
+        client.on_gone(cancel)
+        record.prepare_s = record.elapsed_s()
+        choices = [Choice() for _ in job.requests]
+        try:
+            async with aclosing(merge(streams)) as batches:
+                if job.stream:
+                    await self._stream(job, choices, batches, client, send)
+                else:
+                    await self._answer(job, choices, batches, client, send)
+        finally:
+            cancel()
+            self._account(job, choices)
+
+    async def _answer(
+        self, job: Job, choices: list[Choice], batches: AsyncIterator[Batch], client: Client, send: Send
+    ) -> None:
+        async for index, events in batches:
+            self._on_token()
+            for event in events:
+                choices[index].add(event)
+                choices[index].parts.append(event.text)
+                choices[index].logprobs += event.logprobs
+        client.raise_if_gone()
+        check_complete(choices)
+        body = orjson.dumps(full_answer(job, choices))
+        await send_json(send, 200, body)
+
+    async def _stream(
+        self, job: Job, choices: list[Choice], batches: AsyncIterator[Batch], client: Client, send: Send
+    ) -> None:
+        answer = StreamedAnswer(job, choices, batches, on_token=self._on_token)
+        try:
+            await answer.run(send, self._settings, client.raise_if_gone)
+        finally:
+            self._record.error_code = answer.error_code
+
+    def _on_token(self) -> None:
+        if self._record.ttft_s is None:
+            self._record.ttft_s = self._record.elapsed_s()
+
+    def _account(self, job: Job, choices: list[Choice]) -> None:
+        totals = total_usage(choices, job.num_per_prompt)
+        record = self._record
+        record.prompt_tokens, record.completion_tokens = totals.prompt_tokens, totals.completion_tokens
+        record.cached_tokens = totals.cached_tokens
+        record.finish_reasons = tuple(str(choice.finish) for choice in choices if choice.finish)
+
+
+async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
+    """One JSON answer, without a detour over a response object."""
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    raw += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _drop_connection(scope: Scope) -> None:
+    """Closing politely would wait until the client has read what is buffered; see `rllm.api.transport`."""
+    abort = scope.get("extensions", {}).get("rllm.abort")
+    if abort is not None:
+        abort()

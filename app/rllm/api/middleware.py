@@ -1,0 +1,178 @@
+"""Pure ASGI middlewares (Starlette's BaseHTTPMiddleware would hide disconnects from the routes).
+
+From the outside in: RequestScope, CORS where configured, Authorization, BodyLimit, the application.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from rllm.api.client import ClientGone
+from rllm.api.errors import ErrorAnswer, answer_of, internal_error
+from rllm.api.generation import send_json
+from rllm.api.records import Observer, RequestRecord
+from rllm.api.settings import ApiSettings, find_key
+from rllm.errors import BodyTooLarge, NotAuthorized, RllmError
+
+_logger = logging.getLogger("rllm.api")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_OPEN = frozenset({"/health", "/health/live", "/health/ready"})
+
+
+def record_of(scope: Scope) -> RequestRecord:
+    record: RequestRecord = scope["state"]["rllm_record"]
+    return record
+
+
+async def send_error(send: Send, answer: ErrorAnswer) -> None:
+    await send_json(send, answer.status, answer.body(), answer.headers)
+
+
+class RequestScope:
+    """Gives a request its id and its record, ends both, and is the last resort for our own bugs.
+
+    The id is the client's ``x-request-id`` if that is short and harmless, else a new one; every answer
+    carries it. The observer hears of every request exactly once, whatever happens to it.
+    """
+
+    def __init__(self, app: ASGIApp, *, observe: Observer) -> None:
+        self._app = app
+        self._observe = observe
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        record = RequestRecord(_request_id(scope), scope["method"], scope["path"])
+        scope.setdefault("state", {})["rllm_record"] = record
+        answering = _Answering(send, record)
+        try:
+            await self._app(scope, receive, answering.send)
+        except ClientGone:
+            record.status = 499
+        except Exception:
+            await self._answer_for_bug(record, answering)
+        finally:
+            record.route = _route_of(scope)
+            record.duration_s = record.elapsed_s()
+            record.status = record.status or answering.status or 499
+            self._observe(record)
+
+    async def _answer_for_bug(self, record: RequestRecord, answering: _Answering) -> None:
+        _logger.exception("request %s failed: %s %s", record.request_id, record.method, record.path)
+        record.error_code = "internal_error"
+        if answering.status:
+            record.status = 500
+            raise  # the answer has begun: the server closes the connection  # noqa: PLE0704 - called from except
+        await send_error(answering.send, internal_error())
+
+
+class _Answering:
+    """Adds the headers that every answer has, and remembers the status."""
+
+    def __init__(self, send: Send, record: RequestRecord) -> None:
+        self._send = send
+        self._record = record
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            elapsed_ms = round(self._record.elapsed_s() * 1000)
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self._record.request_id.encode()),
+                (b"openai-processing-ms", str(elapsed_ms).encode()),
+            ]
+        await self._send(message)
+
+
+class Authorization:
+    """``Authorization: Bearer KEY`` where keys are configured. /health* is open, /metrics on request."""
+
+    def __init__(self, app: ASGIApp, *, settings: ApiSettings) -> None:
+        self._app = app
+        self._keys = settings.api_keys
+        self._open = _OPEN | {"/metrics"} if settings.open_metrics else _OPEN
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self._keys or scope["path"] in self._open:
+            await self._app(scope, receive, send)
+            return
+        try:
+            record_of(scope).client_key = self._key_name(_header(scope, b"authorization"))
+        except NotAuthorized as error:
+            record_of(scope).error_code = error.code
+            await send_error(send, answer_of(error))
+            return
+        await self._app(scope, receive, send)
+
+    def _key_name(self, header: bytes | None) -> str:
+        if header is None:
+            raise NotAuthorized("You need an API key: send it as 'Authorization: Bearer KEY'.", code="missing_api_key")
+        scheme, _, secret = header.decode("latin-1").partition(" ")
+        if scheme.lower() != "bearer":
+            raise NotAuthorized("The Authorization header must be 'Bearer KEY'.")
+        key = find_key(self._keys, secret.strip())
+        if key is None:
+            raise NotAuthorized("Incorrect API key provided.")
+        return key.name
+
+
+class BodyLimit:
+    """Refuses bodies beyond the limit: by their declared length at once, else where the limit is passed."""
+
+    def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = _header(scope, b"content-length") or b""
+        if declared.isdigit() and int(declared) > self._max_bytes:
+            error = self._error(f"the body has {int(declared)} bytes")
+            record_of(scope).error_code = error.code
+            await send_error(send, answer_of(error))
+            return
+        await self._app(scope, self._counted(receive), send)
+
+    def _counted(self, receive: Receive) -> Callable[[], Awaitable[Message]]:
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self._max_bytes:
+                raise self._error("the body is longer")
+            return message
+
+        return counted
+
+    def _error(self, found: str) -> RllmError:
+        return BodyTooLarge(f"the body may have at most {self._max_bytes} bytes; {found}")
+
+
+def _request_id(scope: Scope) -> str:
+    given = (_header(scope, b"x-request-id") or b"").decode("latin-1")
+    return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid.uuid4().hex}"
+
+
+def _header(scope: Scope, name: bytes) -> bytes | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            found: bytes = value
+            return found
+    return None
+
+
+def _route_of(scope: Scope) -> str:
+    route = scope.get("route")
+    return str(getattr(route, "path", "unmatched"))

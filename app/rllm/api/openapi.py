@@ -1,0 +1,100 @@
+"""The OpenAPI document, with the limits that only the running server knows written into it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from rllm.api.settings import ApiSettings
+from rllm.serving.service import Service
+
+_REQUESTS = (ChatCompletionRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
+_EXAMPLES: dict[str, dict[str, Any]] = {
+    "ChatCompletionRequest": {
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "max_tokens": 16,
+    },
+    "CompletionRequest": {"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0},
+    "TokenizeRequest": {"content": "Hello"},
+    "DetokenizeRequest": {"tokens": [1]},
+}
+
+Schema = dict[str, Any]
+
+
+def build(app: FastAPI, service: Service, settings: ApiSettings) -> Schema:
+    document: Schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in _REQUESTS], ref_template="#/components/schemas/{model}"
+    )
+    schemas.update(definitions["$defs"])
+    for name, example in _EXAMPLES.items():
+        schemas[name]["example"] = example
+    _write_limits(schemas, settings)
+    _write_models(document, schemas, service)
+    if settings.api_keys:
+        _write_security(document, settings)
+    return document
+
+
+def _write_limits(schemas: Schema, settings: ApiSettings) -> None:
+    for name in ("ChatCompletionRequest", "CompletionRequest"):
+        fields = schemas[name]["properties"]
+        _typed(fields["n"], "integer")["maximum"] = settings.max_n
+        text, several, _ = fields["stop"]["anyOf"]
+        text["maxLength"] = several["items"]["maxLength"] = settings.max_stop_chars
+        several["maxItems"] = settings.max_stop_strings
+        fields["logit_bias"]["anyOf"][0]["maxProperties"] = settings.max_logit_bias
+    prompts = schemas["CompletionRequest"]["properties"]["prompt"]["anyOf"]
+    for several in (prompts[1], prompts[3]):
+        several["maxItems"] = settings.max_prompts
+
+
+def _write_models(document: Schema, schemas: Schema, service: Service) -> None:
+    """Names, context and vocabulary; with several models, the widest of them."""
+    models = service.models()
+    if not models:
+        return
+    names = [name for model in models for name in (model.id, *model.aliases)]
+    context = max(model.info.ctx_per_slot for model in models)
+    last_token = max(model.info.vocab_size for model in models) - 1
+    for request in _REQUESTS:
+        fields = schemas[request.__name__]["properties"]
+        _typed(fields["model"], "string")["enum"] = names
+        for name in ("max_tokens", "max_completion_tokens", "min_tokens"):
+            if name in fields:
+                _typed(fields[name], "integer")["maximum"] = context
+    prompts = schemas["CompletionRequest"]["properties"]["prompt"]["anyOf"]
+    for tokens in (prompts[2], prompts[3]["items"], schemas["DetokenizeRequest"]["properties"]["tokens"]):
+        tokens["items"]["maximum"] = last_token
+    prompts[2]["maxItems"] = prompts[3]["items"]["maxItems"] = max(context - 1, 1)
+    for name in ("ChatCompletionRequest", "CompletionRequest"):
+        bias = schemas[name]["properties"]["logit_bias"]["anyOf"][0]
+        bias["propertyNames"] = {"pattern": _ids_below(last_token + 1)}
+    path = document["paths"]["/v1/models/{model}"]["get"]
+    path["parameters"][0]["schema"]["enum"] = names
+
+
+def _ids_below(count: int) -> str:
+    """A pattern for decimal ids that surely exist: those with fewer digits than ``count``."""
+    digits = max(len(str(count)) - 1, 1)
+    return f"^(0|[1-9][0-9]{{0,{digits - 1}}})$" if count >= 10 else f"^[0-{count - 1}]$"
+
+
+def _typed(field: Schema, kind: str) -> Schema:
+    """The branch of an optional field that is not null."""
+    branch: Schema = next(branch for branch in field["anyOf"] if branch.get("type") == kind)
+    return branch
+
+
+def _write_security(document: Schema, settings: ApiSettings) -> None:
+    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    open_paths = {"/health", "/health/live", "/health/ready"} | ({"/metrics"} if settings.open_metrics else set())
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["security"] = [] if path in open_paths else [{"key": []}]

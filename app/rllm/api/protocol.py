@@ -1,0 +1,183 @@
+"""The requests of the OpenAI API as this server understands them.
+
+Fields are those that are honoured, no others: `rllm.api.unsupported` knows the rest. Limits that depend
+on the model or on the settings are checked in `rllm.api.convert`, and written into the OpenAPI document
+by `rllm.api.openapi`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from rllm.api.fields import Content, Integer, LogitBias, Prompts, Stop, TokenId, refuse
+from rllm.api.json_body import check
+from rllm.api.unsupported import drop_defaults
+
+MAX_TOKENS = 2**31 - 1
+_Finite = Field(allow_inf_nan=False)
+
+
+class WireModel(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class StreamOptions(WireModel):
+    include_usage: bool | None = Field(None, description="End the stream with a chunk that holds the usage.")
+    include_obfuscation: Literal[False] | None = Field(None, description="There is no obfuscation to switch on.")
+
+
+class GenerationRequest(WireModel):
+    """What chat and text completions have in common."""
+
+    model: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="A name from /v1/models; without one, the first model answers."
+    )
+    stream: bool | None = None
+    stream_options: StreamOptions | None = Field(
+        None, description="Without `stream` it changes nothing: a plain answer always holds the usage."
+    )
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Integer] | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS), Integer] | None = Field(
+        None, description="No end-of-text token and no stop string before so many tokens."
+    )
+    temperature: Annotated[float, Field(ge=0, le=2), _Finite] | None = Field(None, description="0 is greedy.")
+    top_p: Annotated[float, Field(ge=0, le=1), _Finite] | None = None
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000), Integer] | None = Field(None, description="0 or -1: off.")
+    min_p: Annotated[float, Field(ge=0, le=1), _Finite] | None = None
+    typical_p: Annotated[float, Field(ge=0, le=1), _Finite] | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.1, le=10), _Finite] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2), _Finite] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2), _Finite] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Integer] | None = Field(
+        None, description="The same seed gives the same text on a quiet server. Choice i of n uses seed + i."
+    )
+    stop: Stop = ()
+    logit_bias: LogitBias = ()
+    n: Annotated[int, Field(ge=1), Integer] | None = None
+    ignore_eos: bool | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000), Integer] | None = Field(None, description="Lower runs earlier.")
+    cache_salt: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="Prefixes are shared only between requests with the same salt."
+    )
+
+    @property
+    def include_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+class ChatMessage(WireModel):
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content
+    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")] | None = Field(
+        None, description="Only where the model's chat template uses it."
+    )
+    tool_call_id: Annotated[str, Field(max_length=128)] | None = Field(
+        None, description="With role `tool`, handed to the chat template."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_by_name(cls, data: Any) -> Any:
+        """Fields that OpenAI knows; absent and null are the same."""
+        if not isinstance(data, dict):
+            return data
+        for name in ("tool_calls", "function_call", "audio", "refusal"):
+            if data.get(name) is not None and data[name] != []:
+                raise refuse(f"messages with '{name}' are not supported by this server", code="unsupported_parameter")
+        kept = {key: value for key, value in data.items() if key not in _NULL_FIELDS}
+        if kept.get("content") is None and kept.get("role") == "assistant":
+            kept["content"] = ""  # what the official client sends for a message of its own that has no text
+        return kept
+
+
+_NULL_FIELDS = frozenset({"tool_calls", "function_call", "audio", "refusal"})
+
+
+class ChatCompletionRequest(GenerationRequest):
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Integer] | None = Field(
+        None, description="The same as max_tokens; of both the smaller one holds."
+    )
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20), Integer] | None = Field(
+        None, description="How many rivals of each token are reported; implies logprobs."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ChatCompletionRequest:
+        if self.logprobs is False and self.top_logprobs:
+            raise refuse(
+                f"top_logprobs is {self.top_logprobs} but logprobs is false; set logprobs to true", param="top_logprobs"
+            )
+        return self
+
+    @property
+    def token_limit(self) -> int | None:
+        limits = [limit for limit in (self.max_tokens, self.max_completion_tokens) if limit is not None]
+        return min(limits, default=None)
+
+    @property
+    def num_logprobs(self) -> int:
+        """-1: none."""
+        if self.top_logprobs is not None and self.logprobs is not False:
+            return self.top_logprobs
+        return 0 if self.logprobs else -1
+
+
+class CompletionRequest(GenerationRequest):
+    prompt: Prompts
+    echo: bool | None = Field(None, description="Begin each answer with its prompt.")
+    logprobs: Annotated[int, Field(ge=0, le=20), Integer] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CompletionRequest:
+        if self.echo and self.logprobs is not None:
+            raise refuse("echo with logprobs is not supported: prompts have no log probabilities here", param="echo")
+        return self
+
+    @property
+    def token_limit(self) -> int | None:
+        return self.max_tokens
+
+    @property
+    def num_logprobs(self) -> int:
+        return -1 if self.logprobs is None else self.logprobs
+
+
+class TokenizeRequest(WireModel):
+    """llama-server's ``content``, vLLM's ``prompt``, or a chat's ``messages``: exactly one of them."""
+
+    model: Annotated[str, Field(max_length=512)] | None = None
+    content: str | None = None
+    prompt: str | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)] | None = None
+    add_special: bool | None = Field(
+        None, description="Add the tokens that begin a text. Default: as the two servers do, on for `prompt` only."
+    )
+    add_special_tokens: bool | None = Field(None, description="vLLM's name for add_special.")
+    parse_special: bool | None = Field(None, description="Read control tokens written as text. Default: on.")
+    with_pieces: bool | None = Field(None, description="Also return the text of each token.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TokenizeRequest:
+        given = [name for name in ("content", "prompt", "messages") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise refuse(f"exactly one of content, prompt and messages is needed; got {given or 'none'}", param="content")
+        if self.messages is not None and (self.add_special, self.add_special_tokens, self.parse_special) != (None,) * 3:
+            raise refuse("with messages the chat template decides about special tokens", param="messages")
+        return self
+
+
+class DetokenizeRequest(WireModel):
+    model: Annotated[str, Field(max_length=512)] | None = None
+    tokens: list[TokenId]
+
+
+Generation = TypeVar("Generation", bound=GenerationRequest)
+
+
+def parse_generation(model: type[Generation], data: dict[str, Any]) -> Generation:
+    known = model.model_fields.keys()
+    return check(model, drop_defaults(data, chat=model is ChatCompletionRequest, known=known))

@@ -1,0 +1,101 @@
+"""POST /v1/chat/completions and /v1/completions."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from rllm.api.context import Context, new_response_id, now
+from rllm.api.convert import AnyGeneration, Job, check_model, check_settings, check_token_ids, engine_requests
+from rllm.api.fields import Prompt
+from rllm.api.generation import Generation
+from rllm.api.json_body import read_json
+from rllm.api.middleware import record_of
+from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, parse_generation
+from rllm.api.responses import ChatCompletion, Completion, documented
+from rllm.serving.service import ServedModel
+
+
+def make_router(context: Context) -> APIRouter:
+    router = APIRouter(tags=["generation"])
+    settings = context.settings
+
+    @router.post(
+        "/v1/chat/completions",
+        response_model=None,
+        summary="Answer a conversation",
+        **documented(ChatCompletion, "ChatCompletionRequest", streams=True),
+    )
+    async def chat(request: Request) -> Response:
+        wire = parse_generation(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
+
+        async def prepare() -> Job:
+            check_settings(wire, 1, settings)
+            model = context.model(wire.model)
+            check_model(wire, model, settings)
+            prompt = await context.tokenizer.chat(model, wire.messages)
+            return _job(wire, [prompt], model, record_of(request.scope).request_id)
+
+        return Generation(context.service, settings, record_of(request.scope), prepare)
+
+    @router.post(
+        "/v1/completions",
+        response_model=None,
+        summary="Continue a text",
+        **documented(Completion, "CompletionRequest", streams=True),
+    )
+    async def complete(request: Request) -> Response:
+        wire = parse_generation(CompletionRequest, await read_json(request, settings.body_timeout_s))
+
+        async def prepare() -> Job:
+            check_settings(wire, len(wire.prompt), settings)
+            model = context.model(wire.model)
+            check_model(wire, model, settings)
+            prompts = [await _tokens(prompt, index, len(wire.prompt), model) for index, prompt in enumerate(wire.prompt)]
+            echo = await _echo(wire, model) if wire.echo else ()
+            return _job(wire, prompts, model, record_of(request.scope).request_id, echo)
+
+        return Generation(context.service, settings, record_of(request.scope), prepare)
+
+    async def _tokens(prompt: Prompt, index: int, count: int, model: ServedModel) -> tuple[int, ...]:
+        param = "prompt" if count == 1 else f"prompt[{index}]"
+        if isinstance(prompt, str):
+            return await context.tokenizer.text(model, prompt, param=param)
+        check_token_ids(prompt, model, param)
+        return prompt
+
+    async def _echo(wire: CompletionRequest, model: ServedModel) -> tuple[str, ...]:
+        """One text per choice; token ids are shown as text."""
+        texts = [
+            prompt if isinstance(prompt, str) else await context.tokenizer.detokenize(model, prompt)
+            for prompt in wire.prompt
+        ]
+        return tuple(text for text in texts for _ in range(wire.n or 1))
+
+    return router
+
+
+def _job(
+    wire: AnyGeneration,
+    prompts: list[tuple[int, ...]],
+    model: ServedModel,
+    request_id: str,
+    echo: tuple[str, ...] = (),
+) -> Job:
+    is_chat = isinstance(wire, ChatCompletionRequest)
+    response_id = new_response_id("chatcmpl" if is_chat else "cmpl")
+    # A client may send the same x-request-id twice; the engine's ids must differ.
+    unique = f"{request_id}.{response_id[-8:]}"
+    return Job(
+        model=model,
+        requests=engine_requests(wire, prompts, model, unique),
+        response_id=response_id,
+        created=now(),
+        is_chat=is_chat,
+        stream=bool(wire.stream),
+        include_usage=wire.include_usage,
+        num_logprobs=wire.num_logprobs,
+        num_per_prompt=wire.n or 1,
+        echo=echo,
+    )

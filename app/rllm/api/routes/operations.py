@@ -1,0 +1,57 @@
+"""Health and metrics, for machines that watch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from rllm.api.context import Context
+from rllm.api.responses import Alive, HealthReport, documented_health, documented_metrics
+
+
+def make_router(context: Context) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+
+    @router.get("/health/live", response_model=None, summary="The process answers", **documented_health(Alive))
+    async def live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get(
+        "/health/ready",
+        response_model=None,
+        summary="New requests are accepted and would make progress",
+        **documented_health(HealthReport, unready=True),
+    )
+    async def ready() -> Response:
+        return _report(context)
+
+    @router.get(
+        "/health",
+        response_model=None,
+        summary="The same as /health/ready, where llama-server has it",
+        **documented_health(HealthReport, unready=True),
+    )
+    async def health() -> Response:
+        return _report(context)
+
+    @router.get("/metrics", response_model=None, summary="Metrics for Prometheus", **documented_metrics())
+    async def metrics() -> Response:
+        return Response(context.render_metrics(), media_type="text/plain; version=0.0.4")
+
+    return router
+
+
+def _report(context: Context) -> Response:
+    """llama-server's words where it has some: "ok", and an error of type unavailable_error."""
+    health = context.service.health()
+    body: dict[str, Any] = {
+        "status": "ok" if health.ready else health.reason,
+        "instances": dict(health.instances),
+    }
+    if health.ready:
+        return JSONResponse(body)
+    message = f"not ready: {health.reason}"
+    body["error"] = {"message": message, "type": "unavailable_error", "param": None, "code": "not_ready"}
+    return JSONResponse(body, status_code=503, headers={"retry-after": "1"})

@@ -1,0 +1,71 @@
+"""What the HTTP layer can be told. Checked once at start; the configuration maps onto it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A caller's key. Only its digest is kept, so neither a log nor a dump can show the key."""
+
+    name: str
+    """Appears in records and logs; never secret."""
+    digest: bytes = field(repr=False)
+    """SHA-256 of the key."""
+
+    @classmethod
+    def from_secret(cls, name: str, secret: str) -> ApiKey:
+        return cls(name=name, digest=hashlib.sha256(secret.encode()).digest())
+
+
+def find_key(keys: Iterable[ApiKey], secret: str) -> ApiKey | None:
+    """The key whose secret this is. Looks at every key, so the time taken says nothing about them."""
+    digest = hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
+    found = None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            found = key
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    api_keys: tuple[ApiKey, ...] = ()
+    """Without any, everybody is let in. /health* is always open."""
+    open_metrics: bool = False
+    """With keys configured, /metrics asks for one too unless this is set."""
+    cors_origins: tuple[str, ...] = ()
+    """Empty: no CORS headers at all. ("*",) allows every page to call the server."""
+    docs: bool = True
+    """Serve /docs and /openapi.json."""
+
+    max_body_bytes: int = 8 * 1024 * 1024
+    body_timeout_s: float = 30.0
+    """Longest time a client may take to send one body."""
+    slow_client_timeout_s: float = 30.0
+    """Longest time one write to a client may be stuck before its request is ended. 0: never."""
+    keepalive_s: float = 15.0
+    """A silent event stream gets a comment this often. It is also how long the status line waits for the
+    first token: an error within that time is an HTTP error, later it is an event. 0: never, wait forever."""
+
+    max_n: int = 16
+    max_prompts: int = 64
+    """Prompts in one completion request."""
+    max_choices: int = 128
+    """n times the number of prompts."""
+    max_stop_strings: int = 16
+    max_stop_chars: int = 256
+    """Length of one stop string."""
+    max_logit_bias: int = 1024
+    max_top_logprobs: int = 20
+    max_tokenize_bytes: int = 1024 * 1024
+    """Text given to /tokenize."""
+
+    text_threads: int = 2
+    """Threads that render templates and tokenize."""
+    render_timeout_s: float = 2.0
+    """Longest time one chat template may take."""

@@ -1,0 +1,118 @@
+"""A streamed answer: batches of events in, chunks out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from starlette.types import Send
+
+from rllm.api.answers import chunks_of, wire_logprobs
+from rllm.api.chunks import DONE, error_event
+from rllm.api.collect import Batch, Choice, check_complete, total_usage, wire_timings
+from rllm.api.convert import Job
+from rllm.api.errors import answer_of
+from rllm.api.event_stream import EventStream, event_stream
+from rllm.api.settings import ApiSettings
+from rllm.engine.types import Event
+from rllm.errors import RllmError
+
+
+class StreamedAnswer:
+    """
+    The status line waits for the first token as long as a stream may be silent: until then an error is an
+    ordinary HTTP error. Later it is an event, and there is no [DONE].
+    """
+
+    def __init__(
+        self, job: Job, choices: Sequence[Choice], batches: AsyncIterator[Batch], *, on_token: Callable[[], None]
+    ) -> None:
+        self._job = job
+        self._choices = choices
+        self._batches = batches
+        self._chunks = chunks_of(job)
+        self._on_token = on_token
+        self.error_code: str | None = None
+        """Of an error that was sent as an event."""
+
+    async def run(self, send: Send, settings: ApiSettings, check_client: Callable[[], None]) -> None:
+        """
+        Raises:
+            RllmError: before anything was sent.
+            ClientTooSlow: a write was stuck.
+            Whatever ``check_client`` raises when the batches have ended because the client has gone.
+        """
+        first = asyncio.ensure_future(self._next())
+        try:
+            await asyncio.wait({first}, timeout=settings.keepalive_s or None)
+            opening = b"".join(map(self._chunks.opening, range(len(self._choices))))
+            if first.done():
+                batch = first.result()
+                if batch is None:
+                    check_client()
+                    check_complete(self._choices)
+                else:
+                    opening += self._encode(batch)
+            async with event_stream(
+                send, keepalive_s=settings.keepalive_s, slow_s=settings.slow_client_timeout_s
+            ) as output:
+                await self._write(opening, first, output, check_client)
+        finally:
+            first.cancel()
+            await asyncio.wait({first})  # it must have left the generator before that is closed
+
+    async def _write(
+        self,
+        opening: bytes,
+        first: asyncio.Future[Batch | None],
+        output: EventStream,
+        check_client: Callable[[], None],
+    ) -> None:
+        was_encoded = first.done()
+        await output.write(opening)
+        try:
+            batch = await first
+            while batch is not None:
+                data = b"" if was_encoded else self._encode(batch)
+                was_encoded = False
+                if data:
+                    await output.write(data)
+                batch = await self._next()
+            check_client()
+            check_complete(self._choices)
+        except RllmError as error:
+            answer = answer_of(error)
+            self.error_code = answer.code or answer.type
+            await output.write(error_event(answer), last=True)
+        else:
+            await output.write(self._closing(), last=True)
+
+    async def _next(self) -> Batch | None:
+        return await anext(self._batches, None)
+
+    def _encode(self, batch: Batch) -> bytes:
+        """The chunks for one batch; empty while the engine holds its text back."""
+        index, events = batch
+        choice = self._choices[index]
+        self._on_token()
+        for event in events:
+            choice.add(event)
+        text = events[0].text if len(events) == 1 else "".join(event.text for event in events)
+        data = b""
+        logprobs = self._logprobs(choice, events)
+        if text or logprobs is not None:
+            data = self._chunks.text(index, text, logprobs)
+        if choice.finish is not None:
+            data += self._chunks.finish(index, str(choice.finish), wire_timings(choice))
+        return data
+
+    def _logprobs(self, choice: Choice, events: Sequence[Event]) -> dict[str, Any] | None:
+        items = [item for event in events for item in event.logprobs]
+        return wire_logprobs(self._job, choice, items) if items else None
+
+    def _closing(self) -> bytes:
+        if not self._job.include_usage:
+            return DONE
+        totals = total_usage(self._choices, self._job.num_per_prompt)
+        return self._chunks.usage(totals.wire()) + DONE

@@ -1,0 +1,99 @@
+"""A model's chat template: from messages to text, cut so that no user text can become a control token."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+
+from rllm.api.control_text import ControlTexts, Piece
+from rllm.api.protocol import ChatMessage
+from rllm.api.sandbox import SandboxedTemplate, TemplateRefused, TemplateTooExpensive
+from rllm.errors import BadRequest
+
+CHATML = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+"""For a model whose file has no template. It may know nothing of these markers: the caller warns."""
+
+
+class ChatTemplate:
+    """One model's template. Thread-safe."""
+
+    def __init__(self, source: str | None, *, bos_text: str, eos_text: str) -> None:
+        """
+        Raises:
+            BadRequest: the model's template is broken; text completions still work.
+        """
+        self.is_fallback = source is None
+        self._bos_text = bos_text
+        self._eos_text = eos_text
+        try:
+            self._template = SandboxedTemplate(CHATML if source is None else source)
+        except (jinja2.TemplateError, RecursionError) as error:
+            raise BadRequest(
+                f"the model's chat template is broken ({_short(error)}); /v1/completions works without it",
+                code="chat_template_error",
+            ) from None
+        self._knows_developer = "developer" in self._template.source
+        self._knows_names = re.search(r"\.name\b|\[['\"]name['\"]\]", self._template.source) is not None
+
+    def render(
+        self, messages: Sequence[ChatMessage], controls: ControlTexts, *, timeout_s: float, max_chars: int
+    ) -> list[Piece]:
+        """The prompt up to where the assistant speaks, in pieces to be tokenized apart and joined.
+
+        Raises:
+            BadRequest: the template refuses the messages, fails on them, or takes too long.
+        """
+        guard = controls.guard([message.content for message in messages], avoid=self._template.source)
+        variables = {
+            "messages": [self._as_variable(index, message, guard.protect) for index, message in enumerate(messages)],
+            "add_generation_prompt": True,
+            "bos_token": self._bos_text,
+            "eos_token": self._eos_text,
+            "tools": None,
+            "documents": None,
+        }
+        try:
+            text = self._template.render(variables, timeout_s=timeout_s, max_chars=max_chars)
+        except TemplateTooExpensive as error:
+            raise BadRequest(str(error), param="messages", code="chat_template_error") from None
+        except TemplateRefused as error:
+            message = f"the model's chat template refuses these messages: {_short(error)}"
+            raise BadRequest(message, param="messages", code="chat_template_error") from None
+        except Exception as error:  # whatever Python raises inside a stranger's template
+            message = f"the model's chat template fails on these messages: {_short(error)}"
+            raise BadRequest(message, param="messages", code="chat_template_error") from None
+        return guard.pieces(self._without_bos(text))
+
+    def _as_variable(self, index: int, message: ChatMessage, protect: Any) -> dict[str, str]:
+        """``developer`` is OpenAI's newer word for ``system``; a template that does not know it gets that."""
+        role = "system" if message.role == "developer" and not self._knows_developer else message.role
+        variable = {"role": role, "content": protect(message.content)}
+        if message.name is not None:
+            if not self._knows_names:
+                param = f"messages[{index}].name"
+                raise BadRequest(
+                    f"Unsupported parameter: '{param}': the model's chat template has no use for names.",
+                    param=param,
+                    code="unsupported_parameter",
+                )
+            variable["name"] = protect(message.name)
+        if message.tool_call_id is not None:
+            variable["tool_call_id"] = protect(message.tool_call_id)
+        return variable
+
+    def _without_bos(self, text: str) -> str:
+        """The tokenizer adds BOS where the model wants it; some templates write it too."""
+        return text.removeprefix(self._bos_text) if self._bos_text else text
+
+
+def _short(error: BaseException) -> str:
+    text = str(error) or type(error).__name__
+    return " ".join(text.split())[:200]

@@ -1,0 +1,79 @@
+"""The serving loop of one instance, one step at a time: decide, execute, commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rllm.engine.port import Backend, Plan, StepResult
+from rllm.engine.scheduler import Counters, Scheduler
+from rllm.engine.types import EngineRequest, Event, StepRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one step brought. ``record`` is None when nothing was computed."""
+
+    events: tuple[Event, ...]
+    record: StepRecord | None
+
+
+class Engine:
+    """Owned by one thread, like the backend it drives."""
+
+    def __init__(self, scheduler: Scheduler, backend: Backend, clock: Callable[[], float]) -> None:
+        self._scheduler = scheduler
+        self._backend = backend
+        self._clock = clock
+
+    @property
+    def has_work(self) -> bool:
+        return self._scheduler.has_work
+
+    def submit(self, request: EngineRequest, arrived_at: float) -> None:
+        self._scheduler.submit(request, arrived_at)
+
+    def cancel(self, request_id: str) -> None:
+        self._scheduler.cancel(request_id, self._clock())
+
+    def cancel_all(self) -> None:
+        self._scheduler.cancel_all(self._clock())
+
+    def step(self) -> Outcome:
+        """Compute one step.
+
+        Raises:
+            BackendFailed: nothing can be computed any more.
+        """
+        started = self._clock()
+        plan = self._scheduler.plan(started)
+        planned = self._clock()
+        result = self._backend.execute(plan)
+        executed = self._clock()
+        events = self._scheduler.commit(plan, result, executed)
+        committed = self._clock()
+        counters, self._scheduler.counters = self._scheduler.counters, Counters()
+        record = self._record(plan, result, counters, planned - started, committed - executed)
+        return Outcome(tuple(events), record)
+
+    def _record(
+        self, plan: Plan, result: StepResult, counters: Counters, plan_s: float, commit_s: float
+    ) -> StepRecord:
+        decodes = sum(1 for chunk in plan.chunks if chunk.sample and len(chunk.tokens) == 1)
+        return StepRecord(
+            decode_tokens=decodes,
+            prefill_tokens=plan.num_tokens - decodes,
+            plan_s=plan_s,
+            execute_s=result.execute_s,
+            sample_s=result.sample_s,
+            commit_s=commit_s,
+            running=self._scheduler.num_running,
+            waiting=self._scheduler.num_waiting,
+            kv_used=self._scheduler.cells_used,
+            cached_tokens=counters.cached_tokens,
+            evicted_tokens=counters.evicted_tokens,
+            preemptions=counters.preemptions,
+            slow_samples=result.slow_samples,
+            retries=result.retries,
+            graphs_reused=result.graphs_reused,
+        )

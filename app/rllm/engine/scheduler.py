@@ -1,0 +1,342 @@
+"""What the next step computes, and what its outcome means.
+
+Pure decisions over integers: no clock, no lock, no logger, no model. `plan` says what to compute, somebody
+executes it, `commit` hears the outcome and says what to tell the clients. `submit` and `cancel` are called
+between steps, never between a plan and its commit.
+
+The order of a step: every decode, then prompts under way, then newcomers, as the budget and the cells allow.
+When cells run out, idle prefixes go first (least recently used), then the last in line among the running is
+preempted: it gives its cells back, keeps its sampler, and is computed again later.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rllm.engine.budget import StepBudget
+from rllm.engine.port import Chunk, LiftBan, OpenSampler, Plan, Status, StepResult, Vocabulary
+from rllm.engine.residence import Residence
+from rllm.engine.sequence import Sequence, State
+from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, TokenLogprob
+from rllm.engine.waiting import WaitingLine
+
+SCAN = 16
+"""How far past a newcomer that waits for a shared prefix the line is searched for others."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened since the engine last looked; it sets them to zero."""
+
+    cached_tokens: int = 0
+    evicted_tokens: int = 0
+    preemptions: int = 0
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A plan in the making: chunks by sequence id, and tokens spoken for."""
+
+    chunks: dict[int, Chunk] = field(default_factory=dict)
+    tokens: int = 0
+
+    def add(self, chunk: Chunk) -> None:
+        self.chunks[chunk.seq] = chunk
+        self.tokens += len(chunk.tokens)
+
+
+class Scheduler:
+    """Owns every request from `submit` to its last event."""
+
+    def __init__(
+        self,
+        info: ModelInfo,
+        vocabulary: Vocabulary,
+        *,
+        budget: StepBudget | None = None,
+        prefix_cache: bool = True,
+    ) -> None:
+        self._info = info
+        self._limit = min(info.ctx_per_slot, info.kv_cells)
+        self._end_tokens = vocabulary.end_tokens
+        self._vocabulary = vocabulary
+        self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.05)
+        self._residence = Residence(info, prefix_cache=prefix_cache)
+        self._line = WaitingLine()
+        self._requests: dict[str, Sequence] = {}
+        self._running: dict[int, Sequence] = {}
+        self._unsent: list[Event] = []
+        self.counters = Counters()
+
+    @property
+    def num_running(self) -> int:
+        return len(self._running)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self._line)
+
+    @property
+    def cells_used(self) -> int:
+        return self._residence.used
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests or self._unsent or self._residence.has_ops)
+
+    # --- the door -------------------------------------------------------------------------------
+
+    def submit(self, request: EngineRequest, now: float) -> None:
+        """Put a request in line. One that can never run is answered with an error at the next commit."""
+        if request.id in self._requests:
+            self._unsent.append(_refusal(request, now, f"request id {request.id!r} is already in use"))
+            return
+        if not request.prompt or len(request.prompt) > self._limit:
+            message = f"the prompt has {len(request.prompt)} tokens; from 1 to {self._limit} fit"
+            self._unsent.append(_refusal(request, now, message))
+            return
+        sequence = Sequence(request, now, self._line.place(request.priority, now))
+        self._requests[request.id] = sequence
+        self._line.push(sequence)
+
+    def cancel(self, request_id: str, now: float) -> None:
+        """End a request wherever it is; unknown ids (it may just have finished) are ignored."""
+        sequence = self._requests.get(request_id)
+        if sequence is not None:
+            self._unsent.append(self._end(sequence, FinishReason.CANCELLED, now))
+
+    def cancel_all(self, now: float) -> None:
+        for request_id in list(self._requests):
+            self.cancel(request_id, now)
+
+    # --- one step -------------------------------------------------------------------------------
+
+    def plan(self, now: float) -> Plan:
+        """The next step. An empty plan means that there is nothing to compute."""
+        draft = _Draft()
+        self._plan_decodes(draft)
+        budget = self._budget.prefill_tokens(draft.tokens)
+        limit = min(self._info.batch_size, draft.tokens + budget)
+        prefilling = [s for s in self._running.values() if s.state is State.PREFILLING]
+        for sequence in sorted(prefilling, key=_by_order):
+            self._plan_prefill(draft, sequence, limit)
+        while not draft.chunks and len(self._running) > 1:  # prompts alone have filled the cache
+            self._preempt(max(self._running.values(), key=_by_order))
+            self._plan_prefill(draft, min(self._running.values(), key=_by_order), limit)
+        self._admit(draft, limit, now)
+        chunks = tuple(draft.chunks[seq] for seq in sorted(draft.chunks))
+        return Plan(ops=self._residence.take_ops(), chunks=chunks)
+
+    def _plan_decodes(self, draft: _Draft) -> None:
+        decodes = [s for s in self._running.values() if s.state is State.DECODING]
+        if self._info.kv_unified and self._residence.free_cells < len(decodes):
+            self._make_room(len(decodes))
+            decodes = [s for s in decodes if s.state is State.DECODING]
+        for sequence in decodes:
+            if not sequence.ban_lifted and sequence.num_output >= sequence.request.min_tokens:
+                sequence.ban_lifted = True
+                if not sequence.request.ignore_eos:
+                    self._residence.add_op(LiftBan(sequence.seq))
+            draft.chunks[sequence.seq] = Chunk(sequence.seq, (sequence.tokens[-1],), sequence.computed, True)
+        draft.tokens += len(decodes)
+
+    def _make_room(self, count: int) -> None:
+        """Free cells for ``count`` tokens: idle prefixes first, then the last in line gives way.
+
+        The first in line never gives way, so somebody always gets on.
+        """
+        self._evict(count)
+        while self._residence.free_cells < count and len(self._running) > 1:
+            last = max(self._running.values(), key=_by_order)
+            if last.state is State.DECODING:
+                count -= 1
+            self._preempt(last)
+
+    def _evict(self, count: int) -> bool:
+        evicted = self._residence.evict(count)
+        self.counters.evicted_tokens += evicted
+        return evicted > 0
+
+    def _preempt(self, sequence: Sequence) -> None:
+        del self._running[sequence.seq]
+        self._residence.vacate(sequence.seq)
+        sequence.computed = 0
+        sequence.num_preemptions += 1
+        sequence.move(State.WAITING)
+        self._line.push(sequence)
+        self.counters.preemptions += 1
+
+    def _plan_prefill(self, draft: _Draft, sequence: Sequence, limit: int) -> None:
+        """Compute as much of what is pending as budget and cells allow."""
+        count = min(sequence.num_pending, limit - draft.tokens)
+        room = self._residence.room(sequence.seq) - (draft.tokens if self._info.kv_unified else 0)
+        if room < count:
+            self._evict(count + (draft.tokens if self._info.kv_unified else 0))
+            room = self._residence.room(sequence.seq) - (draft.tokens if self._info.kv_unified else 0)
+        count = min(count, room)
+        if count <= 0:
+            return
+        end = sequence.computed + count
+        draft.add(
+            Chunk(
+                sequence.seq,
+                sequence.tokens[sequence.computed : end],
+                sequence.computed,
+                sample=end == len(sequence.tokens),
+            )
+        )
+
+    def _admit(self, draft: _Draft, limit: int, now: float) -> None:
+        """Let newcomers in, in line order. One that shares a prefix which is being computed right now is
+        stepped over until it is there; so is nobody else."""
+        stepped_over: list[Sequence] = []
+        spoken_for = sum(s.num_pending for s in self._running.values()) if len(self._line) else 0
+        while len(self._running) < self._info.slots and len(stepped_over) < SCAN and draft.tokens < limit:
+            sequence = self._line.pop()
+            if sequence is None:
+                break
+            if self._residence.is_worth_waiting(sequence.tokens, sequence.request.cache_salt):
+                stepped_over.append(sequence)
+                continue
+            if not self._place(sequence, spoken_for, now):
+                stepped_over.append(sequence)
+                break
+            spoken_for += sequence.num_pending
+            self._plan_prefill(draft, sequence, limit)
+        for sequence in stepped_over:
+            self._line.push(sequence)
+
+    def _place(self, sequence: Sequence, spoken_for: int, now: float) -> bool:
+        """Give a newcomer a sequence id and what can be reused for it; False when its prompt has no room."""
+        request = sequence.request
+        placed = self._residence.place(sequence.tokens, request.cache_salt, sequence.seq, spoken_for)
+        if placed is None:
+            return False
+        self.counters.evicted_tokens += placed.evicted
+        if sequence.admitted_at is None:
+            banned = tuple(self._end_tokens) if self._bans_end(sequence) else ()
+            self._residence.add_op(OpenSampler(placed.seq, request.sampling, request.prompt, banned))
+            sequence.admitted_at = now
+            sequence.cached_tokens = placed.reused
+            self.counters.cached_tokens += placed.reused
+        sequence.seq = placed.seq
+        sequence.computed = placed.reused
+        sequence.move(State.PREFILLING)
+        self._running[placed.seq] = sequence
+        return True
+
+    def _bans_end(self, sequence: Sequence) -> bool:
+        return sequence.request.ignore_eos or not sequence.ban_lifted
+
+    # --- the outcome ----------------------------------------------------------------------------
+
+    def commit(self, plan: Plan, result: StepResult, now: float) -> list[Event]:
+        """Take note of what was computed; returns what the clients are to be told, in order."""
+        events, self._unsent = self._unsent, []
+        if result.status is Status.NO_CELLS:
+            events.extend(self._give_way(plan, now))
+            return events
+        decodes = sum(1 for chunk in plan.chunks if len(chunk.tokens) == 1 and chunk.sample)
+        if result.status is Status.OK and not result.lost_prefix:
+            self._budget.learn(decodes, plan.num_tokens - decodes, result.execute_s + result.sample_s)
+        for chunk in plan.chunks:
+            sequence = self._running[chunk.seq]
+            if chunk.seq in result.lost_prefix:
+                self._restart(sequence)
+            elif chunk.seq in result.failed:
+                events.append(
+                    self._end(sequence, FinishReason.ERROR, now, "the model could not compute this request")
+                )
+            else:
+                self._advance(sequence, chunk, result, now, events)
+        return events
+
+    def _advance(
+        self, sequence: Sequence, chunk: Chunk, result: StepResult, now: float, events: list[Event]
+    ) -> None:
+        count = len(chunk.tokens)
+        sequence.computed += count
+        self._residence.grew(chunk.seq, count)
+        if not chunk.sample:
+            return
+        if sequence.state is not State.DECODING:
+            sequence.move(State.DECODING)
+        token = result.tokens[chunk.seq]
+        logprob = result.logprobs.get(chunk.seq)
+        logprobs: tuple[TokenLogprob, ...] = () if logprob is None else (logprob,)
+        room = self._limit - len(sequence.tokens)
+        piece = self._vocabulary.piece(token)
+        text, finish = sequence.draw(token, piece, token in self._end_tokens, room, now)
+        if finish is None:
+            events.append(
+                Event(request_id=sequence.request.id, text=text, tokens=(token,), logprobs=logprobs)
+            )
+        else:
+            events.append(self._end(sequence, finish, now, text=text, tokens=(token,), logprobs=logprobs))
+
+    def _restart(self, sequence: Sequence) -> None:
+        """The memory could not keep the reused prefix: compute it after all."""
+        if sequence.num_output == 0:
+            self.counters.cached_tokens -= sequence.cached_tokens
+            sequence.cached_tokens = 0
+        sequence.computed = 0
+        self._residence.lost(sequence.seq)
+        sequence.move(State.PREFILLING)
+
+    def _give_way(self, plan: Plan, now: float) -> list[Event]:
+        """The cache was fuller than the account says. Free something; the same work is planned again."""
+        if self._evict(self._residence.free_cells + plan.num_tokens):
+            return []
+        if len(self._running) > 1:
+            self._preempt(max(self._running.values(), key=_by_order))
+            return []
+        message = "the request does not fit the KV cache"
+        return [
+            self._end(sequence, FinishReason.ERROR, now, message) for sequence in list(self._running.values())
+        ]
+
+    def _end(
+        self,
+        sequence: Sequence,
+        finish: FinishReason,
+        now: float,
+        error: str | None = None,
+        *,
+        text: str = "",
+        tokens: tuple[int, ...] = (),
+        logprobs: tuple[TokenLogprob, ...] = (),
+    ) -> Event:
+        """The last event of a request. Its cells stay as an idle prefix, unless computing them failed."""
+        if sequence.state is State.WAITING:
+            self._line.remove(sequence.request.id)
+            if sequence.seq >= 0:
+                self._residence.release(sequence.seq, (), keep=False)
+        else:
+            del self._running[sequence.seq]
+            content = sequence.tokens[: sequence.computed]
+            self._residence.release(sequence.seq, content, keep=finish is not FinishReason.ERROR)
+        sequence.move(State.FINISHED)
+        del self._requests[sequence.request.id]
+        return sequence.last_event(now, finish, error, text=text, tokens=tokens, logprobs=logprobs)
+
+    # --- integrity ------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Recompute every account; raises AssertionError where one is wrong."""
+        self._residence.check()
+        assert len(self._running) <= self._info.slots
+        for seq, sequence in self._running.items():
+            assert sequence.seq == seq
+            assert sequence.state in (State.PREFILLING, State.DECODING)
+            assert sequence.computed == self._residence.length(seq) < len(sequence.tokens)
+        assert len(self._requests) == len(self._running) + len(self._line)
+        assert self._residence.num_occupied == sum(1 for s in self._requests.values() if s.seq >= 0)
+
+
+def _by_order(sequence: Sequence) -> tuple[float, int]:
+    return sequence.order
+
+
+def _refusal(request: EngineRequest, now: float, message: str) -> Event:
+    sequence = Sequence(request, now, (0.0, 0))
+    return sequence.last_event(now, FinishReason.ERROR, message)

@@ -1,0 +1,129 @@
+"""One request on its way through the engine: its state, its tokens, its text, its clock readings."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from rllm.engine.text import TextAssembler
+from rllm.engine.types import EngineRequest, Event, FinishReason, Timings, TokenLogprob, Usage
+
+
+class State(Enum):
+    WAITING = "waiting"
+    """Holds no cells. A preempted request waits too; it keeps its sequence id and its sampler."""
+    PREFILLING = "prefilling"
+    DECODING = "decoding"
+    FINISHED = "finished"
+
+
+_MOVES: dict[State, frozenset[State]] = {
+    State.WAITING: frozenset({State.PREFILLING, State.FINISHED}),
+    State.PREFILLING: frozenset({State.DECODING, State.WAITING, State.FINISHED}),
+    State.DECODING: frozenset({State.PREFILLING, State.WAITING, State.FINISHED}),
+    State.FINISHED: frozenset(),
+}
+
+
+class Sequence:
+    """``tokens`` is the prompt and all that was drawn; the first ``computed`` of them have cells.
+
+    The last drawn token never has one until the step that computes its successor.
+    """
+
+    __slots__ = (
+        "admitted_at",
+        "arrived_at",
+        "ban_lifted",
+        "cached_tokens",
+        "computed",
+        "first_token_at",
+        "num_preemptions",
+        "order",
+        "request",
+        "seq",
+        "state",
+        "text",
+        "tokens",
+    )
+
+    def __init__(self, request: EngineRequest, arrived_at: float, order: tuple[float, int]) -> None:
+        self.request = request
+        self.state = State.WAITING
+        self.seq = -1
+        self.tokens = list(request.prompt)
+        self.computed = 0
+        self.text = TextAssembler(request.stop)
+        self.order = order
+        """Who goes first: smaller is earlier. Fixed at arrival."""
+        self.arrived_at = arrived_at
+        self.admitted_at: float | None = None
+        self.first_token_at: float | None = None
+        self.cached_tokens = 0
+        self.ban_lifted = request.min_tokens <= 0
+        self.num_preemptions = 0
+
+    @property
+    def num_output(self) -> int:
+        return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens that still have to be computed; 1 while decoding."""
+        return len(self.tokens) - self.computed
+
+    def move(self, to: State) -> None:
+        if to is not self.state and to not in _MOVES[self.state]:
+            raise RuntimeError(f"request {self.request.id}: {self.state.value} -> {to.value}")
+        self.state = to
+
+    def draw(
+        self, token: int, piece: bytes, is_end: bool, room: int, now: float
+    ) -> tuple[str, FinishReason | None]:
+        """Take the next token.
+
+        Args:
+            is_end: the token ends a generation (and has no text).
+            room: how many tokens the context can still hold after this one.
+
+        Returns:
+            text that became certain, and why the request is over, if it is.
+        """
+        if self.first_token_at is None:
+            self.first_token_at = now
+        self.tokens.append(token)
+        if is_end:
+            return self.text.flush(), FinishReason.STOP
+        num_output = len(self.tokens) - len(self.request.prompt)
+        text = self.text.feed(piece, may_stop=num_output >= self.request.min_tokens)
+        if self.text.stop_string is not None:
+            return text, FinishReason.STOP
+        if num_output >= self.request.max_tokens or room <= 0:
+            return text + self.text.flush(), FinishReason.LENGTH
+        return text, None
+
+    def last_event(
+        self,
+        now: float,
+        finish: FinishReason,
+        error: str | None = None,
+        *,
+        text: str = "",
+        tokens: tuple[int, ...] = (),
+        logprobs: tuple[TokenLogprob, ...] = (),
+    ) -> Event:
+        return Event(
+            request_id=self.request.id,
+            text=text,
+            tokens=tokens,
+            logprobs=logprobs,
+            finish=finish,
+            stop_string=self.text.stop_string,
+            error=error,
+            usage=Usage(len(self.request.prompt), self.num_output, self.cached_tokens),
+            timings=self._timings(now),
+        )
+
+    def _timings(self, now: float) -> Timings:
+        admitted = now if self.admitted_at is None else self.admitted_at
+        first = now if self.first_token_at is None else self.first_token_at
+        return Timings(admitted - self.arrived_at, first - admitted, now - first)

@@ -1,0 +1,58 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rllm.errors import HubError
+
+
+def part_of(target: Path) -> Path:
+    """Where a file grows before it is moved to ``target``; in the same folder, so that the move is atomic."""
+    return target.with_name(target.name + ".part")
+
+
+def move_into_place(part: Path, target: Path) -> None:
+    """Make ``part`` the new ``target``: after a crash there is the old file or the new one, never half."""
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(target)
+
+
+def replace_text(path: Path, text: str) -> None:
+    part = part_of(path)
+    part.write_text(text, encoding="utf-8")
+    part.replace(path)
+
+
+def require_space(directory: Path, num_bytes: int) -> None:
+    """Refuse to start what cannot be finished, with numbers."""
+    free = shutil.disk_usage(directory).free
+    if num_bytes > free:
+        raise HubError(f"{directory}: {_mib(num_bytes)} are needed and {_mib(free)} are free")
+
+
+@contextmanager
+def only_one(directory: Path) -> Iterator[None]:
+    """Hold the folder: two set-ups at once would write the same ``.part`` files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting: another rllm-models is working in {directory}", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _mib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**20:,.1f} MiB"

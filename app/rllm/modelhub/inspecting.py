@@ -1,0 +1,157 @@
+"""What is really in a GGUF file: collected here, printed as JSON or as a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from rllm.gguf_info import GgufInfo, Tensor, kv_bytes_per_token, read_gguf
+from rllm.modelhub import provenance
+from rllm.modelhub.provenance import Provenance, State
+from rllm.modelhub.quant_types import fallen_back, file_type_name
+
+FALLBACK_WARNING_SHARE = 0.10
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    type: str
+    num_tensors: int
+    num_params: int
+    num_bytes: int
+    share_of_params: float
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    path: str
+    sha256: str
+    size_bytes: int
+    name: str
+    architecture: str
+    num_params: int
+    num_layers: int
+    embedding_length: int
+    vocab_size: int
+    num_ctx_train: int
+    file_type: str
+    bits_per_weight: float
+    tensor_types: tuple[Share, ...]
+    fallback_share: float
+    """Share of the parameters whose type was replaced because their rows do not divide by 256."""
+    kv_bytes_per_token: int | None
+    """With an F16 cache; None where the header does not say what a token takes."""
+    chat_template: str | None
+    num_shards: int
+    provenance: Provenance | None
+    warnings: tuple[str, ...]
+
+
+def inspect(path: Path) -> Inspection:
+    info = read_gguf(path)
+    current = provenance.state_of(path) is State.CURRENT
+    file_type = file_type_name(info)
+    num_params = max(info.num_params, 1)
+    fallen = fallen_back(file_type, info.tensors)
+    fallback_share = sum(tensor.num_params for tensor in fallen) / num_params
+    record = provenance.load(path) if current else None
+    return Inspection(
+        path=str(path),
+        sha256=provenance.checksum(path),
+        size_bytes=info.file_bytes,
+        name=info.name,
+        architecture=info.architecture,
+        num_params=info.num_params,
+        num_layers=info.num_layers,
+        embedding_length=info.embedding_length,
+        vocab_size=info.vocab_size,
+        num_ctx_train=info.num_ctx_train,
+        file_type=file_type,
+        bits_per_weight=sum(tensor.num_bytes for tensor in info.tensors) * 8 / num_params,
+        tensor_types=tuple(
+            Share(
+                type=share.type,
+                num_tensors=share.num_tensors,
+                num_params=share.num_params,
+                num_bytes=share.num_bytes,
+                share_of_params=share.num_params / num_params,
+            )
+            for share in info.type_shares()
+        ),
+        fallback_share=fallback_share,
+        kv_bytes_per_token=kv_bytes_per_token(info.metadata) or None,
+        chat_template=info.chat_template,
+        num_shards=info.num_shards,
+        provenance=record,
+        warnings=tuple(_warnings(info, file_type, fallen, fallback_share, record)),
+    )
+
+
+def _warnings(
+    info: GgufInfo, file_type: str, fallen: list[Tensor], share: float, record: Provenance | None
+) -> Iterator[str]:
+    if share > FALLBACK_WARNING_SHARE:
+        widths = ", ".join(str(width) for width in sorted({tensor.shape[0] for tensor in fallen}))
+        types = ", ".join(sorted({tensor.type for tensor in fallen}))
+        yield (
+            f"{share:.0%} of the parameters fell back from {file_type} to {types}: rows of {widths} do not "
+            "divide by 256. Its size, speed and quality are not those of a usual " + file_type
+        )
+    if record is not None and record.requantized:
+        chain = " from ".join(ancestor.type for ancestor in record.sources)
+        yield f"made from {chain}: the losses of the first quantization are in this file too"
+    if info.chat_template is None:
+        yield "no chat template: chat requests cannot be rendered as the model was trained"
+    if info.num_shards > 1:
+        yield f"one of {info.num_shards} shards: the figures are of this file only"
+
+
+def as_text(found: Inspection) -> str:
+    rows = [
+        ("file", found.path),
+        ("sha256", found.sha256),
+        ("size", f"{found.size_bytes / 2**20:,.1f} MiB ({found.size_bytes:,} bytes)"),
+        ("model", f"{found.name} ({found.architecture})"),
+        (
+            "parameters",
+            f"{found.num_params:,} in {found.num_layers} layers of width {found.embedding_length}",
+        ),
+        ("vocabulary", f"{found.vocab_size:,} tokens"),
+        ("context", f"{found.num_ctx_train:,} tokens in training"),
+        ("type", f"{found.file_type}, {found.bits_per_weight:.2f} bits per weight"),
+        *_share_rows(found),
+        ("KV cache", _kv_words(found.kv_bytes_per_token, found.num_ctx_train)),
+        ("chat template", _template_words(found.chat_template)),
+        ("provenance", _provenance_words(found.provenance)),
+    ]
+    lines = [f"{name:<14} {value}" for name, value in rows]
+    return "\n".join([*lines, *(f"warning: {warning}" for warning in found.warnings)])
+
+
+def _share_rows(found: Inspection) -> Iterator[tuple[str, str]]:
+    for share in found.tensor_types:
+        yield (
+            "",
+            f"{share.type:<7} {share.share_of_params:6.1%} of parameters, {share.num_tensors:>4} tensors, "
+            f"{share.num_bytes / 2**20:,.1f} MiB",
+        )
+
+
+def _kv_words(per_token: int | None, context: int) -> str:
+    if per_token is None:
+        return "unknown for this architecture"
+    return f"{per_token:,} bytes per token in F16; {per_token * context / 2**20:,.0f} MiB for a full context"
+
+
+def _template_words(template: str | None) -> str:
+    return "none" if template is None else f"{len(template):,} characters (--json shows it)"
+
+
+def _provenance_words(record: Provenance | None) -> str:
+    if record is None:
+        return "unknown: not made by rllm-models, or changed since"
+    if record.made_by == "fetched":
+        return f"fetched {record.date} from {record.origin}, licence {record.licence or 'unknown'}"
+    source = f"{record.sources[0].file} ({record.sources[0].type})" if record.sources else "unknown"
+    version = record.tools.get("llama-cpp-python", "unknown")
+    return f"quantized {record.date} from {source} with llama-cpp-python {version}, no importance matrix"

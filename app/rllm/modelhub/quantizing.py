@@ -1,0 +1,150 @@
+"""Quantize a GGUF file, in a process of its own: llama.cpp logs to standard error and may abort."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+from rllm.errors import HubError
+from rllm.gguf_info import GgufInfo, read_gguf
+from rllm.modelhub import provenance
+from rllm.modelhub.files import move_into_place, part_of, require_space
+from rllm.modelhub.progress import progress
+from rllm.modelhub.provenance import Ancestor, Provenance
+from rllm.modelhub.quant_types import QUANT_TYPES, fallen_back, file_type_name, quantized_types
+
+
+@dataclass(frozen=True)
+class QuantizeJob:
+    source: Path
+    target: Path
+    type: str
+    allow_requantize: bool = False
+    threads: int = 0
+    """0: all cores."""
+    licence: str | None = None
+
+
+def quantize(job: QuantizeJob) -> Provenance:
+    """Write ``job.target`` and its sidecar. Whatever ends this early leaves no target and no broken one.
+
+    The caller holds the folder (``files.only_one``).
+    """
+    info = read_gguf(job.source)
+    lossy = quantized_types(info)
+    _refuse(job, info, lossy)
+    digest = provenance.checksum(job.source)
+    part = part_of(job.target)
+    try:
+        header = info.file_bytes - sum(tensor.num_bytes for tensor in info.tensors)
+        require_space(job.target.parent, header + _expected_bytes(job, part))
+        _run(job, part, num_tensors=len(info.tensors))
+        record = _record(
+            job, part, Ancestor(file=job.source.name, type=file_type_name(info), sha256=digest), lossy
+        )
+        provenance.save(job.target, record)
+        move_into_place(part, job.target)
+    finally:
+        part.unlink(missing_ok=True)
+    return record
+
+
+def _refuse(job: QuantizeJob, info: GgufInfo, lossy: list[str]) -> None:
+    if job.type not in QUANT_TYPES:
+        raise HubError(f"unknown type {job.type!r}; known are: {', '.join(QUANT_TYPES)}")
+    if info.num_shards > 1:
+        raise HubError(
+            f"{job.source}: one of {info.num_shards} shards; merge them first (llama-gguf-split --merge)"
+        )
+    if not info.tensors:
+        raise HubError(f"{job.source}: holds no tensors, only a vocabulary")
+    if job.target.exists() and job.target.samefile(job.source):
+        raise HubError(f"{job.target}: source and target are the same file")
+    if lossy and not job.allow_requantize:
+        raise HubError(
+            f"{job.source}: already quantized ({', '.join(lossy)}); quantizing it again adds to its losses. "
+            "Start from F16, or say --allow-requantize"
+        )
+
+
+def _record(job: QuantizeJob, part: Path, source: Ancestor, lossy: list[str]) -> Provenance:
+    earlier = provenance.load(job.source)
+    stat = part.stat()
+    return Provenance(
+        file=job.target.name,
+        sha256=provenance.sha256_of(part),
+        size_bytes=stat.st_size,
+        mtime_ns=stat.st_mtime_ns,
+        made_by="quantized",
+        type=job.type,
+        date=provenance.now(),
+        tools=provenance.tool_versions(),
+        licence=job.licence or (earlier.licence if earlier else None),
+        sources=(source, *(earlier.sources if earlier else ())),
+        requantized=bool(lossy) or (earlier is not None and earlier.requantized),
+        num_fallbacks=len(fallen_back(job.type, read_gguf(part).tensors)),
+    )
+
+
+def _expected_bytes(job: QuantizeJob, part: Path) -> int:
+    sizes = [event["num_bytes"] for event in _events(job, part, dry_run=True) if "num_bytes" in event]
+    return int(sizes[-1]) if sizes else 0
+
+
+def _run(job: QuantizeJob, part: Path, *, num_tensors: int) -> None:
+    label = f"quantizing {job.source.name} to {job.type}"
+    with progress(label, num_tensors, in_bytes=False) as advance:
+        for event in _events(job, part, dry_run=False):
+            if "tensor" in event:
+                advance(int(event["tensor"]))
+
+
+def _events(job: QuantizeJob, part: Path, *, dry_run: bool) -> Iterator[dict[str, int]]:
+    """What the child reports, line by line; raises if it fails."""
+    order = {
+        "source": str(job.source),
+        "target": str(part),
+        "ftype": QUANT_TYPES[job.type],
+        "threads": job.threads,
+        "allow_requantize": job.allow_requantize,
+        "dry_run": dry_run,
+    }
+    with (
+        TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
+        _child(json.dumps(order), log) as child,
+    ):
+        assert child.stdout is not None  # PIPE
+        for line in child.stdout:
+            yield json.loads(line)
+        if child.wait() != 0:
+            raise HubError(
+                f"{job.source}: could not be quantized to {job.type}: {_reason(child.returncode, log)}"
+            )
+
+
+@contextmanager
+def _child(order: str, log: IO[str]) -> Iterator[subprocess.Popen[str]]:
+    """The process that quantizes. It ends when its standard input closes, so it never outlives us."""
+    command = [sys.executable, "-m", "rllm.backends.llama.quantize", order]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True) as child:
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
+                child.kill()
+
+
+def _reason(code: int, log: IO[str]) -> str:
+    """The last thing llama.cpp said, in one line."""
+    log.seek(0)
+    lines = [line.strip() for line in log.read().splitlines() if line.strip()]
+    said = lines[-1] if lines else "no message"
+    return f"{said} (killed by signal {-code})" if code < 0 else said

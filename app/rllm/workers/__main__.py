@@ -1,0 +1,93 @@
+"""Entry of a worker process: ``python -m rllm.workers``, its specification on standard input.
+
+The only place that picks a backend. Standard input stays open: when it ends, the API process is gone
+(however it died) and the worker leaves too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from rllm.engine.port import Backend
+from rllm.errors import StartError
+from rllm.workers.frames import LEVELS, Failed, LogLine, Ready, WorkerSpec, decode_spec
+from rllm.workers.link import Link
+
+
+def main() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the API process decides
+    spec = decode_spec(_read_line())
+    threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()
+    link = Link(spec.endpoint)
+    try:
+        return _run(spec, link)
+    except StartError as error:
+        link.send(Failed(reason=str(error), at_start=True))
+        return 1
+    finally:
+        link.close()
+
+
+def _run(spec: WorkerSpec, link: Link) -> int:
+    least = LEVELS.index(spec.log_level)
+
+    def log(level: str, text: str) -> None:
+        if LEVELS.index(level) >= least:
+            link.send(LogLine(level=level, text=text))
+
+    backend = _backend(spec, log)
+    try:
+        # late, so that the native library is loaded before numpy whatever the engine's imports become
+        from rllm.engine.budget import StepBudget
+        from rllm.engine.engine import Engine
+        from rllm.engine.scheduler import Scheduler
+        from rllm.workers.worker import serve
+
+        info, options = backend.info, spec.scheduler
+        budget = StepBudget(
+            min(options.max_step_tokens or info.batch_size, info.batch_size), options.itl_target_s
+        )
+        scheduler = Scheduler(info, backend.vocabulary, budget=budget, prefix_cache=options.prefix_cache)
+        link.send(Ready(info=info, pid=os.getpid()))
+        return serve(Engine(scheduler, backend, time.monotonic), link)
+    finally:
+        backend.close()
+
+
+def _backend(spec: WorkerSpec, log: Callable[[str, str], None]) -> Backend:
+    if spec.llama is not None:
+        from rllm.backends.llama import lib  # first: it must be loaded before numpy
+        from rllm.backends.llama.engine import LlamaBackend
+
+        lib.send_log_to(log)
+        return LlamaBackend(spec.model_path, spec.llama)
+    if spec.fake is not None:
+        from rllm.backends.fake import FakeBackend
+
+        return FakeBackend(spec.fake)
+    raise StartError(f"worker {spec.name}: no backend is named")
+
+
+def _read_line() -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        data = os.read(0, 65536)
+        if not data:
+            break
+        line += data
+    return line
+
+
+def _leave_with_parent() -> None:
+    while os.read(0, 4096):  # not through sys.stdin, whose lock would outlive the interpreter
+        pass
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

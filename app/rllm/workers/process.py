@@ -1,0 +1,175 @@
+"""The API's handle on one worker process: start it, send commands, hear messages, know when it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import zmq
+import zmq.asyncio
+
+from rllm.errors import EngineError, StartError
+from rllm.workers.frames import (
+    Bye,
+    Command,
+    Failed,
+    LogLine,
+    Message,
+    Ready,
+    StepFrame,
+    Stop,
+    WorkerSpec,
+    decode_message,
+    encode,
+    encode_spec,
+)
+
+_KILL_AFTER_S = 3.0
+_DRAIN_S = 0.2
+
+
+class WorkerProcess:
+    """One start of one worker. A worker that died is not revived: make another `WorkerProcess`.
+
+    ``on_frame`` is called on the event loop for every `StepFrame`, in order; ``on_exit`` exactly once, with
+    the reason, after the last of them. ``on_log`` gets the worker's log lines.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        *,
+        on_frame: Callable[[StepFrame], None],
+        on_exit: Callable[[EngineError], None],
+        on_log: Callable[[LogLine], None],
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="rllm-")
+        self.spec = msgspec.structs.replace(spec, endpoint=f"ipc://{Path(self._folder.name) / 'worker'}")
+        self._on_frame = on_frame
+        self._on_exit = on_exit
+        self._on_log = on_log
+        self._env = {**os.environ, **(env or {})}
+        self._socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
+        self._socket.set_hwm(0)
+        self._socket.linger = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        self._failure: str | None = None
+        self._stopping = False
+        self._said_bye = False
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process else 0
+
+    async def start(self, timeout_s: float) -> Ready:
+        """Start the process and wait until it has loaded its model.
+
+        Raises:
+            StartError: it could not start; the message is its own.
+        """
+        self._socket.bind(self.spec.endpoint)
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "rllm.workers", stdin=asyncio.subprocess.PIPE, env=self._env
+        )
+        if self._process.stdin is None:
+            raise RuntimeError("the worker was started without a pipe")
+        self._process.stdin.write(encode_spec(self.spec) + b"\n")
+        self._reader = asyncio.create_task(self._read(), name=f"worker-{self.spec.name}")
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._ready), timeout_s)
+        except TimeoutError:
+            await self.stop(grace_s=0)
+            raise StartError(f"{self.spec.name}: not ready after {timeout_s:.0f} s") from None
+
+    def send(self, command: Command) -> None:
+        """Never blocks; a command to a dead worker is lost, and `on_exit` has been or will be called."""
+        if not self._socket.closed:
+            self._socket.send(encode(command), zmq.NOBLOCK)
+
+    def kill(self) -> None:
+        """End it at once, as the watchdog does. `on_exit` follows."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    async def stop(self, grace_s: float = _KILL_AFTER_S) -> None:
+        """End it: after the current step if that comes within ``grace_s``, else by force."""
+        self._stopping = True
+        if self._process is not None and self._process.returncode is None:
+            if grace_s > 0:
+                self.send(Stop())
+            try:
+                await asyncio.wait_for(self._process.wait(), max(grace_s, 0.01))
+            except TimeoutError:
+                self.kill()
+        if self._reader is not None:
+            await self._reader
+        self._close()
+
+    async def _read(self) -> None:
+        """Deliver messages until the process ends, then say so. Never leaves anybody waiting."""
+        if self._process is None:
+            raise RuntimeError("not started")
+        exited = asyncio.ensure_future(self._process.wait())
+        try:
+            while not exited.done():
+                received = asyncio.ensure_future(self._socket.recv())
+                await asyncio.wait({received, exited}, return_when=asyncio.FIRST_COMPLETED)
+                if not received.done():
+                    received.cancel()
+                    break
+                self._deliver(decode_message(received.result()))
+            await exited
+            await self._drain()
+        finally:
+            error = EngineError(self._reason())
+            if not self._ready.done():
+                self._ready.set_exception(StartError(str(error)))
+            self._on_exit(error)
+
+    async def _drain(self) -> None:
+        """What the process sent just before it ended and is still on its way through the socket."""
+        with contextlib.suppress(TimeoutError):
+            while not self._said_bye and self._failure is None:
+                data = await asyncio.wait_for(self._socket.recv(), _DRAIN_S)
+                self._deliver(decode_message(data))
+
+    def _deliver(self, message: Message) -> None:
+        match message:
+            case StepFrame():
+                self._on_frame(message)
+            case Ready():
+                if not self._ready.done():
+                    self._ready.set_result(message)
+            case Failed(reason=reason):
+                self._failure = reason
+            case Bye():
+                self._said_bye = True
+            case LogLine():
+                self._on_log(message)
+
+    def _reason(self) -> str:
+        if self._failure is not None:
+            return self._failure
+        if self._stopping:
+            return f"{self.spec.name} was stopped"
+        status = self._process.returncode if self._process else None
+        how = (
+            f"was killed by signal {-status}"
+            if status is not None and status < 0
+            else f"exited with {status}"
+        )
+        return f"{self.spec.name} {how}"
+
+    def _close(self) -> None:
+        self._socket.close()
+        self._folder.cleanup()
