@@ -1,0 +1,147 @@
+"""What a report must say against itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from rllm_bench.metrics import CellData, client_load, errors
+from rllm_bench.summary import Result, Summary
+
+LAG_LIMIT_MS = 5.0
+LAG_SHARE = 0.05
+"""Of the median TTFT: more delay of our own than this, and the cell is invalid."""
+PEAK_NEAR_LIMIT = 0.9
+
+
+def invalid(cell: CellData) -> str | None:
+    """Why a cell's latencies must not be quoted: the load generator measured itself."""
+    load = client_load(cell)
+    if not load or not len(cell.ttft_ms):
+        return None
+    lag = max(load["client_lag_p99_ms"], load["client_late_p99_ms"] if not _waits_by_design(cell) else 0.0)
+    median = float(sorted(cell.ttft_ms)[len(cell.ttft_ms) // 2])
+    if lag > LAG_LIMIT_MS and lag > LAG_SHARE * median:
+        return f"the load generator was {lag:.1f} ms late at p99, {100 * lag / median:.0f} % of the median TTFT"
+    if load["client_cpu_cores"] > 0.9 * len(cell.record.generators):
+        return "the load generator had no processor time left"
+    return None
+
+
+def _waits_by_design(cell: CellData) -> bool:
+    """An open loop with a limit on requests in flight queues in the client, and counts it as latency."""
+    return cell.record.spec.load.mode == "open" and cell.record.spec.load.concurrency is not None
+
+
+def warnings(summary: Summary) -> Iterator[str]:
+    """One sentence each, the gravest first."""
+    for result in summary.results:
+        yield from _failures(result)
+    yield from _invalid_cells(summary)
+    yield from _machines(summary)
+    yield from _repeats(summary)
+    yield from _busy(summary)
+    yield from _counts(summary)
+    yield from _shortened(summary)
+
+
+def _failures(result: Result) -> Iterator[str]:
+    for reason in result.failed:
+        yield f"{result.subject} {result.group}: not measured: {reason.splitlines()[0]}"
+    kinds: Counter[str] = Counter()
+    total = 0
+    for cell in result.cells:
+        kinds.update(errors(cell))
+        total += len(cell.requests)
+    if kinds:
+        words = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        yield (
+            f"{result.subject} {result.group}: {sum(kinds.values())} of {total} requests failed ({words}) and "
+            "are not in the latency figures"
+        )
+
+
+def _invalid_cells(summary: Summary) -> Iterator[str]:
+    found = [(cell, reason) for cell in summary.cells if (reason := invalid(cell)) is not None]
+    for cell, reason in found[:5]:
+        yield f"{cell.record.spec.id} is invalid: {reason}"
+    if len(found) > 5:
+        yield f"{len(found) - 5} more cells are invalid for the same kind of reason"
+
+
+def _machines(summary: Summary) -> Iterator[str]:
+    kinds = {_machine(run.environment) for run in summary.runs}
+    if len(kinds) > 1:
+        yield f"runs of different machines are shown together and must not be compared: {'; '.join(sorted(kinds))}"
+    for run in summary.runs:
+        git = run.environment["git"]
+        if git["dirty"]:
+            yield f"run {run.name} was made from a changed checkout of {git['commit'][:10]}: it cannot be reproduced exactly"
+        if git["commit"] is None:
+            yield f"run {run.name} was made outside a git checkout: its code is known by package version only"
+
+
+def _machine(environment: dict[str, object]) -> str:
+    from rllm_bench.words import machine
+
+    return machine(environment)
+
+
+def _repeats(summary: Summary) -> Iterator[str]:
+    fewest = min((len(result.cells) for result in summary.results if result.cells), default=0)
+    if summary.indicative or fewest < 3:
+        yield f"{fewest} repeat{'s' if fewest != 1 else ''} of each cell: the figures are indicative, no intervals are given"
+
+
+def _busy(summary: Summary) -> Iterator[str]:
+    """Somebody else used the machine while we measured."""
+    shares = []
+    for cell in summary.cells:
+        cores = next(
+            (run.environment["cpu"]["cores_logical"] for run in summary.runs if cell.record.spec in run.cells), None
+        )
+        other = foreign_cores(cell, cores)
+        if other is not None and cores:
+            shares.append(other / cores)
+    if shares and max(shares) > 0.1:
+        yield (
+            f"other processes used up to {100 * max(shares):.0f} % of the machine during a cell (median "
+            f"{100 * sorted(shares)[len(shares) // 2]:.0f} %): the figures are lower than on a quiet machine"
+        )
+
+
+def foreign_cores(cell: CellData, cores: int | None) -> float | None:
+    """Processor use that is neither the server's nor ours; needs a cell of some seconds to mean anything."""
+    from rllm_bench.metrics import server_load
+
+    load, ours = server_load(cell), client_load(cell)
+    if cores is None or len(cell.telemetry) < 5 or "machine_busy" not in load or "server_cpu_cores" not in load:
+        return None
+    return max(0.0, load["machine_busy"] * cores - load["server_cpu_cores"] - ours.get("client_cpu_cores", 0.0))
+
+
+def _counts(summary: Summary) -> Iterator[str]:
+    """Token counts that are inferred, outputs that are shorter than asked, prompts of another length."""
+    inferred = sorted({c.record.spec.subject for c in summary.cells for r in c.good if r.usage_source != "server"})
+    if inferred:
+        yield f"{', '.join(inferred)} sends no usage in streams: its token counts are inferred from how it stopped"
+    for subject in sorted({cell.record.spec.subject for cell in summary.cells}):
+        good = [r for cell in summary.cells if cell.record.spec.subject == subject for r in cell.good]
+        short = sum(1 for r in good if (r.completion_tokens or 0) < r.max_tokens)
+        if short:
+            yield f"{subject}: {short} of {len(good)} answers are shorter than asked for"
+        other = sum(1 for r in good if r.prompt_tokens and r.prompt_length and r.prompt_tokens != r.prompt_length)
+        if other:
+            yield f"{subject}: {other} of {len(good)} prompts have another length on the server than they were made with"
+
+
+def _shortened(summary: Summary) -> Iterator[str]:
+    cut = sorted(
+        {
+            f"{c.record.spec.subject} {c.record.spec.group}"
+            for c in summary.cells
+            if c.record.error is None and len({r.index for r in c.requests}) < c.record.spec.num_requests
+        }
+    )
+    if cut:
+        yield f"sent fewer requests than planned, because their time was over: {'; '.join(cut)}"

@@ -1,0 +1,1 @@
+"""Command lines of rllm-bench, one module each: options in, one call, words out."""

@@ -1,0 +1,67 @@
+"""Server-sent events of a streamed completion, parsed only as far as measuring needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+
+class Details(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: Details | None = None
+
+
+class Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+
+class Choice(msgspec.Struct):
+    text: str | None = None
+    delta: Delta | None = None
+    finish_reason: str | None = None
+
+    @property
+    def content(self) -> str:
+        """What a user would see appear; a chunk with only a role has none."""
+        if self.delta is not None:
+            return self.delta.content or self.delta.reasoning_content or self.delta.reasoning or ""
+        return self.text or ""
+
+
+class Chunk(msgspec.Struct):
+    choices: list[Choice] = []
+    usage: Usage | None = None
+    error: msgspec.Raw | None = None
+
+
+_DECODE = msgspec.json.Decoder(Chunk).decode
+
+
+class EventReader:
+    """Turns pieces of a response body, cut anywhere, into chunks. `done` is set by ``[DONE]``."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self.done = False
+
+    def feed(self, data: bytes) -> Iterator[Chunk]:
+        """Raises msgspec.MsgspecError for an event that is not a completion chunk."""
+        if self._rest:
+            data = self._rest + data
+        *lines, self._rest = data.split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue  # comments, event names, the empty lines between events
+            payload = line[5:].strip()
+            if payload == b"[DONE]":
+                self.done = True
+            elif payload:
+                yield _DECODE(payload)

@@ -1,0 +1,150 @@
+"""Where a run lives on disk.
+
+    run.json                      plan, machine, settings, subjects: written once, before the first cell
+    vocabulary.json               the words that prompts are made of
+    raw/CELL.requests.jsonl       one line per request
+    raw/CELL.telemetry.jsonl      samples of server and machine
+    raw/CELL.cell.json            written last; a cell without it never happened
+    vllm/CELL.json, summary.csv, report.md, plots/    made again from the above by `rllm-bench report`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rllm_bench.metrics import CellData
+from rllm_bench.records import CellRecord, CellSpec, RequestRecord, TelemetrySample
+from rllm_bench.targets.base import Settings
+from rllm_bench.vocabulary import Vocabulary
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What is compared: an engine with a variant of the model."""
+
+    name: str
+    engine: str
+    variant: str
+    model: str | None = None
+    model_bytes: int | None = None
+    model_sha256: str | None = None
+    version: str | None = None
+    missing: str | None = None
+    """Why it could not be measured; its cells are not planned then."""
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    created_at: str
+    command: str
+    preset: str
+    settings: Settings
+    subjects: list[Subject]
+    cells: list[CellSpec]
+    slos: dict[str, dict[str, float]]
+    price_per_hour: float | None
+    price_source: str
+    environment: dict[str, Any]
+    vocabulary: str
+    """Digest of the words that prompts were made of."""
+    seed: int
+    schema: int = 1
+
+
+class Store:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.raw = folder / "raw"
+
+    @property
+    def vocabulary_path(self) -> Path:
+        return self.folder / "vocabulary.json"
+
+    def exists(self) -> bool:
+        return (self.folder / "run.json").exists()
+
+    def create(self, run: RunRecord, vocabulary: Vocabulary) -> None:
+        self.raw.mkdir(parents=True, exist_ok=True)
+        (self.folder / "logs").mkdir(exist_ok=True)
+        _write(self.vocabulary_path, msgspec.json.encode(vocabulary))
+        _write(self.folder / "run.json", _pretty(run))
+
+    def run(self) -> RunRecord:
+        return msgspec.json.decode((self.folder / "run.json").read_bytes(), type=RunRecord)
+
+    def vocabulary(self) -> Vocabulary:
+        return msgspec.json.decode(self.vocabulary_path.read_bytes(), type=Vocabulary)
+
+    def part(self, spec: CellSpec, process: int) -> Path:
+        """Where a generator process writes while the cell is in flight."""
+        return self.raw / f"{file_name(spec)}.{process}.part"
+
+    def is_done(self, spec: CellSpec) -> bool:
+        return self._path(spec, "cell.json").exists()
+
+    def save(self, record: CellRecord, telemetry: list[TelemetrySample]) -> None:
+        """Merges the generators' files in order of the workload; the cell counts once this returns."""
+        spec = record.spec
+        parts = sorted(self.raw.glob(f"{file_name(spec)}.*.part"))
+        requests = sorted(
+            (request for part in parts for request in _lines(part, RequestRecord)),
+            key=lambda request: (request.index, request.turn),
+        )
+        _write_lines(self._path(spec, "requests.jsonl"), requests)
+        _write_lines(self._path(spec, "telemetry.jsonl"), telemetry)
+        _write(self._path(spec, "cell.json"), _pretty(record))
+        for part in parts:
+            part.unlink()
+
+    def load(self, spec: CellSpec) -> CellData:
+        return CellData(
+            record=msgspec.json.decode(self._path(spec, "cell.json").read_bytes(), type=CellRecord),
+            requests=list(_lines(self._path(spec, "requests.jsonl"), RequestRecord)),
+            telemetry=list(_lines(self._path(spec, "telemetry.jsonl"), TelemetrySample)),
+        )
+
+    def cells(self) -> list[CellData]:
+        """Finished cells, in the order of the plan."""
+        return [self.load(spec) for spec in self.run().cells if self.is_done(spec)]
+
+    def forget_partial(self) -> None:
+        for part in self.raw.glob("*.part"):
+            part.unlink()
+
+    def forget_failed(self) -> None:
+        """So that a resumed run tries them again."""
+        for spec in self.run().cells:
+            if self.is_done(spec) and self.load(spec).record.error is not None:
+                self._path(spec, "cell.json").unlink()
+
+    def _path(self, spec: CellSpec, suffix: str) -> Path:
+        return self.raw / f"{file_name(spec)}.{suffix}"
+
+
+def file_name(spec: CellSpec) -> str:
+    return spec.id.replace("/", "_")
+
+
+def _pretty(value: object) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """All of it or nothing, also when we are killed in between."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def _write_lines(path: Path, values: list[Any]) -> None:
+    _write(path, b"".join(msgspec.json.encode(value) + b"\n" for value in values))
+
+
+def _lines(path: Path, kind: type[Any]) -> Iterator[Any]:
+    if not path.exists():
+        return
+    for line in path.read_bytes().splitlines():
+        yield msgspec.json.decode(line, type=kind)
