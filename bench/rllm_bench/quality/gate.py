@@ -78,16 +78,21 @@ def judge(result: VariantResult, limits: Sequence[Limits]) -> Verdict:
 
 def _checks(result: VariantResult, limits: Limits) -> Iterator[Check]:
     found = result.divergence
-    for what, limit, value in (
-        ("mean KL divergence", limits.max_mean_kld, found and found.kld_mean.value),
-        ("99 % KL divergence", limits.max_p99_kld, found and found.kld_p99),
-        ("perplexity ratio", limits.max_ppl_ratio, result.ppl_ratio and result.ppl_ratio.value),
-    ):
-        if limit is not None:
-            yield Check(what, value, limit, value is not None and value <= limit)
-    for what, limit, value in (
-        ("same top token", limits.min_same_top, result.same_top and result.same_top.value),
-        ("p of the flips", limits.min_flip_p, result.pairs and result.pairs.p_value),
-    ):
-        if limit is not None:
-            yield Check(what, value, limit, value is not None and value >= limit)
+    yield from _at_most("mean KL divergence", found.kld_mean.value if found else None, limits.max_mean_kld)
+    yield from _at_most("99 % KL divergence", found.kld_p99 if found else None, limits.max_p99_kld)
+    ratio = result.ppl_ratio.value if result.ppl_ratio else None
+    yield from _at_most("perplexity ratio", ratio, limits.max_ppl_ratio)
+    same = result.same_top.value if result.same_top else None
+    yield from _at_least("same top token", same, limits.min_same_top)
+    flips = result.pairs.p_value if result.pairs else None
+    yield from _at_least("p of the flips", flips, limits.min_flip_p)
+
+
+def _at_most(what: str, value: float | None, limit: float | None) -> Iterator[Check]:
+    if limit is not None:
+        yield Check(what, value, limit, value is not None and value <= limit)
+
+
+def _at_least(what: str, value: float | None, limit: float | None) -> Iterator[Check]:
+    if limit is not None:
+        yield Check(what, value, limit, value is not None and value >= limit)

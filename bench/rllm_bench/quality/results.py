@@ -19,7 +19,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     num_ctx: int = 512
     num_chunks: int | None = 32
-    tasks: list[str] = ["divergence", "greedy", "pairs"]
+    tasks: tuple[str, ...] = ("divergence", "greedy", "pairs")
     greedy_prompts: int = 100
     greedy_tokens: int = 64
     num_pairs: int | None = None
@@ -69,6 +69,8 @@ class QualityRun(msgspec.Struct, frozen=True, kw_only=True):
     reference: VariantResult
     floor: Floor
     variants: list[VariantResult]
+    served: list[VariantResult] = []
+    """Measured over HTTP: no full distributions, so no divergence."""
     peak_memory_bytes: int = 0
     notes: list[str] = []
 
