@@ -23,7 +23,7 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
     # A step never exceeds one micro-batch: a larger batch is computed in pieces and only delays cancelling.
     batch_size = max(options.batch_size, options.slots)
     kv_unified = _is_unified(options)
-    num_sequences = _num_sequences(options.slots, kv_unified)
+    num_sequences = _num_sequences(options.slots, kv_unified and model.can_drop_tail)
     return ContextOptions(
         num_cells=options.slots * _ctx_per_slot(options, model),
         num_sequences=num_sequences,
