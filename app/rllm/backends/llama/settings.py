@@ -24,7 +24,7 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
     _check(options)
     batch_size = max(options.batch_size or _batch_size(options), options.slots)
     kv_unified = _is_unified(options)
-    num_sequences = _num_sequences(options.slots, kv_unified)
+    num_sequences = _num_sequences(options.slots, kv_unified and model.can_drop_tail)
     return ContextOptions(
         num_cells=options.slots * _ctx_per_slot(options, model),
         num_sequences=num_sequences,
