@@ -190,12 +190,14 @@ def estimate_s(spec: CellSpec, model_bytes: int | None) -> float:
     single = min(120.0, 10e9 / max(model_bytes or 1_000_000_000, 1))
     users = spec.load.concurrency or 8
     decode = single * min(2.5, users**0.5)
-    work = spec.num_requests * (spec.workload.prompt_tokens / (6 * single) + spec.workload.output_tokens / decode)
+    work = spec.num_requests * (
+        spec.workload.prompt_tokens / (6 * single) + spec.workload.output_tokens / decode
+    )
     if spec.load.mode == "open" and spec.load.rate:
         work = max(work, spec.num_requests / spec.load.rate)
     elif spec.max_duration_s is not None:
         work = min(work, spec.max_duration_s + 5)
-    return 1.0 + max(work, spec.min_duration_s)
+    return 1.0 + float(max(work, spec.min_duration_s))
 
 
 def total_estimate_s(run: RunRecord) -> float:

@@ -87,7 +87,9 @@ def _wait_ready(launch: Launch, process: subprocess.Popen[str] | None, log: Path
                 if response.status == 200:
                     return
         if time.monotonic() > deadline:
-            raise ServerFailed(f"not ready after {launch.ready_timeout_s:.0f} s: {url}\n{processes.tail(log)}")
+            raise ServerFailed(
+                f"not ready after {launch.ready_timeout_s:.0f} s: {url}\n{processes.tail(log)}"
+            )
         time.sleep(0.2)
 
 

@@ -186,33 +186,35 @@ class LlamaBackend:
 
     def _compute_alone(self, chunks: Sequence[Chunk], code: int, step: _Step) -> Status:
         """After a batch that failed as a whole: find who can be computed."""
-        fatal = True
+        num_fatal = 0
         for chunk in chunks:
-            if code == _INVALID or self._rewind(chunk):
+            if self._rewind(chunk, code):
                 step.retries += 1
                 own_code = self._decode([chunk], step)
                 if own_code == _OK:
                     self._draw([chunk], step)
                     continue
-                fatal = fatal and own_code not in (_NO_CELLS, _INVALID)
+                num_fatal += own_code not in (_NO_CELLS, _INVALID)
             self._ctx.truncate(chunk.seq, 0)
             step.failed.add(chunk.seq)
-        if fatal and len(step.failed) == len(chunks):
+        if num_fatal == len(chunks):
             raise BackendFailed(f"llama_decode returned {code}, and failed again for every sequence")
         return Status.FAILED if step.failed else Status.OK
 
-    def _rewind(self, chunk: Chunk) -> bool:
+    def _rewind(self, chunk: Chunk, code: int) -> bool:
         """Bring the sequence back to where it was before its chunk. False: its cells are not usable."""
+        if code == _INVALID:
+            return True  # nothing was touched, and a wrong position must stay wrong
         length = self._ctx.length(chunk.seq)
         if length > chunk.start and not self._ctx.truncate(chunk.seq, chunk.start):
             return False
         return length >= chunk.start
 
     def _decode(self, chunks: Sequence[Chunk], step: _Step) -> int:
-        began = perf_counter()
         self._batch.clear()
         for chunk in chunks:
             self._batch.add(chunk.seq, chunk.tokens, chunk.start, output=chunk.sample)
+        began = perf_counter()
         code = self._ctx.decode(self._batch)
         self._ctx.synchronize()
         step.execute_s += perf_counter() - began

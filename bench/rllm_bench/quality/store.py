@@ -1,0 +1,63 @@
+"""Records of a quality run on disk.
+
+    variants/NAME/divergence-KEY.scores   five numbers of every scored token, appended chunk by chunk
+    variants/NAME/TASK-KEY.json           answers of the other tasks, item by item
+    quality.json                          the results computed from them
+
+A key digests everything that a record depends on; a record with another key is never read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from rllm_bench.quality.results import QualityRun
+from rllm_bench.quality.scorefile import ScoreFile
+
+T = TypeVar("T")
+
+
+class QualityStore:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def scores(self, name: str, key: str, rows_per_chunk: int) -> ScoreFile:
+        return ScoreFile(self._record(name, f"divergence-{key}.scores"), rows_per_chunk)
+
+    def answers(self, name: str, task: str, key: str, kind: type[T], compute: Callable[[], T]) -> T:
+        """The stored answers of a task, or newly computed and stored ones."""
+        path = self._record(name, f"{task}-{key}.json")
+        if path.exists():
+            return msgspec.json.decode(path.read_bytes(), type=kind)
+        value = compute()
+        write_whole(path, msgspec.json.encode(value))
+        return value
+
+    def save(self, run: QualityRun) -> None:
+        write_whole(
+            self.folder / "quality.json", msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n"
+        )
+
+    def _record(self, name: str, file: str) -> Path:
+        folder = self.folder / "variants" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / file
+
+
+def load_run(folder: Path) -> QualityRun:
+    """Raises FileNotFoundError, or ValueError if the file is not a quality run."""
+    try:
+        return msgspec.json.decode((folder / "quality.json").read_bytes(), type=QualityRun)
+    except msgspec.DecodeError as exc:
+        raise ValueError(f"{folder / 'quality.json'}: {exc}") from exc
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """All of it or nothing, also when the process is killed in between."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_bytes(data)
+    partial.replace(path)
