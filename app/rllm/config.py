@@ -100,9 +100,7 @@ class EngineSettings(BaseModel):
     prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
     mmap: bool = _engine(True, "Map the model file; instances on the CPU then share its pages.")
     mlock: bool = _engine(False, "Lock the model's pages in memory.")
-    replicas: int = _engine(
-        1, "Worker processes, each with slots and a cache of its own.", ge=1, le=64
-    )
+    replicas: int = _engine(1, "Worker processes, each with slots and a cache of its own.", ge=1, le=64)
     devices: str = _engine(
         "", "CUDA devices of the replicas in turn, with commas: 0,1. Default: all of them see every device."
     )
