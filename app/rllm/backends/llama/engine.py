@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rllm.backends.llama import lib
 from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.context import Context, ContextOptions
+from rllm.backends.llama.drawing import Drawer
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.sampler import Sampler, token_logprob
 from rllm.backends.llama.settings import context_options, uses_gpu
@@ -82,6 +83,7 @@ class LlamaBackend:
             self._vocabulary = LlamaVocabulary(self._model)
             self._batch = Batch(self._context.batch_size, self._context.num_sequences)
             self._rows = _LogitRows(self._context)
+            self._drawer = Drawer(self._model.vocab_size)
             self._warm_up()
         except BaseException:
             self.close()
@@ -165,8 +167,9 @@ class LlamaBackend:
 
     def _open_sampler(self, op: OpenSampler) -> None:
         self._close_sampler(op.seq)
+        info = self._info
         self._samplers[op.seq] = Sampler(
-            op, vocab_size=self._info.vocab_size, num_ctx=self._info.ctx_per_slot
+            op, drawer=self._drawer, vocab_size=info.vocab_size, num_ctx=info.ctx_per_slot
         )
 
     def _close_sampler(self, seq: int) -> None:
@@ -226,6 +229,7 @@ class LlamaBackend:
         """Draw for every chunk of the last decode that wants a token; its rows are valid until the next."""
         began = perf_counter()
         rows: NDArray[np.float32] | None = None
+        context = self._ctx.pointer
         num_outputs = 0
         index = -1
         for chunk in chunks:
@@ -237,11 +241,10 @@ class LlamaBackend:
             row = rows[num_outputs]
             num_outputs += 1
             sampler = self._samplers[chunk.seq]
-            token = int(row.argmax()) if sampler.is_argmax else sampler.draw(self._ctx.pointer, index)
-            step.tokens[chunk.seq] = token
+            token = step.tokens[chunk.seq] = sampler.draw(row, context, index)
+            step.slow_samples += sampler.is_slow
             if sampler.params.num_logprobs >= 0:
                 step.logprobs[chunk.seq] = token_logprob(row, token, sampler.params.num_logprobs)
-                step.slow_samples += 1
         step.sample_s += perf_counter() - began
 
     # Details
