@@ -185,6 +185,10 @@ def test_the_printed_form_is_toml_that_says_where_values_come_from_and_hides_key
     assert "#" not in lines["batch_size"]
 
 
+def test_what_is_unset_is_a_comment_in_the_printed_form() -> None:
+    assert "# keys_file is not set" in load(ONE).printable().splitlines()
+
+
 def test_the_printed_form_can_be_read_again(toml: Path, tmp_path: Path) -> None:
     settings = load({"slots": 5}, toml)
     again = tmp_path / "again.toml"
