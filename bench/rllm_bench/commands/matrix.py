@@ -50,6 +50,11 @@ from rllm_bench.targets.catalog import UnknownTarget
     help="Of the open loop.",
 )
 @click.option("--burstiness", type=float, help="Gamma shape; below 1 is burstier than Poisson.")
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(min=1),
+    help="Open loop: further requests wait, and the wait counts.",
+)
 @click.option("--open-duration-s", type=float, help="Length of an open-loop cell.  [default: 60]")
 @click.option("--prompt-tokens", type=Numbers(int))
 @click.option("--output-tokens", type=Numbers(int))

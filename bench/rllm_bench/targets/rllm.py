@@ -42,4 +42,4 @@ class Rllm:
             command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
         command += settings.extra.get(self.engine, [])
         endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}", model="", body=ignore_eos())
-        return Launch(endpoint=endpoint, command=command)
+        return Launch(endpoint=endpoint, command=command, ready_path="/health")
