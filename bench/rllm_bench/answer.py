@@ -49,13 +49,14 @@ class Answer:
     def _figures(self, prompt: int, output: int) -> str:
         one, many = self.light, self.heavy
         text = (
-            f"With {prompt}-token prompts and {output}-token answers it gives {_speed(one.best)} at {_load(one.best)}"
+            f"With {prompt}-token prompts and {output}-token answers it gives {_speed(one.best)} for "
+            f"{_load(one.best)}"
             f"{one.margin}"
         )
         if one.best.group == many.best.group:
             return f"{text}."
         who = "" if one.best.subject == many.best.subject else f"{many.best.subject} gives "
-        return f"{text}, and {who}{_speed(many.best)} at {_load(many.best)}{many.margin}."
+        return f"{text}, and {who}{_speed(many.best)} for {_load(many.best)}{many.margin}."
 
 
 def _load(result: Result) -> str:
@@ -66,7 +67,9 @@ def _load(result: Result) -> str:
 
 
 def _speed(result: Result) -> str:
-    return f"{number(result['output_tps'])} tokens/s (first token after {number(result.get('ttft_p50_ms'))} ms)"
+    return (
+        f"{number(result['output_tps'])} tokens/s (first token after {number(result.get('ttft_p50_ms'))} ms)"
+    )
 
 
 def answer(summary: Summary) -> Answer | None:
@@ -101,4 +104,7 @@ def limitation(summary: Summary, warnings: Sequence[str]) -> str:
     if warnings:
         return warnings[0]
     repeats = max((len(result.cells) for result in summary.results), default=0)
-    return f"synthetic prompts on one machine, {plural(repeats, 'repeat')}; other prompts and machines will differ"
+    return (
+        f"synthetic prompts on one machine, {plural(repeats, 'repeat')}; other prompts and machines will "
+        "differ"
+    )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from rllm_bench.metrics import CellData, client_load, errors
+from rllm_bench import words
+from rllm_bench.metrics import CellData, client_load, errors, server_load
 from rllm_bench.summary import Result, Summary
 
 LAG_LIMIT_MS = 5.0
@@ -22,7 +23,9 @@ def invalid(cell: CellData) -> str | None:
     lag = max(load["client_lag_p99_ms"], load["client_late_p99_ms"] if not _waits_by_design(cell) else 0.0)
     median = float(sorted(cell.ttft_ms)[len(cell.ttft_ms) // 2])
     if lag > LAG_LIMIT_MS and lag > LAG_SHARE * median:
-        return f"the load generator was {lag:.1f} ms late at p99, {100 * lag / median:.0f} % of the median TTFT"
+        return (
+            f"the load generator was {lag:.1f} ms late at p99, {100 * lag / median:.0f} % of the median TTFT"
+        )
     if load["client_cpu_cores"] > 0.9 * len(cell.record.generators):
         return "the load generator had no processor time left"
     return None
@@ -39,10 +42,11 @@ def warnings(summary: Summary) -> Iterator[str]:
         yield from _failures(result)
     yield from _invalid_cells(summary)
     yield from _machines(summary)
-    yield from _repeats(summary)
     yield from _busy(summary)
+    yield from _repeats(summary)
     yield from _counts(summary)
     yield from _shortened(summary)
+    yield from _checkouts(summary)
 
 
 def _failures(result: Result) -> Iterator[str]:
@@ -54,9 +58,10 @@ def _failures(result: Result) -> Iterator[str]:
         kinds.update(errors(cell))
         total += len(cell.requests)
     if kinds:
-        words = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+        listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         yield (
-            f"{result.subject} {result.group}: {sum(kinds.values())} of {total} requests failed ({words}) and "
+            f"{result.subject} {result.group}: {sum(kinds.values())} of {total} requests failed "
+            f"({listed}) and "
             "are not in the latency figures"
         )
 
@@ -70,69 +75,108 @@ def _invalid_cells(summary: Summary) -> Iterator[str]:
 
 
 def _machines(summary: Summary) -> Iterator[str]:
-    kinds = {_machine(run.environment) for run in summary.runs}
+    kinds = {words.machine(run.environment) for run in summary.runs}
     if len(kinds) > 1:
-        yield f"runs of different machines are shown together and must not be compared: {'; '.join(sorted(kinds))}"
+        yield (
+            "runs of different machines are shown together and must not be compared: "
+            f"{'; '.join(sorted(kinds))}"
+        )
+
+
+def _checkouts(summary: Summary) -> Iterator[str]:
     for run in summary.runs:
         git = run.environment["git"]
         if git["dirty"]:
-            yield f"run {run.name} was made from a changed checkout of {git['commit'][:10]}: it cannot be reproduced exactly"
+            yield (
+                f"run {run.name} was made from a changed checkout of {git['commit'][:10]}: it cannot be "
+                "reproduced exactly"
+            )
         if git["commit"] is None:
             yield f"run {run.name} was made outside a git checkout: its code is known by package version only"
-
-
-def _machine(environment: dict[str, object]) -> str:
-    from rllm_bench.words import machine
-
-    return machine(environment)
 
 
 def _repeats(summary: Summary) -> Iterator[str]:
     fewest = min((len(result.cells) for result in summary.results if result.cells), default=0)
     if summary.indicative or fewest < 3:
-        yield f"{fewest} repeat{'s' if fewest != 1 else ''} of each cell: the figures are indicative, no intervals are given"
+        yield (
+            f"{fewest} repeat{'s' if fewest != 1 else ''} of each cell: the figures are indicative, no "
+            "intervals are given"
+        )
 
 
-def _busy(summary: Summary) -> Iterator[str]:
-    """Somebody else used the machine while we measured."""
+def busy_shares(summary: Summary) -> list[float]:
+    """Of each cell that lasted long enough to tell: the share of the machine that others used."""
     shares = []
     for cell in summary.cells:
         cores = next(
-            (run.environment["cpu"]["cores_logical"] for run in summary.runs if cell.record.spec in run.cells), None
+            (
+                run.environment["cpu"]["cores_logical"]
+                for run in summary.runs
+                if cell.record.spec in run.cells
+            ),
+            None,
         )
         other = foreign_cores(cell, cores)
         if other is not None and cores:
             shares.append(other / cores)
+    return sorted(shares)
+
+
+def disturbed(summary: Summary) -> bool:
+    """Others used so much of the machine that the ranking itself is in doubt."""
+    shares = busy_shares(summary)
+    return bool(shares) and shares[len(shares) // 2] > 0.1
+
+
+def _busy(summary: Summary) -> Iterator[str]:
+    """Somebody else used the machine while we measured."""
+    shares = busy_shares(summary)
     if shares and max(shares) > 0.1:
         yield (
             f"other processes used up to {100 * max(shares):.0f} % of the machine during a cell (median "
-            f"{100 * sorted(shares)[len(shares) // 2]:.0f} %): the figures are lower than on a quiet machine"
+            f"{100 * shares[len(shares) // 2]:.0f} %): the figures are lower than on a quiet machine, "
+            "and their order may be wrong"
         )
 
 
 def foreign_cores(cell: CellData, cores: int | None) -> float | None:
     """Processor use that is neither the server's nor ours; needs a cell of some seconds to mean anything."""
-    from rllm_bench.metrics import server_load
-
     load, ours = server_load(cell), client_load(cell)
-    if cores is None or len(cell.telemetry) < 5 or "machine_busy" not in load or "server_cpu_cores" not in load:
+    if (
+        cores is None
+        or len(cell.telemetry) < 5
+        or "machine_busy" not in load
+        or "server_cpu_cores" not in load
+    ):
         return None
-    return max(0.0, load["machine_busy"] * cores - load["server_cpu_cores"] - ours.get("client_cpu_cores", 0.0))
+    return max(
+        0.0, load["machine_busy"] * cores - load["server_cpu_cores"] - ours.get("client_cpu_cores", 0.0)
+    )
 
 
 def _counts(summary: Summary) -> Iterator[str]:
     """Token counts that are inferred, outputs that are shorter than asked, prompts of another length."""
-    inferred = sorted({c.record.spec.subject for c in summary.cells for r in c.good if r.usage_source != "server"})
+    inferred = sorted(
+        {c.record.spec.subject for c in summary.cells for r in c.good if r.usage_source != "server"}
+    )
     if inferred:
-        yield f"{', '.join(inferred)} sends no usage in streams: its token counts are inferred from how it stopped"
+        yield (
+            f"{', '.join(inferred)} sends no usage in streams: its token counts are inferred from how it "
+            "stopped"
+        )
     for subject in sorted({cell.record.spec.subject for cell in summary.cells}):
         good = [r for cell in summary.cells if cell.record.spec.subject == subject for r in cell.good]
         short = sum(1 for r in good if (r.completion_tokens or 0) < r.max_tokens)
         if short:
             yield f"{subject}: {short} of {len(good)} answers are shorter than asked for"
-        other = sum(1 for r in good if r.prompt_tokens and r.prompt_length and r.prompt_tokens != r.prompt_length)
+        other = sum(
+            1 for r in good if r.prompt_tokens and r.prompt_length and r.prompt_tokens != r.prompt_length
+        )
         if other:
-            yield f"{subject}: {other} of {len(good)} prompts have another length on the server than they were made with"
+            yield (
+                f"{subject}: {other} of {len(good)} prompts have another length on the server than they "
+                "were made with"
+            )
 
 
 def _shortened(summary: Summary) -> Iterator[str]:

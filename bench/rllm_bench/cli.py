@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from rllm_bench.commands import ceiling, compare, knee, matrix, report, sweep, workload
+from rllm_bench.commands import compare, matrix, report, workload
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -15,10 +13,9 @@ def main() -> None:
     """Measure LLM servers, and say what can be believed about it."""
 
 
-for command in (matrix.command, sweep.command, knee.command, compare.command, report.command, ceiling.command):
+for command in (matrix.command, compare.command, report.command, workload.command):
     main.add_command(command)
-main.add_command(workload.command)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -90,7 +90,9 @@ class Ticket:
 class Client:
     """Sends requests of one process. ``epoch`` is the zero of all recorded times."""
 
-    def __init__(self, session: aiohttp.ClientSession, endpoint: Endpoint, epoch: float, process: int) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, endpoint: Endpoint, epoch: float, process: int
+    ) -> None:
         self._session = session
         self._endpoint = endpoint
         self._epoch = epoch

@@ -35,7 +35,7 @@ class Comparison:
 
     def __str__(self) -> str:
         if self.verdict == "unknown":
-            return f"{self.ratio:.2f}× (indicative, no interval)"
+            return f"{self.ratio:.2f}×"
         bounds = f"[{self.interval.low:.2f}, {self.interval.high:.2f}]" if self.interval else ""
         if self.verdict == "no significant difference":
             return f"no significant difference ({self.ratio:.2f}× {bounds})"
@@ -57,7 +57,15 @@ def compare(new: Result, old: Result, metric: str, slos: Slos) -> Comparison | N
     ratio = a / b if higher else b / a
     bounds = _interval(new, old, metric, slos, higher)
     return Comparison(
-        metric, new.group, new.subject, old.subject, a, b, ratio, bounds, _verdict(new, old, metric, ratio, bounds)
+        metric,
+        new.group,
+        new.subject,
+        old.subject,
+        a,
+        b,
+        ratio,
+        bounds,
+        _verdict(new, old, metric, ratio, bounds),
     )
 
 
@@ -77,9 +85,9 @@ def _verdict(new: Result, old: Result, metric: str, ratio: float, bounds: Interv
     if bounds is None:
         return "unknown"
     spreads = new.values[metric].spread, old.values[metric].spread
-    if spreads[0] is not None and spreads[1] is not None:
-        if spreads[0].low <= spreads[1].high and spreads[1].low <= spreads[0].high:
-            return "no significant difference"
+    ours, theirs = spreads
+    if ours is not None and theirs is not None and ours.low <= theirs.high and theirs.low <= ours.high:
+        return "no significant difference"
     if bounds.low <= 1.0 <= bounds.high:
         return "no significant difference"
     return "better" if ratio > 1 else "worse"

@@ -44,7 +44,9 @@ def cpu() -> dict[str, Any]:
         "cores_logical": psutil.cpu_count(),
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        "features": sorted(flags & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "fma", "f16c"}),
+        "features": sorted(
+            flags & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "fma", "f16c"}
+        ),
         "max_mhz": frequency.max if frequency else None,
     }
 
@@ -99,8 +101,14 @@ def git(folder: Path | None = None) -> dict[str, Any]:
     commit = _git(where, "rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None}
-    changed = _git(where, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)reports")
-    return {"commit": commit, "dirty": bool(changed), "branch": _git(where, "rev-parse", "--abbrev-ref", "HEAD")}
+    changed = _git(
+        where, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)reports"
+    )
+    return {
+        "commit": commit,
+        "dirty": bool(changed),
+        "branch": _git(where, "rev-parse", "--abbrev-ref", "HEAD"),
+    }
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

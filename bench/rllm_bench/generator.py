@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import aiohttp
 import msgspec
@@ -50,7 +50,9 @@ def main() -> None:
     raised = _raise_priority()
     job = msgspec.json.decode(sys.stdin.readline(), type=Job)
     gc.disable()  # a few hundred MB at most, and no pause falls into a latency
-    record = _drive(_run(job, raised))
+    vocabulary = msgspec.json.decode(Path(job.vocabulary_path).read_bytes(), type=Vocabulary)
+    with Path(job.requests_path).open("wb") as out:
+        record = _drive(_run(job, vocabulary, out, raised))
     _say(msgspec.json.encode(record))
 
 
@@ -75,8 +77,7 @@ def _say(line: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-async def _run(job: Job, raised: bool) -> GeneratorRecord:
-    vocabulary = msgspec.json.decode(Path(job.vocabulary_path).read_bytes(), type=Vocabulary)
+async def _run(job: Job, vocabulary: Vocabulary, out: BinaryIO, raised: bool) -> GeneratorRecord:
     # A connection for each request: some servers close idle ones without a word, and a failure that is
     # the pool's would look like theirs. A local connect costs about 0.1 ms, inside every latency alike.
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
@@ -84,7 +85,7 @@ async def _run(job: Job, raised: bool) -> GeneratorRecord:
         warmup_errors = await _warm_up(session, job, vocabulary)
         _say(msgspec.json.encode({"ready": warmup_errors}))
         start = float(await asyncio.to_thread(sys.stdin.readline))
-        return await _measure(session, job, vocabulary, start, raised, warmup_errors)
+        return await _measure(session, job, vocabulary, out, start, raised, warmup_errors)
 
 
 async def _warm_up(session: aiohttp.ClientSession, job: Job, vocabulary: Vocabulary) -> int:
@@ -116,21 +117,21 @@ async def _measure(
     session: aiohttp.ClientSession,
     job: Job,
     vocabulary: Vocabulary,
+    out: BinaryIO,
     start: float,
     raised: bool,
     warmup_errors: int,
 ) -> GeneratorRecord:
     client = Client(session, job.endpoint, start, job.process)
     cpu_before, wall_before = time.process_time(), time.monotonic()
-    with Path(job.requests_path).open("wb") as out:
-        progress = _Progress()
+    progress = _Progress()
 
-        def sink(record: RequestRecord) -> None:
-            out.write(msgspec.json.encode(record) + b"\n")
-            progress.count()
+    def sink(record: RequestRecord) -> None:
+        out.write(msgspec.json.encode(record) + b"\n")
+        progress.count()
 
-        async with LagMeter() as lag:
-            await _offer(client, sink, job, vocabulary, start)
+    async with LagMeter() as lag:
+        await _offer(client, sink, job, vocabulary, start)
     return GeneratorRecord(
         process=job.process,
         wall_s=round(time.monotonic() - wall_before, 4),
@@ -150,7 +151,9 @@ async def _offer(client: Client, sink: Sink, job: Job, vocabulary: Vocabulary, s
     if spec.load.mode == "open":
         times = arrival_times(spec, workload)
         plan = [(times[index], index, workload.unit(index)) for index in own]
-        limit = share(spec.load.concurrency, job.process, job.num_processes) if spec.load.concurrency else None
+        limit = (
+            share(spec.load.concurrency, job.process, job.num_processes) if spec.load.concurrency else None
+        )
         await open_loop(client, sink, plan, start=start, limit=limit, timeout_s=spec.timeout_s)
         return
     users = share(spec.load.concurrency or 1, job.process, job.num_processes)

@@ -108,4 +108,3 @@ def _check_same(old: RunRecord, new: RunRecord) -> None:
 
 def _cards(run: RunRecord) -> list[str]:
     return [card["name"] for card in run.environment["gpus"]]
-

@@ -42,7 +42,12 @@ def num_generators(spec: CellSpec) -> int:
 
 
 def measure(
-    store: Store, server: Server, spec: CellSpec, *, generators: int | None = None, progress: Progress | None = None
+    store: Store,
+    server: Server,
+    spec: CellSpec,
+    *,
+    generators: int | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Raises GeneratorFailed; a server that fails requests is a result, not an exception."""
     count = min(generators or num_generators(spec), spec.load.concurrency or spec.num_requests)

@@ -35,6 +35,8 @@ class MatrixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     arrival: str = "poisson"
     burstiness: float = 1.0
     ramp_to: float | None = None
+    max_in_flight: int | None = None
+    """Open loop: further requests wait in the client, and their wait counts."""
     open_duration_s: float = 60.0
     prompt_tokens: list[int] = []
     output_tokens: list[int] = []
@@ -78,6 +80,8 @@ def complete(config: MatrixConfig) -> MatrixConfig:
     missing = {
         key: value for key, value in known[config.preset].items() if getattr(config, key) in (None, [])
     }
+    if config.rates:
+        missing.pop("concurrency", None)  # only rates were asked for
     return msgspec.structs.replace(config, **missing)
 
 
@@ -136,6 +140,7 @@ def loads(config: MatrixConfig) -> Iterator[Load]:
         fields = {
             "mode": "open",
             "rate": rate,
+            "concurrency": config.max_in_flight,
             "arrival": config.arrival,
             "burstiness": config.burstiness,
             "ramp_to": config.ramp_to,
@@ -190,12 +195,14 @@ def estimate_s(spec: CellSpec, model_bytes: int | None) -> float:
     single = min(120.0, 10e9 / max(model_bytes or 1_000_000_000, 1))
     users = spec.load.concurrency or 8
     decode = single * min(2.5, users**0.5)
-    work = spec.num_requests * (spec.workload.prompt_tokens / (6 * single) + spec.workload.output_tokens / decode)
+    work = spec.num_requests * (
+        spec.workload.prompt_tokens / (6 * single) + spec.workload.output_tokens / decode
+    )
     if spec.load.mode == "open" and spec.load.rate:
         work = max(work, spec.num_requests / spec.load.rate)
     elif spec.max_duration_s is not None:
         work = min(work, spec.max_duration_s + 5)
-    return 1.0 + max(work, spec.min_duration_s)
+    return 1.0 + float(max(work, spec.min_duration_s))
 
 
 def total_estimate_s(run: RunRecord) -> float:

@@ -1,11 +1,11 @@
 """Where a run lives on disk.
 
-    run.json                      plan, machine, settings, subjects: written once, before the first cell
-    vocabulary.json               the words that prompts are made of
-    raw/CELL.requests.jsonl       one line per request
-    raw/CELL.telemetry.jsonl      samples of server and machine
-    raw/CELL.cell.json            written last; a cell without it never happened
-    vllm/CELL.json, summary.csv, report.md, plots/    made again from the above by `rllm-bench report`
+run.json                      plan, machine, settings, subjects: written once, before the first cell
+vocabulary.json               the words that prompts are made of
+raw/CELL.requests.jsonl       one line per request
+raw/CELL.telemetry.jsonl      samples of server and machine
+raw/CELL.cell.json            written last; a cell without it never happened
+vllm/CELL.json, summary.csv, report.md, plots/    made again from the above by `rllm-bench report`
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -74,7 +75,9 @@ class Summary:
 
 def draws(cell: CellData, name: str, slos: Slos, count: int = stats.RESAMPLES) -> Array | None:
     """Resamples of one figure of one cell, seeded by the cell and the figure; None where it has none."""
-    rng = np.random.default_rng(int.from_bytes(hashlib.sha256(f"{cell.record.spec.id}/{name}".encode()).digest()[:8]))
+    rng = np.random.default_rng(
+        int.from_bytes(hashlib.sha256(f"{cell.record.spec.id}/{name}".encode()).digest()[:8])
+    )
     if name == "output_tps":
         return stats.resample(cell.block_output_tps, stats.mean, rng, count)
     if name.startswith("goodput_"):
@@ -89,7 +92,9 @@ def draws(cell: CellData, name: str, slos: Slos, count: int = stats.RESAMPLES) -
     return stats.resample(data, statistic, rng, count)
 
 
-def _goodput_draws(cell: CellData, slo: Mapping[str, float], rng: np.random.Generator, count: int) -> Array | None:
+def _goodput_draws(
+    cell: CellData, slo: Mapping[str, float], rng: np.random.Generator, count: int
+) -> Array | None:
     begin, end = cell.window
     due = [r for r in cell.requests if begin <= r.scheduled_us / 1e6 <= end]
     if not due or end <= begin:
@@ -109,8 +114,12 @@ def result(cells: Sequence[CellData], subject: str, slos: Slos) -> Result:
     spec = cells[0].record.spec
     measured = [cell for cell in cells if cell.record.error is None and cell.good]
     summaries = [metrics.summarize(cell, slos) for cell in measured]
-    names = [name for name in (summaries[0] if summaries else {}) if all(name in values for values in summaries)]
-    intervals = set(with_interval(slos)) if measured and all(c.record.spec.intervals for c in measured) else set()
+    names = [
+        name for name in (summaries[0] if summaries else {}) if all(name in values for values in summaries)
+    ]
+    intervals = (
+        set(with_interval(slos)) if measured and all(c.record.spec.intervals for c in measured) else set()
+    )
     values: dict[str, Estimate] = {}
     for name in names:
         found = [draws(cell, name, slos) for cell in measured] if name in intervals else []
@@ -144,10 +153,12 @@ def summarize(stores: Sequence[Store], slos: Slos | None = None) -> Summary:
     return Summary(runs, results, goals, every)
 
 
-def _order(runs: Sequence[RunRecord]) -> object:
-    ranks = {name: rank for rank, name in enumerate(dict.fromkeys(s.name for run in runs for s in run.subjects))}
+def _order(runs: Sequence[RunRecord]) -> Callable[[Result], tuple[Any, ...]]:
+    ranks = {
+        name: rank for rank, name in enumerate(dict.fromkeys(s.name for run in runs for s in run.subjects))
+    }
 
-    def key(one: Result) -> tuple[object, ...]:
+    def key(one: Result) -> tuple[Any, ...]:
         rank = ranks.get(one.subject.partition(" (")[0], len(ranks))
         load = one.load.concurrency or 0 if one.load.mode == "closed" else one.load.rate or 0
         return (one.shape, one.load.mode, load, rank, one.subject)

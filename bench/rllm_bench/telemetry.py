@@ -16,15 +16,21 @@ from rllm_bench import prometheus
 from rllm_bench.records import TelemetrySample
 
 GAUGES = {
-    "kv_usage": ("rllm_kv_usage_ratio", "rllm_kv_cache_usage_ratio", "vllm:kv_cache_usage_perc"),
+    "kv_usage": ("rllm_kv_cells_used/rllm_kv_cells", "vllm:kv_cache_usage_perc"),
     "running": ("rllm_requests_running", "vllm:num_requests_running", "llamacpp:requests_processing"),
     "waiting": ("rllm_requests_waiting", "vllm:num_requests_waiting", "llamacpp:requests_deferred"),
 }
-"""Our name of a gauge and the names that servers give it; the first one present counts."""
+"""Our name of a gauge and the names that servers give it; the first one present counts. ``a/b`` is a share."""
 
 
 def pick(samples: dict[str, float], names: tuple[str, ...]) -> float | None:
-    return next((samples[name] for name in names if name in samples), None)
+    for name in names:
+        part, _, whole = name.partition("/")
+        if part in samples and not whole:
+            return samples[part]
+        if part in samples and samples.get(whole):
+            return samples[part] / samples[whole]
+    return None
 
 
 class Telemetry:

@@ -70,13 +70,17 @@ def _end_tokens(reader: object) -> set[int]:
     pieces, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
     usual = {b"<|im_end|>", b"<|endoftext|>", b"<|eot_id|>", b"<|end_of_text|>", b"</s>", b"<end_of_turn>"}
     for token in range(min(len(pieces.data), 512)):
-        if int(kinds.parts[kinds.data[token]][0]) == _CONTROL and bytes(pieces.parts[pieces.data[token]]) in usual:
+        if (
+            int(kinds.parts[kinds.data[token]][0]) == _CONTROL
+            and bytes(pieces.parts[pieces.data[token]]) in usual
+        ):
             found.add(token)
     return found
 
 
 def plain_words() -> Vocabulary:
     """For a server whose model file we do not have: pronounceable words, about one to three tokens each."""
-    starts, ends = "b d f g k l m n p r s t v z".split(), "ab al an ar ed el en er il in ir on or um".split()
+    starts = list("bdfgklmnprstvz")
+    ends = ["ab", "al", "an", "ar", "ed", "el", "en", "er", "il", "in", "ir", "on", "or", "um"]
     words = tuple(a + b + c for a in starts for b in ends for c in ("", "a", "ing"))
     return Vocabulary(tuple(range(len(words))), words, exact=False)

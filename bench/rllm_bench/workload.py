@@ -33,8 +33,8 @@ class Prompt(msgspec.Struct, frozen=True):
 
 Unit = list[Prompt]
 
-# Quantiles of a long-tailed chat mix, shaped after the published histograms of ShareGPT conversations
-# (median prompt of some tens of tokens, a mean several times that, answers of 200 tokens and more): log-normal.
+# A long-tailed chat mix in the manner of ShareGPT conversations: log-normal, the median prompt some tens of
+# tokens and the mean several times that, answers of about 150 tokens. (mean and deviation of the logarithm)
 _MIX_PROMPT = (4.2, 1.3)
 _MIX_OUTPUT = (5.0, 0.9)
 
@@ -142,4 +142,7 @@ def _read_file(spec: WorkloadSpec) -> list[Prompt]:
     lines = [msgspec.json.decode(line, type=_Line) for line in data.splitlines() if line.strip()]
     if not lines:
         raise ValueError(f"{spec.path} holds no prompts")
-    return [Prompt(line.prompt, line.token_ids, line.max_tokens or spec.output_tokens, line.at_s) for line in lines]
+    return [
+        Prompt(line.prompt, line.token_ids, line.max_tokens or spec.output_tokens, line.at_s)
+        for line in lines
+    ]

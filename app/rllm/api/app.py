@@ -42,12 +42,16 @@ def create_app(
     """
     tokenizer = Tokenizer(threads=settings.text_threads, render_timeout_s=settings.render_timeout_s)
 
+    async def warm() -> None:
+        """Study every vocabulary; for models that become ready later, ``app.state.warm`` is called then."""
+        for model in service.models():
+            await tokenizer.warm(model)
+
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         try:
             async with lifespan() if lifespan else nullcontext():
-                for model in service.models():
-                    await tokenizer.warm(model)
+                await warm()
                 yield
         finally:
             tokenizer.close()
@@ -62,6 +66,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
+    app.state.warm = warm
     context = Context(service, settings, tokenizer, render_metrics)
     for module in (generate, models, tokens, operations):
         app.include_router(module.make_router(context))

@@ -41,6 +41,10 @@ class Client:
         if self._gone:
             raise ClientGone
 
+    async def wait_gone(self) -> None:
+        if self._watcher is not None:
+            await asyncio.wait({self._watcher})
+
     async def __aenter__(self) -> Client:
         self._watcher = asyncio.create_task(self._watch(), name="client-watcher")
         return self

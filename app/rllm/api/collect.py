@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ Batch = tuple[int, list[Event]]
 """Index of a choice, and what has come for it."""
 
 
-async def merge(streams: Sequence[Stream]) -> AsyncIterator[Batch]:
+async def merge(streams: Sequence[Stream]) -> AsyncGenerator[Batch, None]:
     """What arrives, as it arrives. Ends when every stream has ended; the first error ends all.
 
     One stream, the usual case, is read without further tasks. Nothing piles up here: a slow reader leaves

@@ -43,7 +43,7 @@ class ControlTexts:
         self._longest = max(map(len, known), default=0)
 
     def guard(self, texts: Sequence[str], *, avoid: str = "") -> Guard:
-        """One guard for all user texts of a prompt. ``avoid``: the template, whose characters are taken too."""
+        """One guard for all user texts of a prompt. ``avoid``: the template, whose characters are taken."""
         return Guard(self, _unused_character("".join(texts) + avoid))
 
     def find(self, text: str) -> list[re.Match[str]]:

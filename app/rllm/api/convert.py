@@ -40,9 +40,13 @@ def check_settings(request: GenerationRequest, num_prompts: int, settings: ApiSe
     n = request.n or 1
     _at_most("n", n, settings.max_n)
     if num_prompts > settings.max_prompts:
-        raise BadRequest(f"prompt must hold at most {settings.max_prompts} prompts; got {num_prompts}", param="prompt")
+        raise BadRequest(
+            f"prompt must hold at most {settings.max_prompts} prompts; got {num_prompts}", param="prompt"
+        )
     if n * num_prompts > settings.max_choices:
-        message = f"n times the number of prompts must be at most {settings.max_choices}; got {n * num_prompts}"
+        message = (
+            f"n times the number of prompts must be at most {settings.max_choices}; got {n * num_prompts}"
+        )
         raise BadRequest(message, param="n")
     if len(request.stop) > settings.max_stop_strings:
         message = f"stop must have at most {settings.max_stop_strings} strings; got {len(request.stop)}"
@@ -52,7 +56,9 @@ def check_settings(request: GenerationRequest, num_prompts: int, settings: ApiSe
             message = f"stop[{index}] must have at most {settings.max_stop_chars} characters; got {len(text)}"
             raise BadRequest(message, param="stop")
     if len(request.logit_bias) > settings.max_logit_bias:
-        message = f"logit_bias must have at most {settings.max_logit_bias} entries; got {len(request.logit_bias)}"
+        message = (
+            f"logit_bias must have at most {settings.max_logit_bias} entries; got {len(request.logit_bias)}"
+        )
         raise BadRequest(message, param="logit_bias")
 
 
@@ -107,13 +113,14 @@ def max_tokens_for(request: AnyGeneration, num_prompt_tokens: int, model: Served
         limit = room if is_chat else min(room, COMPLETION_MAX_TOKENS)
     if limit > room:
         raise PromptTooLong(
-            f"This model's maximum context length is {context} tokens; you asked for {num_prompt_tokens + limit}"
-            f" ({num_prompt_tokens} in the {param}, {limit} for the answer).",
+            f"This model's maximum context length is {context} tokens; you asked for"
+            f" {num_prompt_tokens + limit} ({num_prompt_tokens} in the {param}, {limit} for the answer).",
             param="max_completion_tokens" if request.max_tokens is None else "max_tokens",
         )
     if (request.min_tokens or 0) > limit:
         raise BadRequest(
-            f"min_tokens is {request.min_tokens}, but at most {limit} tokens can be generated", param="min_tokens"
+            f"min_tokens is {request.min_tokens}, but at most {limit} tokens can be generated",
+            param="min_tokens",
         )
     return limit
 
@@ -123,7 +130,7 @@ def engine_requests(
 ) -> list[EngineRequest]:
     """``n`` for each prompt. Choice ``j`` of each prompt draws with seed + j."""
     seed = secrets.randbits(32) if request.seed is None else request.seed
-    requests = []
+    requests: list[EngineRequest] = []
     for prompt in prompts:
         max_tokens = max_tokens_for(request, len(prompt), model)
         for choice in range(request.n or 1):

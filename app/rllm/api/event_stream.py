@@ -41,7 +41,7 @@ class EventStream:
         self._last_write = self._now()
 
     async def watch(self, guard: asyncio.Timeout, keepalive_s: float, slow_s: float) -> None:
-        """Comment when there was silence for ``keepalive_s``; end the guard when a write is stuck. 0: never."""
+        """Comment after ``keepalive_s`` of silence; end the guard when a write is stuck. 0: never."""
         periods = [period for period in (keepalive_s, slow_s / 2) if period > 0]
         while periods:
             await asyncio.sleep(min(periods))
@@ -72,7 +72,9 @@ async def event_stream(send: Send, *, keepalive_s: float, slow_s: float) -> Asyn
     guard = asyncio.timeout(None)
     try:
         async with guard:
-            watcher = asyncio.create_task(output.watch(guard, keepalive_s, slow_s), name="event-stream-watcher")
+            watcher = asyncio.create_task(
+                output.watch(guard, keepalive_s, slow_s), name="event-stream-watcher"
+            )
             try:
                 yield output
             finally:

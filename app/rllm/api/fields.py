@@ -34,7 +34,9 @@ TokenId = Annotated[int, Field(ge=0, le=2**31 - 1), Integer]
 def _stop(value: object) -> tuple[str, ...]:
     strings = [value] if isinstance(value, str) else value
     if not isinstance(strings, list):
-        raise refuse(f"stop must be a string or an array of strings; got {json_type(value)}", code="invalid_type")
+        raise refuse(
+            f"stop must be a string or an array of strings; got {json_type(value)}", code="invalid_type"
+        )
     for index, item in enumerate(strings):
         if not isinstance(item, str):
             raise refuse(f"stop[{index}] must be a string; got {json_type(item)}", code="invalid_type")
@@ -104,7 +106,8 @@ def _content(value: object) -> str:
         return value
     if not isinstance(value, list):
         raise refuse(
-            f"{{path}} must be a string or an array of text parts; got {json_type(value)}", code="invalid_type"
+            f"{{path}} must be a string or an array of text parts; got {json_type(value)}",
+            code="invalid_type",
         )
     if not value:
         raise refuse("{path} must have at least one part")
@@ -116,7 +119,9 @@ def _text_part(part: object, index: int) -> str:
     if not isinstance(part, dict):
         raise refuse(f"{where} must be an object; got {json_type(part)}", code="invalid_type")
     if part.get("type") != "text":
-        raise refuse(f"{where}.type must be 'text': this server takes text only; got {json_type(part.get('type'))}")
+        raise refuse(
+            f"{where}.type must be 'text': this server takes text only; got {json_type(part.get('type'))}"
+        )
     for key in part.keys() - {"type", "text"}:
         raise refuse(f"Unknown parameter: '{where}.{shorten(key)}'.", code="unknown_parameter")
     text = part.get("text")
@@ -172,10 +177,14 @@ def _prompt(value: object, where: str) -> Prompt:
         case list():
             for index, item in enumerate(value):
                 if type(item) is not int and not (type(item) is float and item.is_integer()):
-                    raise refuse(f"{where}[{index}] must be a token id; got {json_type(item)}", code="invalid_type")
+                    raise refuse(
+                        f"{where}[{index}] must be a token id; got {json_type(item)}", code="invalid_type"
+                    )
             return tuple(map(int, value))
         case _:
-            raise refuse(f"{where} must be a string or token ids; got {json_type(value)}", code="invalid_type")
+            raise refuse(
+                f"{where} must be a string or token ids; got {json_type(value)}", code="invalid_type"
+            )
 
 
 _TOKEN_IDS_SCHEMA: dict[str, Any] = {

@@ -29,7 +29,9 @@ Prepare = Callable[[], Awaitable[Job]]
 class Generation(Response):
     """What a generation route returns: called as a response, it prepares, submits and answers."""
 
-    def __init__(self, service: Service, settings: ApiSettings, record: RequestRecord, prepare: Prepare) -> None:
+    def __init__(
+        self, service: Service, settings: ApiSettings, record: RequestRecord, prepare: Prepare
+    ) -> None:
         self._service = service
         self._settings = settings
         self._record = record
@@ -50,7 +52,7 @@ class Generation(Response):
                 self._record.status = 499
             except ClientTooSlow:
                 self._record.status, self._record.error_code = 499, "client_too_slow"
-                _drop_connection(scope)
+                await _drop_connection(scope, client)
 
     async def _run(self, job: Job, client: Client, send: Send) -> None:
         record = self._record
@@ -118,8 +120,9 @@ async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tupl
     await send({"type": "http.response.body", "body": body})
 
 
-def _drop_connection(scope: Scope) -> None:
+async def _drop_connection(scope: Scope, client: Client) -> None:
     """Closing politely would wait until the client has read what is buffered; see `rllm.api.transport`."""
     abort = scope.get("extensions", {}).get("rllm.abort")
     if abort is not None:
         abort()
+        await client.wait_gone()

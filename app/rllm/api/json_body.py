@@ -80,9 +80,13 @@ def _describe(error: ErrorDetails, model: type[BaseModel]) -> BadRequest:
     kind = error["type"]
     limits = error.get("ctx", {})
     if kind == "extra_forbidden":
-        return BadRequest(f"Unknown parameter: '{shorten(param)}'.", param=shorten(param), code="unknown_parameter")
+        return BadRequest(
+            f"Unknown parameter: '{shorten(param)}'.", param=shorten(param), code="unknown_parameter"
+        )
     if kind == "missing":
-        return BadRequest(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+        return BadRequest(
+            f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter"
+        )
     if kind == "refused":
         message = str(limits["message"]).replace("{path}", param)
         return BadRequest(message, param=str(limits.get("param") or param), code=limits.get("code"))

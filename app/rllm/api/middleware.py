@@ -56,20 +56,17 @@ class RequestScope:
         except ClientGone:
             record.status = 499
         except Exception:
-            await self._answer_for_bug(record, answering)
+            _logger.exception("request %s failed: %s %s", record.request_id, record.method, record.path)
+            record.error_code = "internal_error"
+            if answering.status:  # the answer has begun: the server closes the connection
+                record.status = 500
+                raise
+            await send_error(answering.send, internal_error())
         finally:
             record.route = _route_of(scope)
             record.duration_s = record.elapsed_s()
             record.status = record.status or answering.status or 499
             self._observe(record)
-
-    async def _answer_for_bug(self, record: RequestRecord, answering: _Answering) -> None:
-        _logger.exception("request %s failed: %s %s", record.request_id, record.method, record.path)
-        record.error_code = "internal_error"
-        if answering.status:
-            record.status = 500
-            raise  # the answer has begun: the server closes the connection  # noqa: PLE0704 - called from except
-        await send_error(answering.send, internal_error())
 
 
 class _Answering:
@@ -114,7 +111,9 @@ class Authorization:
 
     def _key_name(self, header: bytes | None) -> str:
         if header is None:
-            raise NotAuthorized("You need an API key: send it as 'Authorization: Bearer KEY'.", code="missing_api_key")
+            raise NotAuthorized(
+                "You need an API key: send it as 'Authorization: Bearer KEY'.", code="missing_api_key"
+            )
         scheme, _, secret = header.decode("latin-1").partition(" ")
         if scheme.lower() != "bearer":
             raise NotAuthorized("The Authorization header must be 'Bearer KEY'.")

@@ -27,7 +27,9 @@ Schema = dict[str, Any]
 
 
 def build(app: FastAPI, service: Service, settings: ApiSettings) -> Schema:
-    document: Schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    document: Schema = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
     _, definitions = models_json_schema(
         [(model, "validation") for model in _REQUESTS], ref_template="#/components/schemas/{model}"
@@ -94,7 +96,9 @@ def _typed(field: Schema, kind: str) -> Schema:
 
 def _write_security(document: Schema, settings: ApiSettings) -> None:
     document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    open_paths = {"/health", "/health/live", "/health/ready"} | ({"/metrics"} if settings.open_metrics else set())
+    open_paths = {"/health", "/health/live", "/health/ready"} | (
+        {"/metrics"} if settings.open_metrics else set()
+    )
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["security"] = [] if path in open_paths else [{"key": []}]

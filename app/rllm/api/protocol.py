@@ -25,7 +25,9 @@ class WireModel(BaseModel):
 
 class StreamOptions(WireModel):
     include_usage: bool | None = Field(None, description="End the stream with a chunk that holds the usage.")
-    include_obfuscation: Literal[False] | None = Field(None, description="There is no obfuscation to switch on.")
+    include_obfuscation: Literal[False] | None = Field(
+        None, description="There is no obfuscation to switch on."
+    )
 
 
 class GenerationRequest(WireModel):
@@ -44,7 +46,9 @@ class GenerationRequest(WireModel):
     )
     temperature: Annotated[float, Field(ge=0, le=2), _Finite] | None = Field(None, description="0 is greedy.")
     top_p: Annotated[float, Field(ge=0, le=1), _Finite] | None = None
-    top_k: Annotated[int, Field(ge=-1, le=1_000_000), Integer] | None = Field(None, description="0 or -1: off.")
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000), Integer] | None = Field(
+        None, description="0 or -1: off."
+    )
     min_p: Annotated[float, Field(ge=0, le=1), _Finite] | None = None
     typical_p: Annotated[float, Field(ge=0, le=1), _Finite] | None = None
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10), _Finite] | None = None
@@ -57,7 +61,9 @@ class GenerationRequest(WireModel):
     logit_bias: LogitBias = ()
     n: Annotated[int, Field(ge=1), Integer] | None = None
     ignore_eos: bool | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000), Integer] | None = Field(None, description="Lower runs earlier.")
+    priority: Annotated[int, Field(ge=-1000, le=1000), Integer] | None = Field(
+        None, description="Lower runs earlier."
+    )
     cache_salt: Annotated[str, Field(max_length=128)] | None = Field(
         None, description="Prefixes are shared only between requests with the same salt."
     )
@@ -85,7 +91,9 @@ class ChatMessage(WireModel):
             return data
         for name in ("tool_calls", "function_call", "audio", "refusal"):
             if data.get(name) is not None and data[name] != []:
-                raise refuse(f"messages with '{name}' are not supported by this server", code="unsupported_parameter")
+                raise refuse(
+                    f"messages with '{name}' are not supported by this server", code="unsupported_parameter"
+                )
         kept = {key: value for key, value in data.items() if key not in _NULL_FIELDS}
         if kept.get("content") is None and kept.get("role") == "assistant":
             kept["content"] = ""  # what the official client sends for a message of its own that has no text
@@ -109,7 +117,8 @@ class ChatCompletionRequest(GenerationRequest):
     def _consistent(self) -> ChatCompletionRequest:
         if self.logprobs is False and self.top_logprobs:
             raise refuse(
-                f"top_logprobs is {self.top_logprobs} but logprobs is false; set logprobs to true", param="top_logprobs"
+                f"top_logprobs is {self.top_logprobs} but logprobs is false; set logprobs to true",
+                param="top_logprobs",
             )
         return self
 
@@ -134,7 +143,9 @@ class CompletionRequest(GenerationRequest):
     @model_validator(mode="after")
     def _consistent(self) -> CompletionRequest:
         if self.echo and self.logprobs is not None:
-            raise refuse("echo with logprobs is not supported: prompts have no log probabilities here", param="echo")
+            raise refuse(
+                "echo with logprobs is not supported: prompts have no log probabilities here", param="echo"
+            )
         return self
 
     @property
@@ -154,7 +165,8 @@ class TokenizeRequest(WireModel):
     prompt: str | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)] | None = None
     add_special: bool | None = Field(
-        None, description="Add the tokens that begin a text. Default: as the two servers do, on for `prompt` only."
+        None,
+        description="Add the tokens that begin a text. Default: as the two servers do, on for `prompt` only.",
     )
     add_special_tokens: bool | None = Field(None, description="vLLM's name for add_special.")
     parse_special: bool | None = Field(None, description="Read control tokens written as text. Default: on.")
@@ -164,8 +176,14 @@ class TokenizeRequest(WireModel):
     def _one_source(self) -> TokenizeRequest:
         given = [name for name in ("content", "prompt", "messages") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise refuse(f"exactly one of content, prompt and messages is needed; got {given or 'none'}", param="content")
-        if self.messages is not None and (self.add_special, self.add_special_tokens, self.parse_special) != (None,) * 3:
+            raise refuse(
+                f"exactly one of content, prompt and messages is needed; got {given or 'none'}",
+                param="content",
+            )
+        if (
+            self.messages is not None
+            and (self.add_special, self.add_special_tokens, self.parse_special) != (None,) * 3
+        ):
             raise refuse("with messages the chat template decides about special tokens", param="messages")
         return self
 

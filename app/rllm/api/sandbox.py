@@ -84,7 +84,11 @@ class _Environment(ImmutableSandboxedEnvironment):
         if operator == "*" and not (_is_number(left) and _is_number(right)):
             count = left if isinstance(left, int) else right
             items = right if isinstance(left, int) else left
-            if isinstance(count, int) and hasattr(items, "__len__") and len(items) * max(count, 0) > MAX_CHARS:
+            if (
+                isinstance(count, int)
+                and hasattr(items, "__len__")
+                and len(items) * max(count, 0) > MAX_CHARS
+            ):
                 raise TemplateTooExpensive("the chat template makes a string that is too long")
         return _measured(super().call_binop(context, operator, left, right))
 
@@ -124,7 +128,8 @@ def _replaced(item: Any) -> Any:
     _replace_concats(item)
     if isinstance(item, nodes.Concat):
         call = nodes.Call(nodes.EnvironmentAttribute("join"), item.nodes, [], None, None)
-        return call.set_lineno(item.lineno).set_environment(item.environment)
+        call.environment = item.environment
+        return call.set_lineno(item.lineno)
     return item
 
 
@@ -167,7 +172,9 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     """As transformers does it: not escaped for HTML."""
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
 
 
 class SandboxedTemplate:
@@ -200,4 +207,3 @@ def _limited(parts: Iterator[str], max_chars: int) -> Iterator[str]:
         if total > max_chars:
             raise TemplateTooExpensive(f"the rendered prompt is longer than {max_chars} characters")
         yield part
-

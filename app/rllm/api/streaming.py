@@ -26,7 +26,12 @@ class StreamedAnswer:
     """
 
     def __init__(
-        self, job: Job, choices: Sequence[Choice], batches: AsyncIterator[Batch], *, on_token: Callable[[], None]
+        self,
+        job: Job,
+        choices: Sequence[Choice],
+        batches: AsyncIterator[Batch],
+        *,
+        on_token: Callable[[], None],
     ) -> None:
         self._job = job
         self._choices = choices

@@ -53,7 +53,9 @@ class ChatTemplate:
         """
         guard = controls.guard([message.content for message in messages], avoid=self._template.source)
         variables = {
-            "messages": [self._as_variable(index, message, guard.protect) for index, message in enumerate(messages)],
+            "messages": [
+                self._as_variable(index, message, guard.protect) for index, message in enumerate(messages)
+            ],
             "add_generation_prompt": True,
             "bos_token": self._bos_text,
             "eos_token": self._eos_text,

@@ -78,7 +78,9 @@ class Tokenizer:
         prepared = self._of(model)
         if isinstance(prepared.template, BadRequest):
             raise BadRequest(str(prepared.template), code=prepared.template.code)
-        _refuse_hopeless(sum(_num_bytes(message.content) for message in messages), model, prepared, "messages")
+        _refuse_hopeless(
+            sum(_num_bytes(message.content) for message in messages), model, prepared, "messages"
+        )
         limit = 2 * _most_bytes(model, prepared)  # the template's own text comes on top
         pieces = prepared.template.render(
             messages, prepared.facts.controls, timeout_s=self._render_timeout_s, max_chars=limit
@@ -86,7 +88,9 @@ class Tokenizer:
         _refuse_hopeless(sum(_num_bytes(piece.text) for piece in pieces), model, prepared, "messages")
         tokens = list(prepared.facts.beginning)
         for piece in pieces:
-            tokens += model.vocabulary.tokenize(piece.text, add_special=False, parse_special=piece.parse_special)
+            tokens += model.vocabulary.tokenize(
+                piece.text, add_special=False, parse_special=piece.parse_special
+            )
         return tuple(tokens)
 
     def _text(self, model: ServedModel, text: str, param: str) -> tuple[int, ...]:
@@ -102,7 +106,9 @@ def _prepare(model: ServedModel) -> _Prepared:
             vocabulary.chat_template, bos_text=vocabulary.bos_text, eos_text=vocabulary.eos_text
         )
         if template.is_fallback:
-            _logger.warning("model %s has no chat template: ChatML is used for /v1/chat/completions", model.id)
+            _logger.warning(
+                "model %s has no chat template: ChatML is used for /v1/chat/completions", model.id
+            )
     except BadRequest as error:
         _logger.error("model %s: %s", model.id, error)
         template = error

@@ -12,4 +12,4 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 class AbortableProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {"rllm.abort": self.transport.abort}  # type: ignore[typeddict-unknown-key] # ours
+        self.scope["extensions"] = {"rllm.abort": self.transport.abort}  # type: ignore[dict-item] # a callable

@@ -94,7 +94,9 @@ def drop_defaults(data: dict[str, Any], *, chat: bool, known: Collection[str]) -
             raise _unknown(name, known)
         elif not _asks_nothing(name, value, table, data):
             raise BadRequest(
-                f"Unsupported parameter: '{name}': {table[name][1]}.", param=name, code="unsupported_parameter"
+                f"Unsupported parameter: '{name}': {table[name][1]}.",
+                param=name,
+                code="unsupported_parameter",
             )
     return kept
 

@@ -37,7 +37,9 @@ def _beginning(vocabulary: Vocabulary) -> tuple[int, ...]:
     special = vocabulary.tokenize("", add_special=True, parse_special=False)
     if plain or not special:
         return ()
-    return tuple(token for token in special if token not in vocabulary.end_tokens or _is_bos(vocabulary, token))
+    return tuple(
+        token for token in special if token not in vocabulary.end_tokens or _is_bos(vocabulary, token)
+    )
 
 
 def _is_bos(vocabulary: Vocabulary, token: int) -> bool:

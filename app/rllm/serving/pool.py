@@ -97,6 +97,8 @@ class Pool:
         if name is None and models:
             return models[0]
         found = self._names.get(name or "")
+        if found is None and len(models) < len(self._plans):
+            raise Overloaded("the models are still loading", code="model_loading", retry_after_s=2.0)
         if found is None:
             there = ", ".join(model.id for model in models) or "none yet"
             raise NotFound(f"model {name!r} is not served here; there is: {there}", param="model")

@@ -18,16 +18,43 @@ from rllm_bench.targets.catalog import UnknownTarget
 
 
 @click.command("matrix")
-@click.option("--preset", type=click.Choice(["smoke", "quick", "standard", "full"]), help="How much is measured.  [default: quick]")
-@click.option("--config", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="TOML; options given here win over it.")
+@click.option(
+    "--preset",
+    type=click.Choice(["smoke", "quick", "standard", "full"]),
+    help="How much is measured.  [default: quick]",
+)
+@click.option(
+    "--config",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="TOML; options given here win over it.",
+)
 @click.option("--name", help="Name of the run.  [default: preset and time]")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("reports"), show_default=True, help="Where runs go.")
-@click.option("--targets", type=Names(), help="rllm, llama-server, llama-cpp-python, vllm, url; or engine:variant.  [default: rllm]")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("reports"),
+    show_default=True,
+    help="Where runs go.",
+)
+@click.option(
+    "--targets",
+    type=Names(),
+    help="rllm, llama-server, llama-cpp-python, vllm, url; or engine:variant.  [default: rllm]",
+)
 @click.option("--variants", type=Names(), help="Names of models/NAME.gguf.  [default: q4,q8,f16]")
 @click.option("--concurrency", type=Numbers(int), help="Closed loop: users.")
 @click.option("--rates", type=Numbers(float), help="Open loop: requests per second.")
-@click.option("--arrival", type=click.Choice(["poisson", "constant", "gamma", "ramp", "trace"]), help="Of the open loop.")
+@click.option(
+    "--arrival",
+    type=click.Choice(["poisson", "constant", "gamma", "ramp", "trace"]),
+    help="Of the open loop.",
+)
 @click.option("--burstiness", type=float, help="Gamma shape; below 1 is burstier than Poisson.")
+@click.option(
+    "--max-in-flight",
+    type=click.IntRange(min=1),
+    help="Open loop: further requests wait, and the wait counts.",
+)
 @click.option("--open-duration-s", type=float, help="Length of an open-loop cell.  [default: 60]")
 @click.option("--prompt-tokens", type=Numbers(int))
 @click.option("--output-tokens", type=Numbers(int))
@@ -42,14 +69,24 @@ from rllm_bench.targets.catalog import UnknownTarget
 @click.option("--max-duration-s", type=float, help="A closed-loop cell sends no more after this.")
 @click.option("--warmups", type=click.IntRange(min=0))
 @click.option("--seed", type=int)
-@click.option("--slots", type=click.IntRange(min=1), help="Of every server.  [default: the largest concurrency]")
+@click.option(
+    "--slots", type=click.IntRange(min=1), help="Of every server.  [default: the largest concurrency]"
+)
 @click.option("--threads", type=click.IntRange(min=1))
 @click.option("--no-prefix-cache", "prefix_cache", flag_value=False, type=bool, default=None)
-@click.option("--goodput", multiple=True, help="A goal such as fast=ttft:500,tpot:30 (ms); several allowed.  [default: MLPerf's two]")
+@click.option(
+    "--goodput",
+    multiple=True,
+    help="A goal such as fast=ttft:500,tpot:30 (ms); several allowed.  [default: MLPerf's two]",
+)
 @click.option("--price-per-hour", type=float, help="USD; for the cost columns.")
 @click.option("--machine-kind", help="Take the price of this kind from the packaged table.")
-@click.option("--target-arg", multiple=True, help="ENGINE=OPTION for the server's command line, e.g. rllm=--kv=split.")
-@click.option("--generators", type=click.IntRange(min=1), help="Load generator processes.  [default: by concurrency]")
+@click.option(
+    "--target-arg", multiple=True, help="ENGINE=OPTION for the server's command line, e.g. rllm=--kv=split."
+)
+@click.option(
+    "--generators", type=click.IntRange(min=1), help="Load generator processes.  [default: by concurrency]"
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and how long it may take.")
 @click.option("--resume", is_flag=True, help="Continue the run of this name.")
 @click.option("--continue-on-error", is_flag=True, help="A server that fails costs its own cells only.")
@@ -114,4 +151,7 @@ def show_plan(prepared: Prepared) -> None:
     for spec in run.cells:
         click.echo(f"  {spec.id}: {spec.num_requests} requests after {spec.num_warmups} to warm up")
     minutes = plan.total_estimate_s(run) / 60
-    click.echo(f"{len(run.cells)} cells; very roughly {minutes:.0f} minutes on a small machine, and the servers' starts")
+    click.echo(
+        f"{len(run.cells)} cells; very roughly {minutes:.0f} minutes on a small machine, and the "
+        "servers' starts"
+    )

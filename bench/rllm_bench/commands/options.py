@@ -36,19 +36,44 @@ class Names(click.ParamType[list[str]]):
     name = "NAME,…"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[str]:
-        return value if isinstance(value, list) else [part.strip() for part in str(value).split(",") if part.strip()]
+        return (
+            value
+            if isinstance(value, list)
+            else [part.strip() for part in str(value).split(",") if part.strip()]
+        )
 
 
 def place_options(command: Decorated) -> Decorated:
     for option in reversed(
         [
-            click.option("--models", type=click.Path(path_type=Path), default=Path("models"), help="Folder of the GGUF files."),
-            click.option("--hf-model", type=click.Path(path_type=Path), help="Hugging Face folder for vLLM.  [default: models/hf]"),
-            click.option("--vllm-python", default="python3", help="Interpreter of the environment vLLM is installed in."),
-            click.option("--llama-server", help="Path of the llama-server binary.  [default: on the PATH, else xllamacpp]"),
+            click.option(
+                "--models",
+                type=click.Path(path_type=Path),
+                default=Path("models"),
+                help="Folder of the GGUF files.",
+            ),
+            click.option(
+                "--hf-model",
+                type=click.Path(path_type=Path),
+                help="Hugging Face folder for vLLM.  [default: models/hf]",
+            ),
+            click.option(
+                "--vllm-python",
+                default="python3",
+                help="Interpreter of the environment vLLM is installed in.",
+            ),
+            click.option(
+                "--llama-server",
+                help="Path of the llama-server binary.  [default: on the PATH, else xllamacpp]",
+            ),
             click.option("--url", help="A running OpenAI-compatible server; becomes the target `url`."),
             click.option("--url-model", default="", help="Its model name.  [default: the first it lists]"),
-            click.option("--url-format", type=click.Choice(["ids", "text", "chat"]), default="ids", help="How it is prompted."),
+            click.option(
+                "--url-format",
+                type=click.Choice(["ids", "text", "chat"]),
+                default="ids",
+                help="How it is prompted.",
+            ),
             click.option("--url-api-key", envvar="RLLM_BENCH_API_KEY", help="Its key; sent, never recorded."),
         ]
     ):
@@ -70,10 +95,14 @@ def parse_slos(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:
         for part in goal.replace(" ", ",").split(","):
             key, _, limit = part.partition(":")
             if key not in ("ttft", "tpot", "e2el"):
-                raise click.BadParameter(f"{part!r}: expected ttft:MS, tpot:MS or e2el:MS", param_hint="--goodput")
+                raise click.BadParameter(
+                    f"{part!r}: expected ttft:MS, tpot:MS or e2el:MS", param_hint="--goodput"
+                )
             try:
                 limits[key] = float(limit)
             except ValueError:
-                raise click.BadParameter(f"{part!r}: {limit!r} is no number of ms", param_hint="--goodput") from None
+                raise click.BadParameter(
+                    f"{part!r}: {limit!r} is no number of ms", param_hint="--goodput"
+                ) from None
         slos[name or f"slo{number}"] = limits
     return slos

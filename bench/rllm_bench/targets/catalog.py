@@ -45,7 +45,9 @@ def variants(places: Places, wanted: Sequence[str]) -> list[str]:
     found = [name for name in USUAL_VARIANTS if (places.models / f"{name}.gguf").exists()]
     if not found:
         names = ", ".join(f"{name}.gguf" for name in USUAL_VARIANTS)
-        raise UnknownTarget(f"{places.models}: none of {names} is there (scripts/serve fetches them; --models)")
+        raise UnknownTarget(
+            f"{places.models}: none of {names} is there (scripts/serve fetches them; --models)"
+        )
     return found
 
 

@@ -23,7 +23,9 @@ class LlamaCppPython:
         if not self.model.exists():
             return f"{self.model} is not there"
         check = "import llama_cpp.server.app"
-        done = subprocess.run([self.python, "-c", check], capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            [self.python, "-c", check], capture_output=True, text=True, timeout=60, check=False
+        )
         if done.returncode == 0:
             return None
         last = (done.stderr.strip().splitlines() or ["unknown"])[-1]
@@ -31,7 +33,9 @@ class LlamaCppPython:
 
     def version(self) -> str:
         code = "import importlib.metadata as m; print(m.version('llama-cpp-python'))"
-        done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+        done = subprocess.run(
+            [self.python, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        )
         return done.stdout.strip() or "unknown"
 
     def launch(self, settings: Settings, port: int, end_tokens: tuple[int, ...]) -> Launch:

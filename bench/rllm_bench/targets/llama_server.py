@@ -45,7 +45,12 @@ class LlamaServer:
         binary = self._binary()
         head = [binary] if binary else [sys.executable, "-m", "rllm_bench.targets.xllamacpp_server"]
         command = [*head, "--model", str(self.model), "--port", str(port), "--metrics"]
-        command += ["--parallel", str(settings.slots), "--ctx-size", str(settings.slots * settings.ctx_per_slot)]
+        command += [
+            "--parallel",
+            str(settings.slots),
+            "--ctx-size",
+            str(settings.slots * settings.ctx_per_slot),
+        ]
         if binary:
             command += ["--host", "127.0.0.1"]
         if settings.threads is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,20 @@ class Rllm:
     engine: str = "rllm"
 
     def missing(self) -> str | None:
-        return None if self.model.exists() else f"{self.model} is not there"
+        if not self.model.exists():
+            return f"{self.model} is not there"
+        return None if self._program() else "rllm-serve is not installed beside this Python"
+
+    @staticmethod
+    def _program() -> str | None:
+        beside = Path(sys.executable).with_name("rllm-serve")
+        return str(beside) if beside.exists() else shutil.which("rllm-serve")
 
     def version(self) -> str:
         return package_version("rllm") or "unknown"
 
     def launch(self, settings: Settings, port: int, end_tokens: tuple[int, ...]) -> Launch:
-        command = [sys.executable, "-m", "rllm.cli", "--gguf", str(self.model), "--port", str(port)]
+        command = [self._program() or "rllm-serve", "--gguf", str(self.model), "--port", str(port)]
         command += ["--slots", str(settings.slots), "--ctx-size", str(settings.ctx_per_slot)]
         if settings.threads is not None:
             command += ["--threads", str(settings.threads)]
@@ -34,4 +42,4 @@ class Rllm:
             command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
         command += settings.extra.get(self.engine, [])
         endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}", model="", body=ignore_eos())
-        return Launch(endpoint=endpoint, command=command)
+        return Launch(endpoint=endpoint, command=command, ready_path="/health")

@@ -82,12 +82,14 @@ def _wait_ready(launch: Launch, process: subprocess.Popen[str] | None, log: Path
     while True:
         if process is not None and process.poll() is not None:
             raise ServerFailed(f"exited with {process.returncode} while starting:\n{processes.tail(log)}")
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError, LookupError):
             with urllib.request.urlopen(url, timeout=5) as response:
-                if response.status == 200:
+                if response.status == 200 and _model_name(launch):
                     return
         if time.monotonic() > deadline:
-            raise ServerFailed(f"not ready after {launch.ready_timeout_s:.0f} s: {url}\n{processes.tail(log)}")
+            raise ServerFailed(
+                f"not ready after {launch.ready_timeout_s:.0f} s: {url}\n{processes.tail(log)}"
+            )
         time.sleep(0.2)
 
 
@@ -95,9 +97,16 @@ def _named(launch: Launch) -> Launch:
     """With the model name that the server itself lists first, unless one was given."""
     if launch.endpoint.model:
         return launch
-    with urllib.request.urlopen(f"{launch.endpoint.base_url}/v1/models", timeout=10) as response:
-        name = str(json.load(response)["data"][0]["id"])
-    return replace(launch, endpoint=msgspec.structs.replace(launch.endpoint, model=name))
+    return replace(launch, endpoint=msgspec.structs.replace(launch.endpoint, model=_model_name(launch)))
+
+
+def _model_name(launch: Launch) -> str:
+    """The one that was given, or the first that the server lists; LookupError while it lists none."""
+    if launch.endpoint.model:
+        return launch.endpoint.model
+    request = urllib.request.Request(f"{launch.endpoint.base_url}/v1/models", headers=launch.endpoint.headers)
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return str(json.load(response)["data"][0]["id"])
 
 
 def failure_line(target: Target, error: Exception) -> str:

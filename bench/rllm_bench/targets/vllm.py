@@ -38,7 +38,9 @@ class Vllm:
         return None
 
     def version(self) -> str:
-        return self._ask("import importlib.metadata as m; print(m.version('vllm'))", fallback=True) or "unknown"
+        return (
+            self._ask("import importlib.metadata as m; print(m.version('vllm'))", fallback=True) or "unknown"
+        )
 
     def launch(self, settings: Settings, port: int, end_tokens: tuple[int, ...]) -> Launch:
         command = [self.python, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1"]
@@ -54,5 +56,10 @@ class Vllm:
         env = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
         notes = ("threads are its own choice (OpenMP), not set by the run",)
         return Launch(
-            endpoint=endpoint, command=command, env=env, ready_path="/health", ready_timeout_s=600, notes=notes
+            endpoint=endpoint,
+            command=command,
+            env=env,
+            ready_path="/health",
+            ready_timeout_s=600,
+            notes=notes,
         )

@@ -1,4 +1,4 @@
-"""llama.cpp's server from the xllamacpp package, in a process of its own, with llama-server's option names."""
+"""llama.cpp's server from the xllamacpp package, in a process of its own, with llama-server's options."""
 
 from __future__ import annotations
 

@@ -52,7 +52,10 @@ def make_router(context: Context) -> APIRouter:
             check_settings(wire, len(wire.prompt), settings)
             model = context.model(wire.model)
             check_model(wire, model, settings)
-            prompts = [await _tokens(prompt, index, len(wire.prompt), model) for index, prompt in enumerate(wire.prompt)]
+            prompts = [
+                await _tokens(prompt, index, len(wire.prompt), model)
+                for index, prompt in enumerate(wire.prompt)
+            ]
             echo = await _echo(wire, model) if wire.echo else ()
             return _job(wire, prompts, model, record_of(request.scope).request_id, echo)
 

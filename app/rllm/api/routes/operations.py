@@ -14,7 +14,9 @@ from rllm.api.responses import Alive, HealthReport, documented_health, documente
 def make_router(context: Context) -> APIRouter:
     router = APIRouter(tags=["operations"])
 
-    @router.get("/health/live", response_model=None, summary="The process answers", **documented_health(Alive))
+    @router.get(
+        "/health/live", response_model=None, summary="The process answers", **documented_health(Alive)
+    )
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 

@@ -26,7 +26,10 @@ def make_router(context: Context) -> APIRouter:
     settings = context.settings
 
     @router.post(
-        "/tokenize", response_model=None, summary="Text to token ids", **documented(Tokenized, "TokenizeRequest")
+        "/tokenize",
+        response_model=None,
+        summary="Text to token ids",
+        **documented(Tokenized, "TokenizeRequest"),
     )
     async def tokenize(request: Request) -> dict[str, Any]:
         wire = check(TokenizeRequest, await read_json(request, settings.body_timeout_s))
@@ -38,11 +41,16 @@ def make_router(context: Context) -> APIRouter:
             "max_model_len": model.info.ctx_per_slot,
         }
         if wire.with_pieces:
-            answer["tokens"] = [{"id": token, "piece": token_text(model.vocabulary, token)} for token in tokens]
+            answer["tokens"] = [
+                {"id": token, "piece": token_text(model.vocabulary, token)} for token in tokens
+            ]
         return answer
 
     @router.post(
-        "/detokenize", response_model=None, summary="Token ids to text", **documented(Detokenized, "DetokenizeRequest")
+        "/detokenize",
+        response_model=None,
+        summary="Token ids to text",
+        **documented(Detokenized, "DetokenizeRequest"),
     )
     async def detokenize(request: Request) -> dict[str, Any]:
         wire = check(DetokenizeRequest, await read_json(request, settings.body_timeout_s))

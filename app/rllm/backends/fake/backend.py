@@ -70,7 +70,9 @@ class FakeBackend:
         self.script = script or FakeScript()
         self._sleep = sleep
         num_cells = options.kv_cells or options.slots * options.ctx_per_slot
-        self.cells = Cells(num_sequences=options.slots, num_cells=num_cells, unified=options.kv_unified)
+        # Idle prefixes may have ids of their own where those cost nothing, as with llama.cpp.
+        num_sequences = 4 * options.slots if options.kv_unified else options.slots
+        self.cells = Cells(num_sequences=num_sequences, num_cells=num_cells, unified=options.kv_unified)
         self.num_steps = 0
         self.closed = False
         self._samplers: dict[int, _FakeSampler] = {}
@@ -84,6 +86,7 @@ class FakeBackend:
             vocab_size=SIZE,
             num_ctx_train=options.ctx_per_slot,
             slots=options.slots,
+            num_sequences=num_sequences,
             ctx_per_slot=options.ctx_per_slot,
             kv_cells=num_cells,
             kv_unified=options.kv_unified,
@@ -141,8 +144,8 @@ class FakeBackend:
         seqs = [chunk.seq for chunk in plan.chunks]
         if len(set(seqs)) != len(seqs):
             raise ValueError("a sequence has two chunks in one plan")
-        if seqs and not 0 <= min(seqs) <= max(seqs) < self.options.slots:
-            raise ValueError(f"a sequence is not in 0..{self.options.slots - 1}")
+        if seqs and not 0 <= min(seqs) <= max(seqs) < self._info.num_sequences:
+            raise ValueError(f"a sequence is not in 0..{self._info.num_sequences - 1}")
         if seqs != sorted(seqs):
             raise ContractBroken(f"chunks are not ordered by sequence: {seqs}")
         for chunk in plan.chunks:

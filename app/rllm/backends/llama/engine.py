@@ -75,12 +75,12 @@ class LlamaBackend:
         began = perf_counter()
         self._model = Model(path, gpu_layers=options.gpu_layers, mmap=options.mmap, mlock=options.mlock)
         self._context: Context | None = None
+        self._samplers: dict[int, Sampler] = {}
         try:
             wanted = context_options(options, self._model)
             self._context = Context(self._model, wanted)
             self._vocabulary = LlamaVocabulary(self._model)
             self._batch = Batch(self._context.batch_size, self._context.num_sequences)
-            self._samplers: dict[int, Sampler] = {}
             self._rows = _LogitRows(self._context)
             self._warm_up()
         except BaseException:
@@ -101,6 +101,9 @@ class LlamaBackend:
         self._check(plan)
         lost = self._apply(plan.ops)
         chunks = [chunk for chunk in plan.chunks if chunk.seq not in lost]
+        for chunk in chunks:
+            if chunk.sample and chunk.seq not in self._samplers:
+                raise ValueError(f"sequence {chunk.seq} has no sampler")
         step = _Step()
         status = self._compute(chunks, step) if chunks else Status.OK
         return StepResult(
@@ -117,14 +120,18 @@ class LlamaBackend:
         )
 
     def close(self) -> None:
-        for sampler in getattr(self, "_samplers", {}).values():
+        for sampler in self._samplers.values():
             sampler.close()
+        self._samplers.clear()
         if self._context is not None:
             self._context.close()
+            self._context = None
         self._model.close()
 
     def _check(self, plan: Plan) -> None:
         """Refuse before anything changes what would end the process inside llama.cpp."""
+        if self._context is None:
+            raise BackendFailed("the backend is closed")
         if plan.num_tokens > self._info.batch_size:
             raise ValueError(f"a plan of {plan.num_tokens} tokens in a batch of {self._info.batch_size}")
         seqs = [chunk.seq for chunk in plan.chunks]

@@ -1,0 +1,33 @@
+"""What the operator reads when the server is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from textwrap import dedent
+
+from rllm import __version__
+from rllm.preflight import gib
+from rllm.serving.service import ServedModel
+
+
+def banner(models: Iterable[ServedModel], address: str, threads: int, memory: int, with_key: bool) -> str:
+    """Plain text, the same on a terminal and in a file."""
+    served = list(models)
+    width = max(len(model.id) for model in served)
+    header = '-H "authorization: Bearer $RLLM_API_KEY" ' if with_key else ""
+    lines = [f"rllm {__version__} is ready at {address}", ""]
+    for model in served:
+        info = model.info
+        layout = "unified" if info.kv_unified else "split"
+        lines += [
+            f"  {model.id:<{width}}  {info.description}, {gib(info.size_bytes)} on {info.device}",
+            f"  {'':<{width}}  {info.slots} slots x {info.ctx_per_slot:,} tokens, "
+            f"KV cache {layout} {gib(info.kv_bytes)}, loaded in {info.load_s:.1f} s",
+        ]
+    lines += [f"  {threads} threads, {gib(memory)} resident in all processes", ""]
+    return "\n".join(lines) + dedent(f"""
+        Try it:
+          curl -N {address}/v1/chat/completions -H 'content-type: application/json' {header}\\
+            -d '{{"messages":[{{"role":"user","content":"What is the capital of France?"}}],"stream":true}}'
+        Metrics: {address}/metrics    API: {address}/docs    Stop: Ctrl-C
+        """)

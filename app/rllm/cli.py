@@ -1,0 +1,121 @@
+"""The command ``rllm-serve``. Its options are the fields of `Settings`; nothing is declared twice."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import click
+from click.core import ParameterSource
+from pydantic.fields import FieldInfo
+
+from rllm import __version__, config
+from rllm.config import GROUPS, ConfigError, Settings
+from rllm.errors import StartError
+
+_EPILOG = """\b
+Every option can also be set as RLLM_<OPTION> in the environment (RLLM_CTX_SIZE=8192) or in a TOML file
+(ctx_size = 8192). The command line wins over the environment, and that over the file. In the file, a
+[[models]] table per model (gguf, alias) may override every option of the groups Model and Engine.
+
+\b
+Examples:
+  rllm-serve --gguf models/q4.gguf
+  rllm-serve --gguf models/q4.gguf --alias small --gguf models/f16.gguf --alias exact --slots 16
+  RLLM_API_KEY=... rllm-serve --config /etc/rllm.toml --host 0.0.0.0
+"""
+
+
+class GroupedOption(click.Option):
+    """An option that knows under which heading it is shown."""
+
+    group = ""
+
+
+class GroupedCommand(click.Command):
+    """Shows its options under headings."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for heading in (*GROUPS, ""):
+            options = [p for p in self.get_params(ctx) if getattr(p, "group", "") == heading]
+            rows = [row for option in options if (row := option.get_help_record(ctx))]
+            with formatter.section(heading or "Other"):
+                formatter.write_dl(rows, col_max=34)
+
+
+def _options() -> list[click.Parameter]:
+    return [_option(name, field) for name, field in Settings.model_fields.items() if field.json_schema_extra]
+
+
+def _option(name: str, field: FieldInfo) -> click.Option:
+    flag = "--" + name.replace("_", "-")
+    extra = field.json_schema_extra
+    kind = _click_type(field.annotation)
+    many = get_origin(field.annotation) is tuple
+    option = GroupedOption(
+        [f"{flag}/--no-{flag[2:]}" if kind is click.BOOL else flag],
+        type=kind,
+        is_flag=kind is click.BOOL,
+        multiple=many,
+        help=(field.description or "") + ("" if many or kind is click.BOOL else f"  [{field.default}]"),
+    )
+    option.group = str(extra["group"]) if isinstance(extra, dict) else ""
+    return option
+
+
+def _click_type(annotation: Any) -> click.ParamType[Any]:
+    if get_origin(annotation) is Literal:
+        return click.Choice(get_args(annotation))
+    if get_origin(annotation) is tuple:
+        return _click_type(get_args(annotation)[0])
+    simple: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, bool: click.BOOL}
+    return click.Path(path_type=Path) if annotation is Path else simple.get(annotation, click.STRING)
+
+
+@click.command(
+    cls=GroupedCommand,
+    params=_options(),
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.option(
+    "--config", "config_path", type=click.Path(path_type=Path), envvar="RLLM_CONFIG", help="TOML file."
+)
+@click.option(
+    "--print-config", is_flag=True, help="Print the settings that would apply, secrets masked, and end."
+)
+@click.version_option(__version__, prog_name="rllm-serve")
+@click.pass_context
+def main(ctx: click.Context, /, config_path: Path | None, print_config: bool, **_values: Any) -> None:
+    """Serve GGUF models over the OpenAI API, with many requests decoded in one batch."""
+    settings = _settings(ctx, config_path)
+    if print_config:
+        click.echo(settings.printable(), nl=False)
+        return
+    for name in config.unknown_variables(os.environ):
+        click.echo(f"rllm-serve: warning: {name} is no setting and has no effect", err=True)
+    from rllm.main import run  # late: --help needs none of it
+
+    try:
+        sys.exit(run(settings))
+    except StartError as error:
+        click.echo(f"rllm-serve: {_one_line(error)}", err=True)
+        sys.exit(1)
+
+
+def _settings(ctx: click.Context, config_path: Path | None) -> Settings:
+    given = {
+        name: value
+        for name, value in ctx.params.items()
+        if name in Settings.model_fields and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    try:
+        return config.load(given, config_path)
+    except ConfigError as error:
+        raise click.UsageError(_one_line(error)) from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,294 @@
+"""What the operator chose, checked once and frozen: command line > RLLM_* environment > TOML file > defaults.
+
+The fields are the single list of options: `rllm.cli` makes its flags from them, the environment variable of
+``slots`` is RLLM_SLOTS, and the TOML key is ``slots``. Engine settings may be repeated in a ``[[models]]``
+table, where they override the top level for that model.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from rllm import config_file
+from rllm.backends.options import LlamaOptions
+from rllm.errors import StartError
+from rllm.workers.frames import SchedulerOptions
+
+ENV_PREFIX = "RLLM_"
+DEFAULT_CTX = 4096
+DEFAULT_UBATCH = 512
+MAX_SLOTS = 256
+"""LLAMA_MAX_SEQ of the llama.cpp this package is built on."""
+
+GROUPS = ("Model", "Engine", "Server", "Limits", "Logging")
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+
+
+def _option(group: str, default: Any, text: str, **checks: Any) -> Any:
+    return Field(default, description=text, json_schema_extra={"group": group}, **checks)
+
+
+_model, _engine, _server, _limit, _log = (partial(_option, group) for group in GROUPS)
+
+
+def _as_list(value: object) -> object:
+    """One string is a list of one, or several with commas: what an environment variable can hold."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+_Listed = (NoDecode, BeforeValidator(_as_list))
+
+
+class ConfigError(StartError):
+    """A setting is wrong. The message names it the way the operator wrote it."""
+
+    code = "config_error"
+
+
+class EngineSettings(BaseModel):
+    """What each model may have of its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    slots: int = _engine(8, "Requests decoded at the same time.", ge=1, le=MAX_SLOTS)
+    ctx_size: int = _engine(
+        0, f"Tokens per slot, prompt and output. 0: what the model was trained on, up to {DEFAULT_CTX}.", ge=0
+    )
+    threads: int = _engine(0, "CPU threads of a decode step. 0: the worker chooses.", ge=0, le=512)
+    threads_batch: int = _engine(0, "CPU threads of a prefill. 0: like --threads.", ge=0, le=512)
+    gpu_layers: int = _engine(-1, "Layers on the GPU. -1: all, where there is one.", ge=-1)
+    kv: Literal["auto", "split", "unified"] = _engine(
+        "auto", "Layout of the KV cache: a stream per slot, or one shared by all."
+    )
+    cache_type_k: CacheType = _engine("f16", "Type of the keys in the KV cache.")
+    cache_type_v: CacheType = _engine("f16", "Type of the values. Quantized: needs flash attention.")
+    flash_attn: Literal["auto", "on", "off"] = _engine("auto", "Flash attention.")
+    batch_size: int = _engine(512, "Most tokens of one llama_decode call.", ge=1, le=65536)
+    ubatch_size: int = _engine(
+        0, f"Most tokens computed at once. 0: the batch, up to {DEFAULT_UBATCH}.", ge=0, le=65536
+    )
+    max_step_tokens: int = _engine(
+        0, "Most tokens of one step, prefill and decode together. 0: the batch.", ge=0, le=65536
+    )
+    itl_target_s: float = _engine(
+        0.05, "While somebody decodes, prefill is cut for steps of about this length.", gt=0, le=60
+    )
+    prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
+    mmap: bool = _engine(True, "Map the model file; instances on the CPU then share its pages.")
+    mlock: bool = _engine(False, "Lock the model's pages in memory.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        _at_most(slots=self.slots, batch_size=self.batch_size)
+        _at_most(ubatch_size=self.ubatch_size, batch_size=self.batch_size)
+        _at_most(max_step_tokens=self.max_step_tokens, batch_size=self.batch_size)
+        if self.max_step_tokens:
+            _at_most(slots=self.slots, max_step_tokens=self.max_step_tokens)
+        if self.flash_attn == "off" and self.cache_type_v not in {"f32", "f16", "bf16"}:
+            raise ValueError(f"cache_type_v {self.cache_type_v} needs flash attention, and flash_attn is off")
+        return self
+
+    def llama_options(self, num_ctx_train: int) -> LlamaOptions:
+        shared = EngineSettings.model_fields.keys() & set(LlamaOptions.__struct_fields__)
+        values = {name: getattr(self, name) for name in shared}
+        values["ctx_per_slot"] = self.ctx_size or min(num_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
+        values["ubatch_size"] = self.ubatch_size or min(self.batch_size, DEFAULT_UBATCH)
+        return LlamaOptions(**values)
+
+    def scheduler_options(self) -> SchedulerOptions:
+        return SchedulerOptions(**{name: getattr(self, name) for name in SchedulerOptions.__struct_fields__})
+
+
+def _at_most(**pair: int) -> None:
+    (small, value), (large, limit) = pair.items()
+    if value > limit:
+        raise ValueError(f"{small} ({value}) must not exceed {large} ({limit})")
+
+
+class ModelSettings(EngineSettings):
+    """One model of the server, with everything that applies to it."""
+
+    gguf: Path
+    alias: str | None = Field(None, min_length=1, max_length=200)
+
+    @property
+    def id(self) -> str:
+        """The name clients use."""
+        return self.alias or self.gguf.name.removesuffix(".gguf")
+
+
+class Settings(EngineSettings, BaseSettings):
+    """All of it. `load` is the way to make one."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_ignore_empty=True
+    )
+
+    gguf: Annotated[tuple[Path, ...], *_Listed] = _model(
+        (), "Model file (GGUF). Repeat it to serve several models."
+    )
+    alias: Annotated[tuple[str, ...], *_Listed] = _model(
+        (), "Name of the model for clients; one per --gguf, in order. Default: the file's name."
+    )
+    models: tuple[ModelSettings, ...] = ()
+    """``[[models]]`` of the TOML file. Give either these or ``gguf``."""
+
+    host: str = _server("127.0.0.1", "Address to listen on.", min_length=1)
+    port: int = _server(8000, "Port to listen on. 0: any free one.", ge=0, le=65535)
+    api_key: Annotated[tuple[SecretStr, ...], *_Listed] = _server(
+        (), "Key that clients must send; may be repeated. RLLM_API_KEY hides it from `ps`."
+    )
+    allow_insecure: bool = _server(False, "Listen beyond this machine without any API key.")
+    allow_overcommit: bool = _server(False, "Start although the models seem to exceed the free memory.")
+    open_metrics: bool = _server(False, "Serve /metrics without an API key.")
+    cors_origin: Annotated[tuple[str, ...], *_Listed] = _server(
+        (), "Web page origin that may call the server; may be repeated, * allows all."
+    )
+    docs: bool = _server(True, "Serve /docs and /openapi.json.")
+
+    max_queue_requests: int = _limit(256, "Most requests that wait for a slot.", ge=0)
+    max_queue_tokens: int = _limit(
+        0, "Most prompt tokens that wait. 0: derived from the slots and their context.", ge=0
+    )
+    max_body_bytes: int = _limit(8 * 2**20, "Largest request body.", ge=1024)
+    body_timeout_s: float = _limit(30.0, "Longest time for a client to send a body.", gt=0)
+    slow_client_timeout_s: float = _limit(
+        30.0, "Longest time one write to a client may be stuck. 0: never ends it.", ge=0
+    )
+    keepalive_s: float = _limit(15.0, "A silent event stream gets a comment this often. 0: never.", ge=0)
+    start_timeout_s: float = _limit(600.0, "Longest time for loading a model.", gt=0)
+    drain_timeout_s: float = _limit(
+        30.0, "After SIGTERM, how long running requests may go on (Ctrl-C: at most 1.5 s).", ge=0
+    )
+
+    log_format: Literal["auto", "json", "console"] = _log("auto", "auto: console on a terminal, else JSON.")
+    log_level: Literal["debug", "info", "warning", "error"] = _log("info", "Least level to log.")
+    log_prompts: bool = _log(False, "Log what clients send. Off: only lengths.")
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _is_servable(self) -> Self:
+        if self.models and self.gguf:
+            raise ValueError("gguf and [[models]] exclude each other")
+        if not self.models and not self.gguf:
+            raise ValueError("no model to serve: give --gguf PATH, RLLM_GGUF, or [[models]] in a TOML file")
+        if self.alias and len(self.alias) != len(self.gguf):
+            raise ValueError(
+                f"{len(self.gguf)} gguf but {len(self.alias)} alias: give one for each, in order"
+            )
+        names = [model.id for model in self.served()]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two models are called {twice[0]!r}: give each an alias of its own")
+        if not (self.is_loopback or self.api_key or self.allow_insecure):
+            raise ValueError(
+                f"host {self.host} is open to other machines: set an API key (RLLM_API_KEY) or allow_insecure"
+            )
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+    def served(self) -> tuple[ModelSettings, ...]:
+        """Every model with the settings that apply to it."""
+        common = {name: getattr(self, name) for name in EngineSettings.model_fields}
+        aliases = self.alias or (None,) * len(self.gguf)
+        own: list[dict[str, Any]] = [
+            {"gguf": gguf, "alias": alias} for gguf, alias in zip(self.gguf, aliases, strict=True)
+        ]
+        own += [{name: getattr(model, name) for name in model.model_fields_set} for model in self.models]
+        return tuple(ModelSettings(**{**common, **values}) for values in own)
+
+    def printable(self) -> str:
+        """The result as a TOML file, secrets masked, each value with where it came from."""
+        hidden = {"models", "gguf", "alias"} if self.models else {"models"}
+        values = self.model_dump(mode="json", exclude=hidden)
+        tables = [model.model_dump(mode="json", exclude_unset=True) for model in self.models]
+        return config_file.dump(values, self._origins, tables)
+
+
+def load(cli: Mapping[str, Any], path: Path | None = None) -> Settings:
+    """Merge and check. ``cli`` holds only what was given on the command line.
+
+    Raises:
+        ConfigError: one line that names every wrong setting.
+    """
+    file = _read(path) if path else {}
+    environment = {name for name in Settings.model_fields if os.environ.get(_env_name(name))}
+    if "gguf" in {*cli, *environment}:  # naming models replaces those of the file
+        file = {key: value for key, value in file.items() if key not in {"models", "gguf", "alias"}}
+    origins = {
+        **dict.fromkeys(file, str(path)),
+        **{name: _env_name(name) for name in environment},
+        **dict.fromkeys(cli, "command line"),
+    }
+    try:
+        settings = _layered(file)(**cli)
+    except ValidationError as error:
+        raise ConfigError(config_file.explain(error, origins, Settings.model_fields)) from None
+    settings._origins.update(origins)
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return config_file.read(path)
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"--config {path}: {error}") from None
+
+
+def _layered(file: dict[str, Any]) -> type[Settings]:
+    """Settings that read the file's values below those of the environment."""
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, file)
+
+    return Layered
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """RLLM_* variables that no setting reads: probably misspelt."""
+    known = {_env_name(name) for name in Settings.model_fields} | {ENV_PREFIX + "CONFIG"}
+    return sorted(name for name in environ if name.startswith(ENV_PREFIX) and name not in known)
+
+
+def _env_name(field: str) -> str:
+    return ENV_PREFIX + field.upper()

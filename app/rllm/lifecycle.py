@@ -1,0 +1,149 @@
+"""From listening to the last byte: the HTTP server beside a pool that loads, serves and drains.
+
+The port answers while the models load (/health says so), and goes on answering while requests are drained:
+new ones are refused by the pool, so that a load balancer sees "not ready" instead of a closed port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Protocol
+
+import psutil
+import uvicorn
+from fastapi import FastAPI
+
+from rllm.errors import StartError
+
+_CTRL_C_DRAIN_S = 1.5
+"""Somebody waits at the keyboard; a worker that must be killed needs up to 3 s more."""
+
+
+class Startable(Protocol):
+    """The part of the pool that this module needs."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, drain_s: float) -> None: ...
+
+
+class _HttpServer(uvicorn.Server):
+    """uvicorn without its own handling of signals: a drain comes first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the port now, so that a busy one is found before anything is loaded.
+
+    Raises:
+        StartError: it cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartError(f"--host {host}: {error.strerror}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(f"port {port} on {host} is in use; choose another with --port") from None
+        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    return listener
+
+
+async def serve(
+    app: FastAPI,
+    pool: Startable,
+    listener: socket.socket,
+    *,
+    drain_s: float,
+    on_ready: Callable[[], Awaitable[None]],
+    on_stopping: Callable[[str, float], None],
+) -> None:
+    """Run until a signal comes, then drain. ``on_ready`` is called once when every model is loaded.
+
+    Raises:
+        StartError: a model cannot be served.
+    """
+    stopped = _catch_signals(asyncio.get_running_loop())
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=1,
+    )
+    http = _HttpServer(config)
+    serving = asyncio.create_task(http.serve(sockets=[listener]), name="http")
+    starting = asyncio.create_task(pool.start(), name="start")
+    try:
+        await _first(starting, serving, stopped)
+        if starting.done():
+            starting.result()
+            await on_ready()
+            await _first(serving, stopped)
+    finally:
+        await _stop_start(starting)
+        patience = _drain_s(stopped, drain_s)
+        if stopped.done():
+            on_stopping(stopped.result().name, patience)
+        await pool.stop(patience)
+        http.should_exit = True
+        await serving
+    if not stopped.done():
+        raise StartError("the HTTP server ended by itself")
+
+
+def _catch_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Future[signal.Signals]:
+    """The first signal is the result; the second one ends the process at once."""
+    stopped: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def caught(number: signal.Signals) -> None:
+        if stopped.done():
+            abandon(128 + number)
+        stopped.set_result(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, caught, number)
+    return stopped
+
+
+def _drain_s(stopped: asyncio.Future[signal.Signals], drain_s: float) -> float:
+    if not stopped.done():
+        return 0.0
+    return min(drain_s, _CTRL_C_DRAIN_S) if stopped.result() is signal.SIGINT else drain_s
+
+
+async def _first(*futures: asyncio.Future[Any]) -> None:
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _stop_start(starting: asyncio.Task[None]) -> None:
+    if starting.done():
+        return
+    starting.cancel()
+    with contextlib.suppress(asyncio.CancelledError, StartError):
+        await starting
+
+
+def abandon(status: int) -> None:
+    """End this process and its workers without another word."""
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    os._exit(status)

@@ -1,0 +1,54 @@
+"""The log: one stream, JSON or for the eye. Events with fields, never sentences with values in them."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import orjson
+import structlog
+from structlog.typing import FilteringBoundLogger, Processor
+
+Format = Literal["auto", "json", "console"]
+
+
+def make_logger(format: Format, level: str, stream: TextIO | None = None) -> FilteringBoundLogger:
+    """A logger that writes to ``stream`` (standard error). Owns no global state."""
+    stream = stream or sys.stderr
+    console = format == "console" or (format == "auto" and stream.isatty())
+    renderer: Processor = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if console else _json
+    logger: FilteringBoundLogger = structlog.wrap_logger(
+        structlog.WriteLogger(stream),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.ExceptionRenderer(),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+    )
+    return logger
+
+
+def _json(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
+    return orjson.dumps(event, default=str).decode()
+
+
+class _Forward(logging.Handler):
+    """Sends what libraries log through `logging` into our stream."""
+
+    def __init__(self, logger: FilteringBoundLogger) -> None:
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields = {"exc_info": record.exc_info} if record.exc_info else {}
+        self._logger.log(record.levelno, record.getMessage(), logger=record.name, **fields)
+
+
+def capture_libraries(logger: FilteringBoundLogger, level: str) -> None:
+    """uvicorn, asyncio and the rest: warnings and worse, everything from INFO on when debugging."""
+    root = logging.getLogger()
+    root.handlers = [_Forward(logger)]
+    root.setLevel(logging.INFO if level == "debug" else logging.WARNING)

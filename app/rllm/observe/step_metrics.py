@@ -1,0 +1,168 @@
+"""Metrics of engine steps. Hundreds of steps a second arrive here, so labels are bound once per instance."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from rllm.engine.types import ModelInfo, StepRecord
+from rllm.observe.buckets import COUNTS, SECONDS, STEP_TOKENS
+
+_LABELS = ("model", "instance")
+_PHASES = ("plan", "execute", "sample", "commit")
+_KINDS = ("prefill", "decode", "mixed", "empty")
+
+
+class StepMetrics:
+    """The families; `bind` makes the part of one instance."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str) -> Counter:
+            return Counter(f"rllm_{name}_total", text, _LABELS, registry=registry)
+
+        def gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"rllm_{name}", text, _LABELS, registry=registry)
+
+        self.decode_steps = counter("decode_steps", "Steps in which at least one sequence decoded.")
+        self.decode_tokens = counter("decode_tokens", "Tokens decoded: one per sequence and step.")
+        self.prefill_tokens = counter("prefill_tokens", "Prompt tokens computed.")
+        self.prefix_hit_tokens = counter("prefix_hit_tokens", "Prompt tokens found resident at admission.")
+        self.evicted_tokens = counter("evicted_tokens", "Cells of resident prefixes that were given up.")
+        self.preemptions = counter("preemptions", "Sequences that lost their slot and are computed again.")
+        self.slow_samples = counter("slow_samples", "Tokens sampled on a slower path than the best one.")
+        self.decode_retries = counter("decode_retries", "llama_decode calls repeated because of its answer.")
+        self.graphs_reused = counter("graphs_reused", "Compute graphs that llama.cpp could use again.")
+        self.running = gauge("requests_running", "Sequences that hold a slot.")
+        self.waiting = gauge("requests_waiting", "Sequences in the worker that wait for a slot.")
+        self.slots_used = gauge("slots_used", "Slots that are taken.")
+        self.slots = gauge("slots", "Slots there are.")
+        self.kv_used = gauge("kv_cells_used", "KV cells that hold a token, resident prefixes included.")
+        self.kv_cells = gauge("kv_cells", "KV cells there are.")
+        self.kv_bytes = gauge("kv_bytes", "Memory of the KV cache.")
+        self.step_seconds = Histogram(
+            "rllm_step_seconds",
+            "Length of engine steps, by what they computed.",
+            (*_LABELS, "kind"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.phase_seconds = Counter(
+            "rllm_step_phase_seconds_total",
+            "Time in engine steps, by phase: plan and commit are Python, execute and sample llama.cpp.",
+            (*_LABELS, "phase"),
+            registry=registry,
+        )
+        self.batch_size = Histogram(
+            "rllm_decode_batch_size",
+            "Sequences that decoded in a step, where any did.",
+            _LABELS,
+            buckets=COUNTS,
+            registry=registry,
+        )
+        self.step_tokens = Histogram(
+            "rllm_step_tokens", "Tokens computed in a step.", _LABELS, buckets=STEP_TOKENS, registry=registry
+        )
+        self.token_gap = Histogram(
+            "rllm_inter_token_latency_seconds",
+            "Time between two steps that brought tokens for the same sequence.",
+            _LABELS,
+            buckets=SECONDS,
+            registry=registry,
+        )
+
+    def bind(self, model: str, instance: str) -> InstanceMetrics:
+        return InstanceMetrics(self, model, instance)
+
+
+class InstanceMetrics:
+    """The children of one instance, looked up once."""
+
+    def __init__(self, families: StepMetrics, model: str, instance: str) -> None:
+        at = (model, instance)
+        self._decode_steps = families.decode_steps.labels(*at)
+        self._decode_tokens = families.decode_tokens.labels(*at)
+        self._prefill_tokens = families.prefill_tokens.labels(*at)
+        self._rare = [
+            (name, getattr(families, family).labels(*at))
+            for name, family in (
+                ("cached_tokens", "prefix_hit_tokens"),
+                ("evicted_tokens", "evicted_tokens"),
+                ("preemptions", "preemptions"),
+                ("slow_samples", "slow_samples"),
+                ("retries", "decode_retries"),
+                ("graphs_reused", "graphs_reused"),
+            )
+        ]
+        self._running = families.running.labels(*at)
+        self._waiting = families.waiting.labels(*at)
+        self._slots_used = families.slots_used.labels(*at)
+        self._slots = families.slots.labels(*at)
+        self._kv_used = families.kv_used.labels(*at)
+        self._kv_cells = families.kv_cells.labels(*at)
+        self._kv_bytes = families.kv_bytes.labels(*at)
+        self._plan, self._execute, self._sample, self._commit = (
+            families.phase_seconds.labels(*at, phase) for phase in _PHASES
+        )
+        self._step_seconds = {kind: families.step_seconds.labels(*at, kind) for kind in _KINDS}
+        self._batch_size = families.batch_size.labels(*at)
+        self._step_tokens = families.step_tokens.labels(*at)
+        self.token_gap = families.token_gap.labels(*at).observe
+        self._outstanding = 0
+
+    def ready(self, info: ModelInfo) -> None:
+        self._slots.set(info.slots)
+        self._kv_cells.set(info.kv_cells)
+        self._kv_bytes.set(info.kv_bytes)
+
+    def step(self, record: StepRecord) -> None:
+        decoded, prefilled = record.decode_tokens, record.prefill_tokens
+        if decoded:
+            self._decode_steps.inc()
+            self._decode_tokens.inc(decoded)
+            self._batch_size.observe(decoded)
+        if prefilled:
+            self._prefill_tokens.inc(prefilled)
+        self._step_tokens.observe(decoded + prefilled)
+        for name, counter in self._rare:
+            if amount := getattr(record, name):
+                counter.inc(amount)
+        self._time(record)
+        self._running.set(record.running)
+        self._slots_used.set(record.running)
+        self._waiting.set(record.waiting)
+        self._kv_used.set(record.kv_used)
+
+    def _time(self, record: StepRecord) -> None:
+        self._plan.inc(record.plan_s)
+        self._execute.inc(record.execute_s)
+        self._sample.inc(record.sample_s)
+        self._commit.inc(record.commit_s)
+        self._step_seconds[_kind(record)].observe(
+            record.plan_s + record.execute_s + record.sample_s + record.commit_s
+        )
+
+    def accepted(self) -> None:
+        self._outstanding += 1
+
+    def finished(self) -> None:
+        """A request that is cancelled before its next step is in no record: an idle worker runs nothing."""
+        self._outstanding -= 1
+        if self._outstanding == 0:
+            self._idle()
+
+    def reset(self) -> None:
+        """The worker is gone, and its cache with it."""
+        self._outstanding = 0
+        self._idle()
+        self._kv_used.set(0)
+
+    def _idle(self) -> None:
+        for gauge in (self._running, self._slots_used, self._waiting):
+            gauge.set(0)
+
+
+def _kind(record: StepRecord) -> str:
+    if record.decode_tokens and record.prefill_tokens:
+        return "mixed"
+    if record.decode_tokens:
+        return "decode"
+    return "prefill" if record.prefill_tokens else "empty"

@@ -1,0 +1,90 @@
+"""What can be found wrong before a worker loads anything: the file, and whether it would fit into memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from rllm.backends.options import LlamaOptions
+from rllm.config import ModelSettings
+from rllm.errors import StartError
+from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf, shard_paths
+
+_WORKER_BYTES = 200 * 2**20
+"""A worker without its model: interpreter, libraries, vocabulary, and some to spare."""
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A model file that can be read, and the options that fit it."""
+
+    model: ModelSettings
+    options: LlamaOptions
+    weight_bytes: int
+    kv_bytes: int
+    compute_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.weight_bytes + self.kv_bytes + self.compute_bytes
+
+
+def check(model: ModelSettings) -> Checked:
+    """
+    Raises:
+        StartError: missing, not a GGUF, truncated, or with a part missing.
+    """
+    parts = [read_gguf(path) for path in shard_paths(model.gguf)]
+    options = model.llama_options(parts[0].num_ctx_train)
+    tokens = options.slots * options.ctx_per_slot
+    return Checked(
+        model=model,
+        options=options,
+        weight_bytes=sum(part.file_bytes for part in parts),
+        kv_bytes=tokens * kv_bytes_per_token(parts[0].metadata, options.cache_type_k, options.cache_type_v),
+        compute_bytes=_compute_bytes(parts[0], options),
+    )
+
+
+def _compute_bytes(info: GgufInfo, options: LlamaOptions) -> int:
+    """Roughly: the widest activations of one micro-batch, and a row of logits for every slot."""
+    widest = max(info.number("feed_forward_length"), info.embedding_length)
+    return 4 * (options.ubatch_size * widest * 4 + options.slots * info.vocab_size)
+
+
+def check_memory(models: Sequence[Checked], available: int, what: str) -> None:
+    """Would all of them fit into what is free now? Weights of one file count once.
+
+    Raises:
+        StartError: no; with the numbers and what to change.
+    """
+    weights = sum({checked.model.gguf: checked.weight_bytes for checked in models}.values())
+    kv = sum(checked.kv_bytes for checked in models)
+    rest = sum(checked.compute_bytes + _WORKER_BYTES for checked in models)
+    if (needed := weights + kv + rest) > available:
+        raise StartError(
+            f"would not fit in {what}: {gib(needed)} needed (weights {gib(weights)}, KV cache {gib(kv)}, "
+            f"other {gib(rest)}), {gib(available)} available; lower --slots or --ctx-size, choose a smaller "
+            "--cache-type-k/v or model, or start anyway with --allow-overcommit"
+        )
+
+
+def available_bytes() -> int:
+    """What this process may still take: free or reclaimable on the machine, within the container's limit."""
+    free: int = psutil.virtual_memory().available
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        used = int((_CGROUP / "memory.current").read_text())
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # no cgroup v2, or "max": no limit
+        return free
+    reclaimable = int(stat.get("inactive_file", 0)) + int(stat.get("active_file", 0))
+    return min(free, limit - used + reclaimable)
+
+
+def gib(num_bytes: int) -> str:
+    return f"{num_bytes / 2**30:.2f} GiB"

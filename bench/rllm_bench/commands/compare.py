@@ -1,0 +1,45 @@
+"""rllm-bench compare"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from rllm_bench.commands.options import Names
+from rllm_bench.compare import METRICS, Comparison, pairs
+from rllm_bench.store import Store
+from rllm_bench.summary import summarize
+from rllm_bench.tables import markdown
+from rllm_bench.words import number
+
+
+@click.command("compare")
+@click.argument("old", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("new", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--metrics", type=Names(), default=",".join(METRICS), show_default=True)
+@click.option("--fail-on-regression", is_flag=True, help="Exit 1 when anything is significantly worse.")
+def command(old: Path, new: Path, metrics: list[str], fail_on_regression: bool) -> None:
+    """Is NEW better than OLD? Both are folders of runs; loads that both have are compared."""
+    for folder in (old, new):
+        if not (folder / "run.json").exists():
+            raise click.ClickException(f"{folder} holds no run.json: not a run of rllm-bench matrix")
+    found = list(pairs(summarize([Store(new)]), summarize([Store(old)]), tuple(metrics)))
+    if not found:
+        raise click.ClickException("the two runs have no subject and load in common")
+    click.echo(markdown(["load", "subject", "figure", "old", "new", "verdict"], [_row(one) for one in found]))
+    worse = [one for one in found if one.verdict == "worse"]
+    if all(one.verdict == "unknown" for one in found):
+        click.echo(
+            "\nindicative runs: without three repeats there is no verdict, and no regression can be found"
+        )
+    if worse:
+        click.echo(f"\n{len(worse)} figures are significantly worse")
+        if fail_on_regression:
+            sys.exit(1)
+
+
+def _row(one: Comparison) -> list[str]:
+    subject = one.new if one.new == one.old else f"{one.new} against {one.old}"
+    return [one.group, subject, one.metric, number(one.old_value), number(one.new_value), str(one)]

@@ -1,0 +1,31 @@
+"""rllm-bench report"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("report")
+@click.argument(
+    "runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where it goes.  [default: the first run's folder]"
+)
+@click.option(
+    "--with",
+    "extra",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="A ceiling.json or quality.json from elsewhere.",
+)
+def command(runs: tuple[Path, ...], out: Path | None, extra: tuple[Path, ...]) -> None:
+    """Render any number of runs into one report, from their raw records."""
+    from rllm_bench.report import render
+
+    for run in runs:
+        if not (run / "run.json").exists():
+            raise click.ClickException(f"{run} holds no run.json: not a run of rllm-bench matrix")
+    click.echo(f"report: {render(list(runs), out or runs[0], list(extra))}")

@@ -1,0 +1,371 @@
+"""Markdown, the last step: everything is computed again from the raw records, nothing is parsed back."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from rllm_bench import ceiling_file, checks, cost, metrics, plots, tables, vllm_format
+from rllm_bench.answer import answer, limitation, loads_of
+from rllm_bench.ceiling_file import Ceiling
+from rllm_bench.quality_file import Quality, qualities
+from rllm_bench.store import RunRecord, Store, file_name
+from rllm_bench.summary import Summary, summarize
+from rllm_bench.words import machine, number, plural, slo
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything a report is rendered from."""
+
+    stores: Sequence[Store]
+    summary: Summary
+    ceilings: Sequence[Ceiling]
+    quality: Sequence[Quality]
+
+    @property
+    def run(self) -> RunRecord:
+        return self.summary.runs[0]
+
+
+def render(folders: Sequence[Path], out: Path, extra: Sequence[Path] = ()) -> Path:
+    """Writes report.md, plots, CSV and vLLM's JSON into ``out``; returns the report.
+
+    ``extra``: ceiling.json or quality result files from elsewhere.
+    """
+    stores = [Store(folder) for folder in folders]
+    places = [*folders, *extra]
+    sources = Sources(stores, summarize(stores), ceilings_in(places), qualities(places))
+    out.mkdir(parents=True, exist_ok=True)
+    for store in stores:
+        write_vllm(store, out / "vllm")
+    write_csv(sources.summary, out / "summary.csv")
+    report = out / "report.md"
+    report.write_text("\n".join(_document(sources, out)) + "\n")
+    return report
+
+
+def ceilings_in(places: Sequence[Path]) -> list[Ceiling]:
+    files = [place / "ceiling.json" if place.is_dir() else place for place in places]
+    return [
+        one
+        for file in files
+        if file.name == "ceiling.json" and file.exists()
+        for one in ceiling_file.load(file)
+    ]
+
+
+def write_vllm(store: Store, folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    slos = list(store.run().slos.values())
+    for cell in store.cells():
+        if cell.good:
+            data = msgspec.json.encode(vllm_format.result(cell, slos[0] if slos else None))
+            (folder / f"{file_name(cell.record.spec)}.json").write_bytes(data + b"\n")
+
+
+def write_csv(summary: Summary, path: Path) -> None:
+    """One line per cell, every figure; empty where a cell has none."""
+    rows = [(cell, metrics.summarize(cell, summary.slos)) for cell in summary.cells if cell.good]
+    names = list(dict.fromkeys(name for _, values in rows for name in values))
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["subject", "group", "repeat", "steady_window", *names])
+    for cell, values in rows:
+        spec = cell.record.spec
+        found = [repr(round(values[name], 6)) if name in values else "" for name in names]
+        writer.writerow([spec.subject, spec.group, spec.repeat, cell.is_steady, *found])
+    path.write_text(buffer.getvalue())
+
+
+def _document(sources: Sources, out: Path) -> Iterator[str]:
+    look = plots.Look(sources.summary.subjects)
+    doubts = list(dict.fromkeys(checks.warnings(sources.summary)))
+    yield from _first_page(sources, look, out, doubts)
+    yield from _setup(sources)
+    yield from _results(sources, look, out)
+    yield from _efficiency(sources)
+    yield from _costs(sources, look, out)
+    yield from _doubts(doubts)
+    yield from _reproduce(sources)
+
+
+def _first_page(sources: Sources, look: plots.Look, out: Path, doubts: list[str]) -> Iterator[str]:
+    summary, run = sources.summary, sources.run
+    yield f"# {run.name}: {', '.join(summary.subjects) or 'nothing measured'}"
+    yield ""
+    found = answer(summary)
+    if found is None:
+        yield "Nothing was measured: see below for the reasons."
+        yield ""
+        return
+    label = " (indicative)" if summary.indicative else ""
+    if checks.disturbed(summary):
+        yield (
+            "> **Do not use this answer.** The machine was shared while it was measured: see the "
+            "limitation below."
+        )
+        yield ""
+    yield f"**{found.sentences[0]}** {found.sentences[1]}"
+    yield ""
+    subtitle = (
+        f"{machine(run.environment)} · {tables.shape_name(found.shape)}, greedy, {_kinds(summary)} · "
+        f"{run.preset} preset{label}, {run.created_at[:10]}"
+    )
+    doubt = limitation(summary, doubts)
+    figure = plots.first_page(summary, look, found.shape, found.sentences, subtitle, doubt)
+    yield f"![{found.sentences[0]}]({plots.save(figure, out / 'plots', 'summary')})"
+    yield ""
+    yield f"Machine: {machine(run.environment)}. Load: {tables.shape_name(found.shape)}, {_kinds(summary)}."
+    yield f"Limitation: {doubt}. More under [Validity](#validity)."
+    yield ""
+    yield tables.best_per_load(summary)
+    yield ""
+
+
+def _kinds(summary: Summary) -> str:
+    kinds = sorted({result.workload.kind for result in summary.results})
+    names = {"unique": "unique prompts", "mix": "a chat-like mix of lengths", "file": "prompts from a file"}
+    return ", ".join(names.get(kind, f"{kind} prompts") for kind in kinds)
+
+
+def _setup(sources: Sources) -> Iterator[str]:
+    run = sources.run
+    yield "## What was measured"
+    yield ""
+    settings = run.settings
+    yield (
+        f"Every server was given the same: {plural(settings.slots, 'slot')} of {settings.ctx_per_slot} "
+        "tokens, "
+        f"{f'{settings.threads} threads' if settings.threads else 'its own choice of threads'}, prefix cache "
+        f"{'on' if settings.prefix_cache else 'off'}, greedy sampling, output length fixed by "
+        "ignore_eos, prompts of the "
+        "same token ids in the same order."
+    )
+    yield ""
+    rows = []
+    for known in (subject for one in sources.summary.runs for subject in one.subjects):
+        tuned = "tuned" if settings.extra.get(known.engine) else "default"
+        size = f"{known.model_bytes / 1e6:,.0f} MB" if known.model_bytes else "–"
+        state = f"**not measured: {known.missing}**" if known.missing else known.version or "unknown"
+        rows.append([known.name, state, tuned, f"`{known.model}`" if known.model else "–", size])
+    yield tables.markdown(["subject", "version", "options", "model", "size"], rows)
+    yield ""
+    yield from _commands(sources)
+    yield "### Machine"
+    yield ""
+    for one in sources.summary.runs:
+        yield from _machine(one)
+
+
+def _commands(sources: Sources) -> Iterator[str]:
+    seen: dict[str, dict[str, object]] = {}
+    for cell in sources.summary.cells:
+        if cell.record.error is None:
+            seen.setdefault(cell.record.spec.subject, cell.record.target)
+    for name, target in seen.items():
+        command = target.get("command")
+        where = f"running at {target.get('base_url')}"
+        yield f"- {name}: {f'`{shlex.join(_plain(command))}`' if isinstance(command, list) else where}"
+        notes = target.get("notes")
+        for note in notes if isinstance(notes, list) else []:
+            yield f"  - {note}"
+    if seen:
+        yield ""
+
+
+def _plain(command: list[str]) -> list[str]:
+    """A command line as a reader can type it: without this machine's path of the interpreter or port."""
+    words = [Path(command[0]).name if "/" in command[0] else command[0], *command[1:]]
+    if "--port" in words:
+        words[words.index("--port") + 1] = "PORT"
+    return words
+
+
+def _machine(run: RunRecord) -> Iterator[str]:
+    environment = run.environment
+    cpu, git = environment["cpu"], environment["git"]
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    rows = [
+        ["machine", machine(environment)],
+        ["CPU features", ", ".join(cpu["features"]) or "–"],
+        *[
+            ["GPU", f"{card['name']}, driver {card['driver']}, power limit {card['power_limit_w']} W"]
+            for card in environment["gpus"]
+        ],
+        ["system", f"{environment['os']}, Python {environment['python']}"],
+        ["packages", packages],
+        ["commit", f"`{git['commit']}`{' with changes' if git['dirty'] else ''}"],
+        ["load average at start", ", ".join(map(str, environment["load_average"]))],
+        ["begun", run.created_at],
+    ]
+    yield tables.markdown([f"run {run.name}", ""], rows)
+    yield ""
+
+
+def _results(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
+    summary = sources.summary
+    yield "## Results"
+    yield ""
+    yield (
+        "Times in ms. `value [low, high]` is a 95 % interval from resampling requests within runs, "
+        "`(min–max)` the range "
+        "over repeats. Latencies count from when a request was due. Cells with at least "
+        f"{metrics.STEADY_REQUESTS_PER_USER} requests per user are judged over their steady window, "
+        "others over the whole run."
+    )
+    yield ""
+    for shape in summary.shapes:
+        if not loads_of(summary, shape):
+            continue
+        name = f"load-p{shape[0]}-o{shape[1]}"
+        yield f"### {tables.shape_name(shape)}"
+        yield ""
+        picture = plots.save(plots.over_load(summary, look, shape), out / "plots", name)
+        yield f"![throughput and latency over load]({picture})"
+        yield ""
+        yield tables.latency_table(summary, shape)
+        yield ""
+        figure = plots.pareto(summary, look, shape)
+        if figure is not None:
+            yield (
+                "![throughput against "
+                f"interactivity]({plots.save(figure, out / 'plots', f'pareto-p{shape[0]}-o{shape[1]}')})"
+            )
+            yield ""
+    lengths = plots.ttft_over_prompt(summary, look)
+    if lengths is not None:
+        yield "### Time to first token over prompt length"
+        yield ""
+        yield f"![TTFT over prompt length]({plots.save(lengths, out / 'plots', 'ttft-prompt')})"
+        yield ""
+    yield "### Goodput: requests per second that meet a goal"
+    yield ""
+    yield tables.goodput_table(summary)
+    yield ""
+    yield "### Resources"
+    yield ""
+    yield tables.resource_table(summary)
+    yield ""
+    verdicts = tables.verdict_table(summary, summary.subjects[0]) if summary.subjects else ""
+    if verdicts:
+        yield f"### Against {summary.subjects[0]}"
+        yield ""
+        yield "Above 1 is better, also for times. Without brackets: too few repeats for a verdict."
+        yield ""
+        yield verdicts
+        yield ""
+
+
+def _efficiency(sources: Sources) -> Iterator[str]:
+    yield "## Roofline and efficiency"
+    yield ""
+    if not sources.ceilings:
+        yield (
+            "Not shown: the engine alone and the memory bandwidth were not measured here (`rllm-bench "
+            "ceiling --out` this folder)."
+        )
+        yield ""
+        return
+    bandwidth = max(ceiling.bandwidth_bytes_s for ceiling in sources.ceilings)
+    yield (
+        f"Memory streams {bandwidth / 1e9:.1f} GB/s (measured). A decode step reads every weight once, "
+        "so bandwidth over "
+        "model size bounds the steps per second of any engine; “engine alone” is llama.cpp in batches "
+        "without a server."
+    )
+    yield ""
+    yield tables.roofline_table(sources.summary, sources.ceilings)
+    yield ""
+    rows = [
+        [Path(c.model).name, number(c.prefill_tps), *(number(p.tokens_per_s) for p in c.decode)]
+        for c in sources.ceilings
+    ]
+    batches = [f"decode B={p.batch}" for p in sources.ceilings[0].decode]
+    yield tables.markdown(["engine alone", "prefill tokens/s", *batches], rows)
+    yield ""
+
+
+def _costs(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
+    run = sources.run
+    yield "## Cost"
+    yield ""
+    if run.price_per_hour is None:
+        yield f"Not shown: {run.price_source}."
+        yield ""
+        return
+    yield (
+        f"Assumption, not a measurement: this machine costs {run.price_per_hour:.2f} USD an hour "
+        f"({run.price_source}). "
+        "Costs are for the machine in full use under each load."
+    )
+    yield ""
+    yield tables.cost_table(sources.summary, run)
+    yield ""
+    points = _cost_points(sources)
+    figure = plots.cost_quality(points, look, "mean KL divergence to F16 (nats)")
+    if figure is not None:
+        yield f"![cost against quality]({plots.save(figure, out / 'plots', 'cost-quality')})"
+        yield ""
+
+
+def _cost_points(sources: Sources) -> list[tuple[str, float, float]]:
+    """Subjects whose model file has a quality result; both at the heaviest load of the middle shape."""
+    found = answer(sources.summary)
+    price = sources.run.price_per_hour
+    if found is None or price is None:
+        return []
+    hashes = {s.name: s.model_sha256 for run in sources.summary.runs for s in run.subjects}
+    by_hash = {quality.model_sha256: quality.mean_kld for quality in sources.quality}
+    rows = loads_of(sources.summary, found.shape)[-1]
+    return [
+        (row.subject, cost.per_1k_tokens(price, row["output_tps"]), by_hash[sha])
+        for row in rows
+        if (sha := hashes.get(row.subject.partition(" (")[0])) in by_hash and sha is not None
+    ]
+
+
+def _doubts(doubts: Sequence[str]) -> Iterator[str]:
+    yield "## Validity"
+    yield ""
+    yield "What this report holds against itself:"
+    yield ""
+    for doubt in doubts or ["nothing was found by its own checks, which does not make it true elsewhere"]:
+        yield f"- {doubt}."
+    yield (
+        "- Synthetic prompts have no meaning: speed is that of real text of the same length, answers are not."
+    )
+    yield ""
+
+
+def _reproduce(sources: Sources) -> Iterator[str]:
+    yield "## How to reproduce"
+    yield ""
+    for run in sources.summary.runs:
+        yield "```"
+        yield run.command
+        yield "```"
+        yield ""
+        yield f"Seed {run.seed}, vocabulary `{run.vocabulary}`, commit `{run.environment['git']['commit']}`."
+        for subject in run.subjects:
+            if subject.model_sha256:
+                yield f"- `{subject.model}`: sha256 `{subject.model_sha256}`"
+        yield ""
+    folders = " ".join(f"reports/{run.name}" for run in sources.summary.runs)
+    yield f"This page from the raw records again, byte for byte: `rllm-bench report {folders}`."
+    yield f"Goals: {'; '.join(slo(name, limits) for name, limits in sources.summary.slos.items())}."
+    yield ""
+    yield "Hashes of what was asked, by load and repeat:"
+    yield ""
+    hashes = {
+        (cell.record.spec.group, cell.record.spec.repeat): cell.record.workload_hash
+        for cell in sources.summary.cells
+        if cell.record.workload_hash
+    }
+    yield tables.markdown(["load", "repeat", "hash"], [[g, r, f"`{h}`"] for (g, r), h in hashes.items()])

@@ -1,0 +1,96 @@
+"""A tiny Llama with random weights that llama.cpp loads in milliseconds: the real code path without a model.
+
+Its text means nothing, but it is deterministic, depends on every token before it, and goes through the
+same kernels, caches and samplers as a real model's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGUFWriter, TokenType
+
+CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+MERGES = ("t h", "h e", "th e", "i n", "a n", "Ġ the")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+LAYERS, WIDTH, HEADS, KV_HEADS, FEED_FORWARD = 2, 64, 4, 2, 96
+HEAD = WIDTH // HEADS
+
+
+def write_tiny_model(path: Path, *, seed: int = 1, architecture: str = "llama", num_ctx: int = 8192) -> Path:
+    """About 400 kB. Another ``architecture`` makes a file that llama.cpp must refuse."""
+    rng = np.random.default_rng(seed)
+    tokens = [*CONTROL, *_byte_characters(), *(merge.replace(" ", "") for merge in MERGES)]
+    writer = GGUFWriter(path, architecture)
+    writer.add_name("tiny random llama")
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(num_ctx)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(HEAD)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(tokens))
+    _add_vocabulary(writer, tokens)
+    _add_weights(writer, rng, len(tokens))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _add_vocabulary(writer: GGUFWriter, tokens: list[str]) -> None:
+    kinds = [TokenType.CONTROL] * len(CONTROL) + [TokenType.NORMAL] * (len(tokens) - len(CONTROL))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    writer.add_token_merges(list(MERGES))
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(0)
+    writer.add_add_bos_token(False)
+    writer.add_add_space_prefix(False)
+    writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def _add_weights(writer: GGUFWriter, rng: np.random.Generator, vocab_size: int) -> None:
+    def matrix(name: str, rows: int, columns: int, gain: float = 1.0) -> None:
+        values: Any = rng.standard_normal((rows, columns)) * gain / np.sqrt(columns)
+        writer.add_tensor(f"{name}.weight", values.astype(np.float32))
+
+    def ones(name: str) -> None:
+        writer.add_tensor(f"{name}.weight", np.ones(WIDTH, dtype=np.float32))
+
+    matrix("token_embd", vocab_size, WIDTH, gain=8.0)
+    ones("output_norm")
+    matrix("output", vocab_size, WIDTH, gain=3.0)
+    for layer in range(LAYERS):
+        block = f"blk.{layer}"
+        ones(f"{block}.attn_norm")
+        ones(f"{block}.ffn_norm")
+        matrix(f"{block}.attn_q", WIDTH, WIDTH, gain=2.0)
+        matrix(f"{block}.attn_k", KV_HEADS * HEAD, WIDTH, gain=2.0)
+        matrix(f"{block}.attn_v", KV_HEADS * HEAD, WIDTH, gain=2.0)
+        matrix(f"{block}.attn_output", WIDTH, WIDTH, gain=2.0)
+        matrix(f"{block}.ffn_gate", FEED_FORWARD, WIDTH)
+        matrix(f"{block}.ffn_up", FEED_FORWARD, WIDTH)
+        matrix(f"{block}.ffn_down", WIDTH, FEED_FORWARD)
+
+
+def _byte_characters() -> list[str]:
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
