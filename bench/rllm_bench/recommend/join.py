@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rllm_bench.metrics import CellData, summarize
 from rllm_bench.quality.gate import Limits, judge
 from rllm_bench.quality.results import QualityRun
 from rllm_bench.quality.store import load_run
 from rllm_bench.recommend.options import Option, Quality
-from rllm_bench.metrics import CellData, summarize
 from rllm_bench.store import RunRecord, Store, Subject
 
 _GOAL = "goal"
