@@ -71,7 +71,11 @@ def _click_type(annotation: Any) -> click.ParamType[Any]:
     if get_origin(annotation) is tuple:
         return _click_type(get_args(annotation)[0])
     simple: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, bool: click.BOOL}
-    return click.Path(path_type=Path) if annotation is Path else simple.get(annotation, click.STRING)
+    return (
+        click.Path(path_type=Path)
+        if annotation in (Path, Path | None)
+        else simple.get(annotation, click.STRING)
+    )
 
 
 @click.command(
@@ -119,3 +123,7 @@ def _settings(ctx: click.Context, config_path: Path | None) -> Settings:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+if __name__ == "__main__":
+    main()

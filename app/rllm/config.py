@@ -35,6 +35,7 @@ from pydantic_settings import (
 from rllm import config_file
 from rllm.backends.options import LlamaOptions
 from rllm.errors import StartError
+from rllm.serving.degrade import parse_rung
 from rllm.workers.frames import SchedulerOptions
 
 ENV_PREFIX = "RLLM_"
@@ -99,6 +100,12 @@ class EngineSettings(BaseModel):
     prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
     mmap: bool = _engine(True, "Map the model file; instances on the CPU then share its pages.")
     mlock: bool = _engine(False, "Lock the model's pages in memory.")
+    replicas: int = _engine(
+        1, "Worker processes, each with slots and a cache of its own.", ge=1, le=64
+    )
+    devices: str = _engine(
+        "", "CUDA devices of the replicas in turn, with commas: 0,1. Default: all of them see every device."
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -120,6 +127,14 @@ class EngineSettings(BaseModel):
 
     def scheduler_options(self) -> SchedulerOptions:
         return SchedulerOptions(**{name: getattr(self, name) for name in SchedulerOptions.__struct_fields__})
+
+
+def pairs(texts: tuple[str, ...]) -> dict[str, str]:
+    """ "a=b" as a mapping."""
+    split = [text.partition("=") for text in texts]
+    if wrong := [text for text, (a, _, b) in zip(texts, split, strict=True) if not a or not b]:
+        raise ValueError(f"{wrong[0]!r} must be MODEL=MODEL")
+    return {a: b for a, _, b in split}
 
 
 def _at_most(**pair: int) -> None:
@@ -161,6 +176,9 @@ class Settings(EngineSettings, BaseSettings):
     api_key: Annotated[tuple[SecretStr, ...], *_Listed] = _server(
         (), "Key that clients must send; may be repeated. RLLM_API_KEY hides it from `ps`."
     )
+    keys_file: Path | None = _server(
+        None, "TOML file with named, hashed keys and their limits; read again on SIGHUP."
+    )
     allow_insecure: bool = _server(False, "Listen beyond this machine without any API key.")
     allow_overcommit: bool = _server(False, "Start although the models seem to exceed the free memory.")
     open_metrics: bool = _server(False, "Serve /metrics without an API key.")
@@ -173,6 +191,30 @@ class Settings(EngineSettings, BaseSettings):
     max_queue_tokens: int = _limit(
         0, "Most prompt tokens that wait. 0: derived from the slots and their context.", ge=0
     )
+    target_ttft_s: float = _limit(
+        0.0, "Refuse requests whose first token would probably take longer. 0: no target.", ge=0
+    )
+    queue_timeout_s: float = _limit(120.0, "Longest wait for a slot. 0: no limit.", ge=0)
+    first_token_timeout_s: float = _limit(300.0, "Longest wait for the first token. 0: no limit.", ge=0)
+    request_timeout_s: float = _limit(600.0, "Longest time of a whole request. 0: no limit.", ge=0)
+    stream_idle_timeout_s: float = _limit(60.0, "Longest time between two tokens. 0: no limit.", ge=0)
+    retry_timeout_s: float = _limit(
+        30.0, "How long a request that lost its worker waits for another. 0: no limit.", ge=0
+    )
+    stall_timeout_s: float = _limit(
+        30.0, "A worker with work and without a step for so long is killed and replaced. 0: never.", ge=0
+    )
+    degrade: Annotated[tuple[str, ...], *_Listed] = _limit(
+        (),
+        "What to give up at which load (requests per slot): 1.5:cap=128, 2:shed=0, 3:route, 4:refuse.",
+    )
+    degrade_hold_s: float = _limit(5.0, "How long it must be calm before one level is taken back.", ge=0)
+    smaller: Annotated[tuple[str, ...], *_Listed] = _limit(
+        (), "MODEL=VARIANT: who answers for a model at a 'route' level. Both must be served here."
+    )
+    fallback: Annotated[tuple[str, ...], *_Listed] = _limit(
+        (), "MODEL=OTHER: who answers while no instance of the model takes requests."
+    )
     max_body_bytes: int = _limit(8 * 2**20, "Largest request body.", ge=1024)
     body_timeout_s: float = _limit(30.0, "Longest time for a client to send a body.", gt=0)
     slow_client_timeout_s: float = _limit(
@@ -180,8 +222,11 @@ class Settings(EngineSettings, BaseSettings):
     )
     keepalive_s: float = _limit(15.0, "A silent event stream gets a comment this often. 0: never.", ge=0)
     start_timeout_s: float = _limit(600.0, "Longest time for loading a model.", gt=0)
+    drain_delay_s: float = _limit(
+        0.0, "After SIGTERM, how long requests are still accepted while /health/ready says no.", ge=0
+    )
     drain_timeout_s: float = _limit(
-        30.0, "After SIGTERM, how long running requests may go on (Ctrl-C: at most 1.5 s).", ge=0
+        30.0, "After SIGTERM, how long running requests may go on (Ctrl-C: at most 1 s).", ge=0
     )
 
     log_format: Literal["auto", "json", "console"] = _log("auto", "auto: console on a terminal, else JSON.")
@@ -203,11 +248,22 @@ class Settings(EngineSettings, BaseSettings):
         names = [model.id for model in self.served()]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two models are called {twice[0]!r}: give each an alias of its own")
-        if not (self.is_loopback or self.api_key or self.allow_insecure):
+        self._check_reliability(names)
+        if not (self.is_loopback or self.api_key or self.keys_file or self.allow_insecure):
             raise ValueError(
                 f"host {self.host} is open to other machines: set an API key (RLLM_API_KEY) or allow_insecure"
             )
         return self
+
+    def _check_reliability(self, names: list[str]) -> None:
+        for rung in self.degrade:
+            parse_rung(rung)
+        for option in ("smaller", "fallback"):
+            for model, other in pairs(getattr(self, option)).items():
+                if model not in names or other not in names or model == other:
+                    raise ValueError(
+                        f"{option} {model}={other}: must name two models; there is {', '.join(names)}"
+                    )
 
     @property
     def is_loopback(self) -> bool:
@@ -229,7 +285,7 @@ class Settings(EngineSettings, BaseSettings):
     def printable(self) -> str:
         """The result as a TOML file, secrets masked, each value with where it came from."""
         hidden = {"models", "gguf", "alias"} if self.models else {"models"}
-        values = self.model_dump(mode="json", exclude=hidden)
+        values = self.model_dump(mode="json", exclude=hidden, exclude_none=True)
         tables = [model.model_dump(mode="json", exclude_unset=True) for model in self.models]
         return config_file.dump(values, self._origins, tables)
 

@@ -31,6 +31,8 @@ class RllmError(Exception):
     param: str | None = None
     """The request field at fault, where there is one."""
     retry_after_s: float | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    """Further ones for the answer; they win over those of the error table."""
 
     def __init__(
         self,

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 
 from rllm.errors import StartError
 
-_CTRL_C_DRAIN_S = 1.5
+_CTRL_C_DRAIN_S = 1.0
 """Somebody waits at the keyboard; a worker that must be killed needs up to 3 s more."""
 
 
@@ -29,6 +29,8 @@ class Startable(Protocol):
     """The part of the pool that this module needs."""
 
     async def start(self) -> None: ...
+
+    def begin_drain(self, *, refuse: bool) -> None: ...
 
     async def stop(self, drain_s: float) -> None: ...
 
@@ -70,15 +72,22 @@ async def serve(
     listener: socket.socket,
     *,
     drain_s: float,
+    delay_s: float = 0.0,
     on_ready: Callable[[], Awaitable[None]],
     on_stopping: Callable[[str, float], None],
+    on_reload: Callable[[], None] = lambda: None,
 ) -> None:
     """Run until a signal comes, then drain. ``on_ready`` is called once when every model is loaded.
+
+    After SIGTERM requests are accepted for ``delay_s`` more while the server says that it is not ready, so
+    that whoever routes to it can learn that before anybody is refused. SIGHUP calls ``on_reload``.
 
     Raises:
         StartError: a model cannot be served.
     """
-    stopped = _catch_signals(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    stopped = _catch_signals(loop)
+    loop.add_signal_handler(signal.SIGHUP, on_reload)
     config = uvicorn.Config(
         app,
         http="httptools",
@@ -102,6 +111,9 @@ async def serve(
         patience = _drain_s(stopped, drain_s)
         if stopped.done():
             on_stopping(stopped.result().name, patience)
+            if starting.done() and stopped.result() is signal.SIGTERM and delay_s > 0:
+                pool.begin_drain(refuse=False)
+                await asyncio.sleep(delay_s)
         await pool.stop(patience)
         http.should_exit = True
         await serving

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import click
@@ -19,14 +19,15 @@ from rllm.backends.llama import lib
 from rllm.backends.llama.context import default_threads
 from rllm.backends.llama.vocabulary import load_vocabulary
 from rllm.banner import banner
-from rllm.config import Settings
+from rllm.config import Settings, pairs
+from rllm.errors import StartError
 from rllm.lifecycle import listen, serve
 from rllm.observe.gpu import Gpus
 from rllm.observe.log_observer import LogObserver
 from rllm.observe.logs import capture_libraries, make_logger
 from rllm.observe.metrics import Metrics
 from rllm.preflight import Checked, available_bytes, check, check_memory
-from rllm.serving.admission import Limits
+from rllm.reliability import KeyFile, pool_settings, replicate
 from rllm.serving.observer import Observers
 from rllm.serving.pool import ModelPlan, Pool
 from rllm.workers.frames import WorkerSpec
@@ -38,68 +39,110 @@ def run(settings: Settings) -> int:
     Raises:
         StartError: one line for the operator.
     """
-    logger = make_logger(settings.log_format, settings.log_level)
-    capture_libraries(logger, settings.log_level)
     with listen(settings.host, settings.port) as listener:
         gpus = Gpus()
         models = [check(model) for model in settings.served()]
         if not settings.allow_overcommit:
             _check_memory(models, gpus)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, models, listener, logger, Metrics(gpus)))
-    logger.info("stopped")
+        smaller, fallback = pairs(settings.smaller), pairs(settings.fallback)
+        plans = [_plan(checked, settings.log_level, smaller, fallback) for checked in models]
+        logger = make_logger(settings.log_format, settings.log_level)
+        capture_libraries(logger, settings.log_level)
+        serve_plans(settings, plans, listener, logger, gpus)
     return 0
+
+
+def serve_plans(
+    settings: Settings,
+    plans: Sequence[ModelPlan],
+    listener: socket.socket,
+    logger: FilteringBoundLogger,
+    gpus: Gpus,
+) -> None:
+    """Serve ``plans`` with ``settings`` for all the rest.
+
+    Raises:
+        StartError: one line for the operator.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, plans, listener, logger, Metrics(gpus)))
+    logger.info("stopped")
 
 
 async def _serve(
     settings: Settings,
-    models: Sequence[Checked],
+    plans: Sequence[ModelPlan],
     listener: socket.socket,
     logger: FilteringBoundLogger,
     metrics: Metrics,
 ) -> None:
-    limits = Limits(settings.max_queue_requests, settings.max_queue_tokens)
-    plans = [_plan(checked, settings.log_level) for checked in models]
-
     def detokenize(model: str, tokens: Sequence[int]) -> str:
         return pool.model(model).vocabulary.detokenize(tokens, special=True)
 
+    keys = KeyFile(settings.keys_file)
     log = LogObserver(logger, detokenize if settings.log_prompts else None)
-    pool = Pool(plans, limits, Observers(metrics, log), start_timeout_s=settings.start_timeout_s)
+    pool = Pool(plans, pool_settings(settings, keys.limits), Observers(metrics, log))
 
     def on_request(record: RequestRecord) -> None:
         metrics.on_request(record)
         log.on_request(record)
 
-    app = create_app(pool, _api_settings(settings), render_metrics=metrics.render, on_request=on_request)
+    app = create_app(
+        pool,
+        _api_settings(settings),
+        render_metrics=metrics.render,
+        on_request=on_request,
+        more_keys=lambda: keys.entries,
+    )
     address = _address(listener)
 
     async def on_ready() -> None:
         await app.state.warm()
         threads = settings.threads or default_threads()
-        click.echo(banner(pool.models(), address, threads, _resident_bytes(), bool(settings.api_key)))
+        with_key = bool(settings.api_key or keys.entries)
+        click.echo(banner(pool.models(), address, threads, _resident_bytes(), with_key))
         logger.info("ready", address=address, models=[model.id for model in pool.models()])
 
     def on_stopping(signal: str, drain_s: float) -> None:
         logger.info("stopping", signal=signal, drain_s=drain_s)
 
-    logger.info("loading", address=address, models=[checked.model.id for checked in models])
+    def on_reload() -> None:
+        try:
+            keys.reload()
+        except StartError as error:
+            logger.error("reload failed", error=str(error))
+            return
+        pool.set_keys(keys.limits)
+        logger.info("reloaded", keys=len(keys.entries))
+
+    logger.info("loading", address=address, models=[plan.id for plan in plans])
     await serve(
-        app, pool, listener, drain_s=settings.drain_timeout_s, on_ready=on_ready, on_stopping=on_stopping
+        app,
+        pool,
+        listener,
+        drain_s=settings.drain_timeout_s,
+        delay_s=settings.drain_delay_s,
+        on_ready=on_ready,
+        on_stopping=on_stopping,
+        on_reload=on_reload,
     )
 
 
-def _plan(checked: Checked, log_level: str) -> ModelPlan:
+def _plan(
+    checked: Checked, log_level: str, smaller: Mapping[str, str], fallback: Mapping[str, str]
+) -> ModelPlan:
     model = checked.model
     worker = WorkerSpec(
-        name=f"{model.id}-0",
+        name="",
         endpoint="",  # each start of a worker makes its own
         model_path=str(model.gguf),
         llama=checked.options,
         scheduler=model.scheduler_options(),
         log_level="debug" if log_level == "debug" else "warning",
     )
-    return ModelPlan(model.id, (), partial(load_vocabulary, model.gguf), (worker,))
+    load = partial(load_vocabulary, model.gguf)
+    workers = replicate(worker, model.id, model.replicas, model.devices)
+    return ModelPlan(model.id, (), load, workers, smaller.get(model.id), fallback.get(model.id))
 
 
 def _api_settings(settings: Settings) -> ApiSettings:
@@ -122,6 +165,7 @@ def _api_settings(settings: Settings) -> ApiSettings:
 def _check_memory(models: Sequence[Checked], gpus: Gpus) -> None:
     """Models that go to the GPU as a whole are held against its memory; of a part nothing can be said."""
     has_gpu = len(gpus) > 0 and lib.is_cuda_build()
+    models = [checked for checked in models for _ in range(checked.model.replicas)]
     check_memory([m for m in models if not has_gpu or m.model.gpu_layers == 0], available_bytes(), "memory")
     if has_gpu:
         whole = [m for m in models if m.model.gpu_layers < 0]

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 
 import aiohttp
 import pytest
 import pytest_asyncio
 from fake_service import FakeService
-from http_api import Api
+from http_api import Api, StartApi
 from live_server import LiveServer
 
 from rllm.api.app import create_app
 from rllm.api.records import RequestRecord
 from rllm.api.settings import ApiSettings
-
-StartApi = Callable[..., Api]
 
 
 @pytest.fixture

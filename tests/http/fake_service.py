@@ -20,8 +20,9 @@ from rllm.engine.types import (
     Usage,
 )
 from rllm.errors import NotFound, PromptTooLong, RllmError
-from rllm.serving.service import Health, ServedModel
+from rllm.serving.service import Accepted, Health, ServedModel
 from rllm.serving.stream import Stream
+from rllm.serving.terms import ANYBODY, Terms
 
 CONTROLS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>")
 ANSWER = "The capital of France is Paris. "
@@ -126,7 +127,7 @@ class FakeService:
     def health(self) -> Health:
         return self.health_now
 
-    def submit(self, model: ServedModel, requests: list[EngineRequest]) -> list[Stream]:
+    def submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms = ANYBODY) -> Accepted:
         if self.bug is not None:
             raise self.bug
         if self.refuse_with is not None:
@@ -135,7 +136,7 @@ class FakeService:
             if len(request.prompt) + request.max_tokens > model.info.ctx_per_slot:
                 raise PromptTooLong("too long")
         assert len({request.id for request in requests} | self.active) == len(requests) + len(self.active)
-        return [self._start(request) for request in requests]
+        return Accepted([self._start(request) for request in requests], model)
 
     def _start(self, request: EngineRequest) -> Stream:
         stream = Stream(request.id, self._cancel)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import queue
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -35,6 +36,10 @@ class Api:
 
     def openai(self, key: str = "none", *, max_retries: int = 0) -> openai.OpenAI:
         return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=max_retries, timeout=20)
+
+
+StartApi = Callable[..., Api]
+"""``start_api(settings, service)``, see conftest."""
 
 
 async def events(response: aiohttp.ClientResponse) -> list[Any]:

@@ -9,8 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import StartApi
-from http_api import CHAT, Api
+from http_api import CHAT, Api, StartApi
 
 from rllm.api.responses import Error
 from rllm.api.settings import ApiSettings

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import aiohttp
 import pytest
-from conftest import StartApi
 from fake_service import Script
-from http_api import CHAT, Api
+from http_api import CHAT, Api, StartApi
 
 from rllm.api.settings import ApiSettings
 
 
 async def send(api: Api, body: object) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=4 * 1024 * 1024)
+    reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
     data = json.dumps(body).encode()
     writer.write(
         b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
@@ -30,9 +30,13 @@ async def leave(writer: asyncio.StreamWriter) -> None:
     await writer.wait_closed()
 
 
-async def read_until_done(reader: asyncio.StreamReader) -> None:
-    while b"[DONE]" not in await reader.readuntil(b"\n\n"):
-        pass
+async def read_rest(reader: asyncio.StreamReader) -> bytes:
+    """The last bytes before the connection ended, one way or the other."""
+    rest = b""
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(1024 * 1024):
+            rest = (rest + data)[-1000:]
+    return rest
 
 
 async def wait(event_wait: object) -> None:
@@ -87,8 +91,7 @@ async def test_a_client_that_does_not_read_is_cut(start_api: StartApi) -> None:
     record = await asyncio.to_thread(api.record)
     assert (record.status, record.error_code) == (499, "client_too_slow")
     await wait(api.service.idle.wait)
-    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):  # the connection ends, and too early
-        await read_until_done(reader)
+    assert b"[DONE]" not in await read_rest(reader)
     writer.close()
 
 

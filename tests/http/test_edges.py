@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import aiohttp
 import pytest
-from conftest import StartApi
-from http_api import CHAT, Api
+from http_api import CHAT, Api, StartApi
 
 from rllm.api.settings import ApiKey, ApiSettings
 from rllm.serving.service import Health

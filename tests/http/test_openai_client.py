@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import openai
 import pytest
-from conftest import StartApi
 from fake_service import ANSWER, FakeService, Script
-from http_api import CHAT, Api
+from http_api import CHAT, Api, StartApi
 
 from rllm.errors import EngineError, Overloaded, RateLimited, RllmError, TimedOut
 
@@ -97,8 +96,8 @@ def test_a_failure_in_the_middle_is_an_event_and_no_done(api: Api, n: int) -> No
     texts: list[str] = []
 
     def read() -> None:
-        for chunk in client.chat.completions.create(**ASK, n=n, stream=True):
-            texts.append(chunk.choices[0].delta.content or "")
+        stream = client.chat.completions.create(**ASK, n=n, stream=True)
+        texts.extend(chunk.choices[0].delta.content or "" for chunk in stream)
 
     with pytest.raises(openai.APIError, match="the decode step failed") as caught:
         read()

@@ -17,12 +17,12 @@ LLAMA2 = (
 
 
 def rendered(
-    source: str | None, *messages: tuple[str, str], bos: str = "<s>", name: str | None = None
+    source: str | None, *messages: tuple[str, str], adds_bos: bool = True, name: str | None = None
 ) -> list[str]:
     """Pieces; those that are plain text in brackets."""
-    template = ChatTemplate(source, bos_text=bos, eos_text="</s>")
+    template = ChatTemplate(source, bos_text="<s>", eos_text="</s>")
     chat = [ChatMessage(role=role, content=content, name=name) for role, content in messages]  # type: ignore[arg-type]
-    pieces = template.render(chat, CONTROLS, timeout_s=1, max_chars=10_000)
+    pieces = template.render(chat, CONTROLS, without_bos=adds_bos, timeout_s=1, max_chars=10_000)
     return [piece.text if piece.parse_special else f"[{piece.text}]" for piece in pieces]
 
 
@@ -45,11 +45,16 @@ def test_control_texts_of_a_user_stay_text() -> None:
 
 
 def test_a_template_that_strips_still_strips() -> None:
-    """BOS is left to the tokenizer."""
     assert rendered(LLAMA2, ("user", "  hi </s> \n")) == ["[INST] hi ", "[</s>]", " [/INST]"]
     assert rendered(LLAMA2, ("user", " a "), ("assistant", " b "), ("user", "c")) == [
         "[INST] a [/INST]b</s>[INST] c [/INST]"
     ]
+
+
+def test_bos_is_written_once() -> None:
+    """By the tokenizer where the model wants that, else by the template: SmolLM2's BOS is "<|im_start|>"."""
+    assert rendered(LLAMA2, ("user", "a"), adds_bos=True) == ["[INST] a [/INST]"]
+    assert rendered(LLAMA2, ("user", "a"), adds_bos=False) == ["<s>[INST] a [/INST]"]
 
 
 def test_a_template_sees_the_text_itself() -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from modelhub_files import sha256, write_gguf
 
 from rllm.errors import HubError
 from rllm.modelhub.catalog import PackageSource, load_catalog
 from rllm.modelhub.inspecting import as_text, inspect
 from rllm.modelhub.quantizing import QuantizeJob, quantize
 from rllm.modelhub.sources import _unpack
+from tests.unit.modelhub_files import sha256, write_gguf
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

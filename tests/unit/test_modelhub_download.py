@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from modelhub_files import FileServer, serve, sha256, write_gguf
 
 from rllm.errors import HubError
 from rllm.modelhub import provenance
 from rllm.modelhub.catalog import Model, UrlSource
 from rllm.modelhub.download import download
 from rllm.modelhub.pull import Pull
+from tests.unit.modelhub_files import FileServer, serve, sha256, write_gguf
 
 
 @pytest.fixture

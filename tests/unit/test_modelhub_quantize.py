@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-from modelhub_files import sha256, write_gguf
 
 from rllm.errors import HubError, StartError
 from rllm.gguf_info import read_gguf
@@ -18,6 +17,7 @@ from rllm.modelhub import provenance
 from rllm.modelhub.catalog import Model, PathSource, Variant
 from rllm.modelhub.pull import Pull
 from rllm.modelhub.quantizing import QuantizeJob, quantize
+from tests.unit.modelhub_files import sha256, write_gguf
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import rllm
 from rllm.api import openapi
 from rllm.api.context import Context
 from rllm.api.errors import ErrorAnswer, answer_of, answer_of_http
-from rllm.api.middleware import Authorization, BodyLimit, RequestScope, record_of
+from rllm.api.middleware import Authorization, BodyLimit, Keys, RequestScope, record_of
 from rllm.api.records import Observer, ignore
 from rllm.api.routes import generate, models, operations, tokens
 from rllm.api.settings import ApiSettings
@@ -34,11 +34,12 @@ def create_app(
     render_metrics: Callable[[], bytes],
     on_request: Observer = ignore,
     lifespan: Lifespan | None = None,
+    more_keys: Keys = tuple,
 ) -> FastAPI:
     """The OpenAI-compatible HTTP layer over ``service``.
 
     ``render_metrics`` returns the Prometheus text for /metrics. ``lifespan`` is entered when the server
-    starts up and left when it shuts down, on its event loop.
+    starts up and left when it shuts down, on its event loop. ``more_keys`` is asked for every request.
     """
     tokenizer = Tokenizer(threads=settings.text_threads, render_timeout_s=settings.render_timeout_s)
 
@@ -71,7 +72,7 @@ def create_app(
     for module in (generate, models, tokens, operations):
         app.include_router(module.make_router(context))
     _answer_errors(app)
-    _wrap(app, settings, on_request)
+    _wrap(app, settings, on_request, more_keys)
     app.openapi = lambda: openapi.build(app, service, settings)  # type: ignore[method-assign] # FastAPI's own way
     return app
 
@@ -97,16 +98,16 @@ def _respond(request: Request, answer: ErrorAnswer) -> Response:
     return Response(answer.body(), answer.status, headers, media_type="application/json")
 
 
-def _wrap(app: FastAPI, settings: ApiSettings, on_request: Observer) -> None:
+def _wrap(app: FastAPI, settings: ApiSettings, on_request: Observer, more_keys: Keys) -> None:
     """The last one added is the outermost."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
-    app.add_middleware(Authorization, settings=settings)
+    app.add_middleware(Authorization, settings=settings, more_keys=more_keys)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
             allow_headers=["authorization", "content-type", "x-request-id"],
-            expose_headers=["x-request-id", "retry-after", "retry-after-ms"],
+            expose_headers=["x-request-id", "retry-after", "retry-after-ms", "x-rllm-degraded"],
         )
     app.add_middleware(RequestScope, observe=on_request)

@@ -87,6 +87,8 @@ def answer_of(error: RllmError) -> ErrorAnswer:
     if error.retry_after_s is not None:
         headers.append(("retry-after", str(max(1, math.ceil(error.retry_after_s)))))
         headers.append(("retry-after-ms", str(max(1, math.ceil(error.retry_after_s * 1000)))))
+    given = {name for name, _ in error.headers}
+    headers = [pair for pair in headers if pair[0] not in given] + list(error.headers)
     if rule.status == 401:
         headers.append(("www-authenticate", "Bearer"))
     return ErrorAnswer(rule.status, str(error), rule.type, error.param, error.code, tuple(headers))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 
 import orjson
 from starlette.responses import Response
@@ -21,7 +22,10 @@ from rllm.api.event_stream import ClientTooSlow
 from rllm.api.records import RequestRecord
 from rllm.api.settings import ApiSettings
 from rllm.api.streaming import StreamedAnswer
+from rllm.api.terms import terms_of
 from rllm.serving.service import Service
+from rllm.serving.stream import Stream
+from rllm.serving.terms import Terms
 
 Prepare = Callable[[], Awaitable[Job]]
 
@@ -47,18 +51,24 @@ class Generation(Response):
             try:
                 job = await self._prepare()
                 client.raise_if_gone()
-                await self._run(job, client, send)
+                terms = terms_of(scope, self._record.client_key, job.stream)
+                await self._run(job, terms, client, send)
             except ClientGone:
                 self._record.status = 499
             except ClientTooSlow:
                 self._record.status, self._record.error_code = 499, "client_too_slow"
                 await _drop_connection(scope, client)
 
-    async def _run(self, job: Job, client: Client, send: Send) -> None:
+    async def _run(self, job: Job, terms: Terms, client: Client, send: Send) -> None:
         record = self._record
         record.model, record.response_id, record.streamed = job.model.id, job.response_id, job.stream
         record.num_choices = len(job.requests)
-        streams = self._service.submit(job.model, job.requests)
+        accepted = self._service.submit(job.model, job.requests, terms)
+        streams = accepted.streams
+        record.headers = accepted.headers
+        if accepted.model is not job.model:
+            job = replace(job, model=accepted.model)
+            record.model = job.model.id
 
         def cancel() -> None:
             for stream in streams:
@@ -73,6 +83,7 @@ class Generation(Response):
                     await self._stream(job, choices, batches, client, send)
                 else:
                     await self._answer(job, choices, batches, client, send)
+                    self._note_first_token(streams)
         finally:
             cancel()
             self._account(job, choices)
@@ -81,7 +92,6 @@ class Generation(Response):
         self, job: Job, choices: list[Choice], batches: AsyncIterator[Batch], client: Client, send: Send
     ) -> None:
         async for index, events in batches:
-            self._on_token()
             for event in events:
                 choices[index].add(event)
                 choices[index].parts.append(event.text)
@@ -99,6 +109,11 @@ class Generation(Response):
             await answer.run(send, self._settings, client.raise_if_gone)
         finally:
             self._record.error_code = answer.error_code
+
+    def _note_first_token(self, streams: Sequence[Stream]) -> None:
+        first = min((s.first_token_at for s in streams if s.first_token_at is not None), default=None)
+        if first is not None:
+            self._record.ttft_s = first - self._record.started
 
     def _on_token(self) -> None:
         if self._record.ttft_s is None:

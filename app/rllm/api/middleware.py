@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -16,12 +16,16 @@ from rllm.api.client import ClientGone
 from rllm.api.errors import ErrorAnswer, answer_of, internal_error
 from rllm.api.generation import send_json
 from rllm.api.records import Observer, RequestRecord
-from rllm.api.settings import ApiSettings, find_key
+from rllm.api.settings import ApiSettings, NamedKey, find_key
 from rllm.errors import BodyTooLarge, NotAuthorized, RllmError
 
 _logger = logging.getLogger("rllm.api")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _OPEN = frozenset({"/health", "/health/live", "/health/ready"})
+
+
+Keys = Callable[[], Sequence[NamedKey]]
+"""Keys that may change while the server runs."""
 
 
 def record_of(scope: Scope) -> RequestRecord:
@@ -85,6 +89,7 @@ class _Answering:
                 *message.get("headers", ()),
                 (b"x-request-id", self._record.request_id.encode()),
                 (b"openai-processing-ms", str(elapsed_ms).encode()),
+                *((name.encode(), value.encode("latin-1")) for name, value in self._record.headers),
             ]
         await self._send(message)
 
@@ -92,13 +97,14 @@ class _Answering:
 class Authorization:
     """``Authorization: Bearer KEY`` where keys are configured. /health* is open, /metrics on request."""
 
-    def __init__(self, app: ASGIApp, *, settings: ApiSettings) -> None:
+    def __init__(self, app: ASGIApp, *, settings: ApiSettings, more_keys: Keys) -> None:
         self._app = app
-        self._keys = settings.api_keys
+        self._settings = settings
+        self._more_keys = more_keys
         self._open = _OPEN | {"/metrics"} if settings.open_metrics else _OPEN
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not self._keys or scope["path"] in self._open:
+        if scope["type"] != "http" or scope["path"] in self._open or not self._keys:
             await self._app(scope, receive, send)
             return
         try:
@@ -108,6 +114,10 @@ class Authorization:
             await send_error(send, answer_of(error))
             return
         await self._app(scope, receive, send)
+
+    @property
+    def _keys(self) -> tuple[NamedKey, ...]:
+        return (*self._settings.api_keys, *self._more_keys())
 
     def _key_name(self, header: bytes | None) -> str:
         if header is None:

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from rllm.api.settings import ApiSettings
+from rllm.api.templates import uses_names
 from rllm.serving.service import Service
 
 _REQUESTS = (ChatCompletionRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
@@ -78,6 +79,8 @@ def _write_models(document: Schema, schemas: Schema, service: Service) -> None:
     for name in ("ChatCompletionRequest", "CompletionRequest"):
         bias = schemas[name]["properties"]["logit_bias"]["anyOf"][0]
         bias["propertyNames"] = {"pattern": _ids_below(last_token + 1)}
+    if not any(uses_names(model.vocabulary.chat_template) for model in models):
+        del schemas["ChatMessage"]["properties"]["name"]
     path = document["paths"]["/v1/models/{model}"]["get"]
     path["parameters"][0]["schema"]["enum"] = names
 

@@ -38,6 +38,8 @@ class RequestRecord:
     ttft_s: float | None = None
     """Until the first token was handed to the socket (streaming) or received from the engine."""
     duration_s: float = 0.0
+    headers: tuple[tuple[str, str], ...] = ()
+    """Of the answer, beside those that every answer has."""
     started: float = field(default_factory=time.monotonic, repr=False)
 
     def elapsed_s(self) -> float:

@@ -6,6 +6,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +23,18 @@ class ApiKey:
         return cls(name=name, digest=hashlib.sha256(secret.encode()).digest())
 
 
-def find_key(keys: Iterable[ApiKey], secret: str) -> ApiKey | None:
+class NamedKey(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> bytes: ...
+
+
+def find_key(keys: Iterable[NamedKey], secret: str) -> NamedKey | None:
     """The key whose secret this is. Looks at every key, so the time taken says nothing about them."""
     digest = hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
-    found = None
+    found: NamedKey | None = None
     for key in keys:
         if hmac.compare_digest(key.digest, digest):
             found = key

@@ -41,12 +41,21 @@ class ChatTemplate:
                 code="chat_template_error",
             ) from None
         self._knows_developer = "developer" in self._template.source
-        self._knows_names = re.search(r"\.name\b|\[['\"]name['\"]\]", self._template.source) is not None
+        self._knows_names = uses_names(self._template.source)
 
     def render(
-        self, messages: Sequence[ChatMessage], controls: ControlTexts, *, timeout_s: float, max_chars: int
+        self,
+        messages: Sequence[ChatMessage],
+        controls: ControlTexts,
+        *,
+        without_bos: bool,
+        timeout_s: float,
+        max_chars: int,
     ) -> list[Piece]:
         """The prompt up to where the assistant speaks, in pieces to be tokenized apart and joined.
+
+        ``without_bos``: the caller puts BOS in front, as the model wants it, so the template's own is left
+        out. Other models have a BOS that is an ordinary part of the template ("<|im_start|>"): it stays.
 
         Raises:
             BadRequest: the template refuses the messages, fails on them, or takes too long.
@@ -72,7 +81,9 @@ class ChatTemplate:
         except Exception as error:  # whatever Python raises inside a stranger's template
             message = f"the model's chat template fails on these messages: {_short(error)}"
             raise BadRequest(message, param="messages", code="chat_template_error") from None
-        return guard.pieces(self._without_bos(text))
+        if without_bos and self._bos_text:
+            text = text.removeprefix(self._bos_text)
+        return guard.pieces(text)
 
     def _as_variable(self, index: int, message: ChatMessage, protect: Any) -> dict[str, str]:
         """``developer`` is OpenAI's newer word for ``system``; a template that does not know it gets that."""
@@ -91,9 +102,10 @@ class ChatTemplate:
             variable["tool_call_id"] = protect(message.tool_call_id)
         return variable
 
-    def _without_bos(self, text: str) -> str:
-        """The tokenizer adds BOS where the model wants it; some templates write it too."""
-        return text.removeprefix(self._bos_text) if self._bos_text else text
+
+def uses_names(source: str | None) -> bool:
+    """Whether a template looks at ``message.name``; ChatML does not."""
+    return source is not None and re.search(r"\.name\b|\[['\"]name['\"]\]", source) is not None
 
 
 def _short(error: BaseException) -> str:

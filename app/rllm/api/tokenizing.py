@@ -83,7 +83,11 @@ class Tokenizer:
         )
         limit = 2 * _most_bytes(model, prepared)  # the template's own text comes on top
         pieces = prepared.template.render(
-            messages, prepared.facts.controls, timeout_s=self._render_timeout_s, max_chars=limit
+            messages,
+            prepared.facts.controls,
+            without_bos=bool(prepared.facts.beginning),
+            timeout_s=self._render_timeout_s,
+            max_chars=limit,
         )
         _refuse_hopeless(sum(_num_bytes(piece.text) for piece in pieces), model, prepared, "messages")
         tokens = list(prepared.facts.beginning)

@@ -16,6 +16,8 @@ class Outcome:
 
     events: tuple[Event, ...]
     record: StepRecord | None
+    started: tuple[str, ...] = ()
+    """Requests that were given a slot, for the first time."""
 
 
 class Engine:
@@ -54,7 +56,7 @@ class Engine:
         committed = self._clock()
         counters, self._scheduler.counters = self._scheduler.counters, Counters()
         record = self._record(plan, result, counters, planned - started, committed - executed)
-        return Outcome(tuple(events), record)
+        return Outcome(tuple(events), record, tuple(counters.started))
 
     def _record(
         self, plan: Plan, result: StepResult, counters: Counters, plan_s: float, commit_s: float

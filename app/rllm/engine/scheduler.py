@@ -31,6 +31,8 @@ class Counters:
     cached_tokens: int = 0
     evicted_tokens: int = 0
     preemptions: int = 0
+    started: list[str] = field(default_factory=list)
+    """Requests that got a sequence id, in order."""
 
 
 @dataclass(slots=True)
@@ -217,6 +219,7 @@ class Scheduler:
             banned = tuple(self._end_tokens) if self._bans_end(sequence) else ()
             self._residence.add_op(OpenSampler(placed.seq, request.sampling, request.prompt, banned))
             sequence.admitted_at = now
+            self.counters.started.append(request.id)
             sequence.cached_tokens = placed.reused
             self.counters.cached_tokens += placed.reused
         sequence.seq = placed.seq

@@ -9,7 +9,9 @@ from structlog.typing import FilteringBoundLogger
 
 from rllm.api.records import RequestRecord
 from rllm.engine.types import EngineRequest, Event, ModelInfo
+from rllm.serving.breaker import BreakerState
 from rllm.serving.observer import InstanceState, Observer
+from rllm.serving.timeouts import Limit
 
 Detokenize = Callable[[str, Sequence[int]], str]
 """(model, tokens) -> text."""
@@ -98,6 +100,21 @@ class LogObserver(Observer):
         lost = state in (InstanceState.RESTARTING, InstanceState.FAILED)
         log = self._logger.error if lost else self._logger.debug
         log("instance", model=model, instance=instance, state=state.value, reason=reason)
+
+    def on_lost(self, model: str, instance: str, request: EngineRequest, retried: bool) -> None:
+        self._logger.warning("sequence lost", sequence=request.id, instance=instance, retried=retried)
+
+    def on_timeout(self, model: str, limit: Limit) -> None:
+        self._logger.warning("timeout", model=model, limit=limit.value)
+
+    def on_stall(self, model: str, instance: str, seconds: float) -> None:
+        self._logger.error("stall", model=model, instance=instance, seconds=round(seconds, 1))
+
+    def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
+        self._logger.warning("breaker", model=model, instance=instance, state=state.value)
+
+    def on_degraded(self, model: str, level: int, measures: str) -> None:
+        self._logger.warning("degraded", model=model, level=level, measures=measures)
 
     def on_log(self, instance: str, level: str, text: str, request_id: str | None) -> None:
         fields = {"request_id": request_id} if request_id else {}

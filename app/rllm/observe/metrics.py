@@ -17,8 +17,11 @@ from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
 from rllm.observe.buckets import SECONDS, TOKENS
 from rllm.observe.collectors import GpuCollector, ProcessCollector
 from rllm.observe.gpu import Gpus
+from rllm.observe.reliability_metrics import ReliabilityMetrics
 from rllm.observe.step_metrics import InstanceMetrics, StepMetrics
+from rllm.serving.breaker import BreakerState
 from rllm.serving.observer import InstanceState, Observer
+from rllm.serving.timeouts import Limit
 
 _UNKNOWN = ""
 """Label of a model that is not served here: what clients invent must not become a label."""
@@ -34,6 +37,7 @@ class Metrics(Observer):
         self._sequences = _SequenceMetrics(self.registry)
         self._instances = _StateMetrics(self.registry)
         self._steps = StepMetrics(self.registry)
+        self._reliability = ReliabilityMetrics(self.registry)
         self._bound: dict[str, InstanceMetrics] = {}
         self._processes = ProcessCollector()
         self.registry.register(self._processes)
@@ -57,6 +61,7 @@ class Metrics(Observer):
 
     def on_ready(self, model: str, instance: str, info: ModelInfo, pid: int) -> None:
         self._models.add(model)
+        self._reliability.ready(model, instance)
         self._instances.ready(model, instance, info)
         self._processes.watch(instance, pid)
         if instance not in self._bound:
@@ -92,6 +97,25 @@ class Metrics(Observer):
         self._sequences.in_flight.labels(model, instance).dec()
         self._sequences.finished(model, event, seconds)
         self._bound[instance].finished()
+
+    def on_lost(self, model: str, instance: str, request: EngineRequest, retried: bool) -> None:
+        self._sequences.in_flight.labels(model, instance).dec()
+        self._reliability.lost.labels(model, instance, "retried" if retried else "failed").inc()
+
+    def on_timeout(self, model: str, limit: Limit) -> None:
+        self._reliability.timeouts.labels(model, limit.value).inc()
+
+    def on_stall(self, model: str, instance: str, seconds: float) -> None:
+        self._reliability.stalls.labels(model, instance).inc()
+
+    def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
+        self._reliability.breaker_changed(model, instance, state)
+
+    def on_degraded(self, model: str, level: int, measures: str) -> None:
+        self._reliability.level.labels(model).set(level)
+
+    def on_rerouted(self, model: str, to: str, reason: str) -> None:
+        self._reliability.rerouted.labels(model, to, reason).inc()
 
 
 class _HttpMetrics:

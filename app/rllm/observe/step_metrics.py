@@ -145,8 +145,8 @@ class InstanceMetrics:
 
     def finished(self) -> None:
         """A request that is cancelled before its next step is in no record: an idle worker runs nothing."""
-        self._outstanding -= 1
-        if self._outstanding == 0:
+        self._outstanding = max(0, self._outstanding - 1)
+        if not self._outstanding:
             self._idle()
 
     def reset(self) -> None:

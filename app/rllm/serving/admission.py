@@ -2,6 +2,7 @@
 
 The queue is bounded twice, in requests and in prompt tokens that still have to be computed, because a
 hundred short questions and ten long documents are different loads. The bounds hold however hot the model is.
+Who would wait longer than he can is told so now, rather than after the wait.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 
 from rllm.errors import Overloaded, PromptTooLong
 
-_SMOOTHING = 0.1
-_MAX_RETRY_S = 120.0
+MAX_RETRY_S = 120.0
 """OpenAI's client gives up when it is told to wait longer."""
+_MIN_RETRY_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,35 +21,41 @@ class Limits:
     max_queue_requests: int = 256
     """Requests beyond those that have a slot."""
     max_queue_tokens: int = 0
-    """Prompt tokens of the requests that have produced nothing yet. 0: eight full contexts per slot."""
+    """Uncached prompt tokens of requests that have produced nothing. 0: eight full contexts per slot."""
+    target_ttft_s: float = 0.0
+    """Refuse who would probably wait longer for the first token; a caller may ask for less. 0: no target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one instance has been given and not finished."""
+    """What one instance has been given and not finished, and how fast it works."""
 
     slots: int
     ctx_per_slot: int
     requests: int
     pending_prompt_tokens: int
+    """Uncached ones, of requests without a first token."""
+    gap_s: float | None = None
+    """Between two requests that leave, when all slots are taken."""
+    prefill_token_s: float | None = None
+
+    @property
+    def num_queued(self) -> int:
+        return max(0, self.requests - self.slots)
 
 
-class DrainRate:
-    """How fast requests leave an instance under load: the smoothed time between two of them."""
+def predicted_ttft_s(load: Load, uncached_tokens: int) -> float:
+    """What a newcomer would wait for its first token. What has not been measured yet counts as nothing."""
+    ahead = max(0, load.requests + 1 - load.slots)
+    slot_s = ahead * (load.gap_s or 0.0)
+    token_s = load.prefill_token_s or 0.0
+    return max(slot_s, load.pending_prompt_tokens * token_s) + uncached_tokens * token_s
 
-    def __init__(self) -> None:
-        self._last: float | None = None
-        self._gap_s: float | None = None
 
-    def finished(self, now: float, still_busy: bool) -> None:
-        if self._last is not None and still_busy:
-            gap = now - self._last
-            self._gap_s = gap if self._gap_s is None else self._gap_s + _SMOOTHING * (gap - self._gap_s)
-        self._last = now
-
-    def wait_s(self, ahead: int) -> float:
-        """Time until ``ahead`` requests have left; one second each while nothing is known."""
-        return max(1.0, min(_MAX_RETRY_S, ahead * (self._gap_s if self._gap_s is not None else 1.0)))
+def retry_after_s(load: Load, num_requests: int) -> float:
+    """Until ``num_requests`` have left; a second each while nothing is known."""
+    gap_s = 1.0 if load.gap_s is None else load.gap_s
+    return max(_MIN_RETRY_S, min(MAX_RETRY_S, num_requests * gap_s))
 
 
 def check_fits(prompt_tokens: int, max_tokens: int, ctx_per_slot: int) -> None:
@@ -70,24 +77,38 @@ def check_fits(prompt_tokens: int, max_tokens: int, ctx_per_slot: int) -> None:
     )
 
 
-def check_load(load: Load, limits: Limits, num_requests: int, prompt_tokens: int, rate: DrainRate) -> None:
-    """May ``num_requests`` more, with ``prompt_tokens`` together, be given to an instance of this load?
+def check_load(
+    load: Load, limits: Limits, num_requests: int, uncached_tokens: int, ttft_s: float | None
+) -> None:
+    """May ``num_requests`` more, with ``uncached_tokens`` together, be given to an instance of this load?
+
+    Args:
+        ttft_s: what the caller can wait for the first token; None: as long as it takes.
 
     Raises:
         Overloaded: not now.
     """
-    queued = load.requests + num_requests - load.slots
-    if queued > limits.max_queue_requests:
-        ahead = queued - limits.max_queue_requests
+    over = load.requests + num_requests - load.slots - limits.max_queue_requests
+    if over > 0:
         raise Overloaded(
-            f"the queue is full: {max(0, load.requests - load.slots)} requests wait and the limit is "
+            f"the queue is full: {load.num_queued} requests wait and the limit is "
             f"{limits.max_queue_requests}",
-            retry_after_s=rate.wait_s(ahead),
+            retry_after_s=retry_after_s(load, over),
         )
     max_tokens = limits.max_queue_tokens or 8 * load.slots * load.ctx_per_slot
-    if load.pending_prompt_tokens and load.pending_prompt_tokens + prompt_tokens > max_tokens:
+    if load.pending_prompt_tokens and load.pending_prompt_tokens + uncached_tokens > max_tokens:
         raise Overloaded(
             f"the queue is full: {load.pending_prompt_tokens} prompt tokens wait to be computed and the "
             f"limit is {max_tokens}",
-            retry_after_s=rate.wait_s(1),
+            retry_after_s=retry_after_s(load, 1),
         )
+    if ttft_s is not None and (expected_s := predicted_ttft_s(load, uncached_tokens)) > ttft_s:
+        raise Overloaded(
+            f"the first token would take about {expected_s:.2f} s and the request allows {ttft_s:.2f} s",
+            retry_after_s=max(_MIN_RETRY_S, min(MAX_RETRY_S, expected_s - ttft_s)),
+        )
+
+
+def tightest(*limits_s: float | None) -> float | None:
+    """The smallest of those that are set; 0 and None are not."""
+    return min((limit for limit in limits_s if limit), default=None)

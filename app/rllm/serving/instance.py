@@ -1,4 +1,4 @@
-"""One instance of a model: a worker process, replaced when it dies, and the streams that depend on it."""
+"""One instance of a model: a worker process, replaced when it dies, and the flights that depend on it."""
 
 from __future__ import annotations
 
@@ -6,63 +6,116 @@ import asyncio
 import contextlib
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from rllm.engine.types import EngineRequest, FinishReason, ModelInfo
+from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord
 from rllm.errors import EngineError, StartError
-from rllm.serving.admission import DrainRate, Load
+from rllm.serving.admission import Load
+from rllm.serving.backoff import Backoff
+from rllm.serving.breaker import Breaker, BreakerSettings, BreakerState
+from rllm.serving.dispatcher import Candidate
+from rllm.serving.flight import Flight
 from rllm.serving.observer import InstanceState, Observer
-from rllm.serving.stream import Stream
+from rllm.serving.prefixes import BLOCK, PrefixMap
+from rllm.serving.rates import DrainRate, OutputLength, PrefillRate
+from rllm.serving.watchdog import Watchdog
 from rllm.workers.frames import Cancel, LogLine, StepFrame, Submit, WorkerSpec
 from rllm.workers.process import WorkerProcess
 
-_FIRST_PAUSE_S = 0.2
-_MAX_PAUSE_S = 30.0
-_GOOD_AFTER_S = 60.0
-"""A worker that lived that long was not broken from the start: the next pause is the first again."""
+
+@dataclass(frozen=True, slots=True)
+class InstanceSettings:
+    start_timeout_s: float = 600.0
+    stall_timeout_s: float = 30.0
+    """Work outstanding and no step for so long: the worker is killed and replaced. 0: never."""
+    breaker: BreakerSettings = BreakerSettings()
 
 
-@dataclass(slots=True)
-class _Outstanding:
-    request: EngineRequest
-    stream: Stream
-    accepted_at: float
-    last_token_at: float | None = None
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What an instance tells the group it belongs to."""
+
+    on_up: Callable[[], None]
+    """A worker was replaced and takes requests."""
+    on_started: Callable[[Flight], None]
+    on_token: Callable[[Flight], None]
+    """Its first one."""
+    on_over: Callable[[Flight], None]
+    on_lost: Callable[[str, list[Flight]], None]
+    """Name of the instance. The worker is gone and had these; nobody works on them now."""
 
 
 class Instance:
     """Lives on the event loop. `start` once, `stop` once; between them it keeps a worker running."""
 
-    def __init__(self, model: str, spec: WorkerSpec, observer: Observer, start_timeout_s: float) -> None:
+    def __init__(
+        self, model: str, spec: WorkerSpec, observer: Observer, settings: InstanceSettings, hooks: Hooks
+    ) -> None:
         self.model = model
         self.name = spec.name
         self.state = InstanceState.LOADING
         self.info: ModelInfo | None = None
-        self.rate = DrainRate()
+        self.breaker = Breaker(settings.breaker)
+        self.drain = DrainRate()
+        self.prefill = PrefillRate()
+        self._output = OutputLength()
         self._spec = spec
         self._observer = observer
-        self._start_timeout_s = start_timeout_s
+        self._settings = settings
+        self._hooks = hooks
+        self._backoff = Backoff()
+        self._watchdog = Watchdog(settings.stall_timeout_s, self._on_stall)
+        self._prefixes = PrefixMap(0)
         self._worker: WorkerProcess | None = None
-        self._outstanding: dict[str, _Outstanding] = {}
+        self._flights: dict[str, Flight] = {}
         self._pending_prompt_tokens = 0
+        self._outstanding_tokens = 0
         self._restart: asyncio.Task[None] | None = None
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._stalled = False
+        self._told_breaker = BreakerState.CLOSED
+
+    # --- what others look at --------------------------------------------------------------------
+
+    @property
+    def is_ready(self) -> bool:
+        return self.state is InstanceState.READY
+
+    def is_open_to(self, now: float) -> bool:
+        """May be given another request."""
+        return self.is_ready and self.breaker.allows(now, len(self._flights))
 
     @property
     def load(self) -> Load:
-        info = self.info
-        if info is None:
-            raise RuntimeError(f"{self.name} has not loaded its model")
-        return Load(info.slots, info.ctx_per_slot, len(self._outstanding), self._pending_prompt_tokens)
+        info = self._known()
+        return Load(
+            slots=info.slots,
+            ctx_per_slot=info.ctx_per_slot,
+            requests=len(self._flights),
+            pending_prompt_tokens=self._pending_prompt_tokens,
+            gap_s=self.drain.gap_s(info.slots),
+            prefill_token_s=self.prefill.token_s,
+        )
+
+    def candidate(self, request: EngineRequest) -> Candidate:
+        return Candidate(
+            outstanding_tokens=self._outstanding_tokens,
+            free_slots=self._known().slots - len(self._flights),
+            resident_tokens=self._prefixes.match(request.prompt, request.cache_salt),
+        )
 
     @property
     def num_outstanding(self) -> int:
-        return len(self._outstanding)
+        return len(self._flights)
 
     @property
     def pid(self) -> int:
         return self._worker.pid if self._worker else 0
+
+    def _known(self) -> ModelInfo:
+        if self.info is None:
+            raise RuntimeError(f"{self.name} has not loaded its model")
+        return self.info
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -82,29 +135,30 @@ class Instance:
             self._spec, on_frame=self._on_frame, on_exit=self._on_exit, on_log=self._on_log
         )
         self._worker = worker
-        ready = await worker.start(self._start_timeout_s)
-        self.info = ready.info
-        self._observer.on_ready(self.model, self.name, ready.info, ready.pid)
+        ready = await worker.start(self._settings.start_timeout_s)
+        self.info = info = ready.info
+        if info.can_reuse_prefix and self._spec.scheduler.prefix_cache:
+            self._prefixes = PrefixMap(info.kv_cells // BLOCK)
+        self._backoff.succeeded(time.monotonic())
+        self._observer.on_ready(self.model, self.name, info, ready.pid)
         self._change(InstanceState.READY, "")
-        return ready.info
+        return info
 
     async def _relaunch(self) -> None:
         """Try until it works, with growing pauses; jitter keeps several instances from starting at once."""
-        pause_s = _FIRST_PAUSE_S
         while True:
-            await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
+            if self._worker is not None:
+                await self._worker.stop(grace_s=0)
+            await asyncio.sleep(self._backoff.pause_s(time.monotonic(), random.random()))
             with contextlib.suppress(StartError):
                 await self._launch()
+                self._hooks.on_up()
                 return
-            pause_s = min(_MAX_PAUSE_S, pause_s * 2)
-
-    async def drained(self) -> None:
-        """Wait until nothing is outstanding."""
-        await self._idle.wait()
 
     async def stop(self) -> None:
-        """End the worker; whoever still waits gets an error."""
+        """End the worker. Flights that are left have been answered before."""
         self._change(InstanceState.STOPPED, "")
+        self._watchdog.stop()
         if self._restart is not None:
             self._restart.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -117,72 +171,135 @@ class Instance:
             self.state = state
             self._observer.on_instance(self.model, self.name, state, reason)
 
-    # --- requests -------------------------------------------------------------------------------
+    # --- flights --------------------------------------------------------------------------------
 
-    def submit(self, request: EngineRequest) -> Stream:
-        """Hand a request to the worker. The instance must be READY and the request admitted."""
-        if self._worker is None or self.state is not InstanceState.READY:
+    def submit(self, flight: Flight, now: float) -> None:
+        """Hand a flight to the worker. The instance must be READY."""
+        if self._worker is None or not self.is_ready:
             raise RuntimeError(f"{self.name} is {self.state.value}")
-        now = time.monotonic()
-        stream = Stream(request.id, self._cancel)
-        self._outstanding[request.id] = _Outstanding(request, stream, now)
-        self._pending_prompt_tokens += len(request.prompt)
-        self._idle.clear()
+        request = flight.request
+        resident = self._prefixes.match(request.prompt, request.cache_salt)
+        flight.instance = self
+        flight.attempts += 1
+        flight.uncached_tokens = len(request.prompt) - resident
+        flight.expected_tokens = self._output.expect(request.max_tokens)
+        self._prefixes.add(request.prompt, request.cache_salt)
+        self._flights[request.id] = flight
+        self._pending_prompt_tokens += flight.uncached_tokens
+        self._outstanding_tokens += flight.uncached_tokens + flight.expected_tokens
+        self._watchdog.work()
         self._worker.send(Submit(request=request, sent_at=now))
         self._observer.on_accepted(self.model, self.name, request)
-        return stream
 
-    def _cancel(self, request_id: str) -> None:
-        """The client does not want it any more. It counts as outstanding until the worker has let go."""
-        if request_id in self._outstanding and self._worker is not None:
-            self._worker.send(Cancel(request_id=request_id))
+    def cancel(self, flight: Flight) -> None:
+        """Nobody wants it any more. It counts as outstanding until the worker has let go."""
+        if self._worker is not None:
+            self._worker.send(Cancel(request_id=flight.request.id))
 
     def _on_frame(self, frame: StepFrame) -> None:
         now = time.monotonic()
-        for event in frame.events:
-            entry = self._outstanding.get(event.request_id)
-            if entry is None:
-                continue
-            if event.tokens:
-                self._note_token(entry, now)
-            if event.finish is not None:
-                self._remove(entry, now)
-                self._observer.on_finished(
-                    self.model, self.name, entry.request, event, now - entry.accepted_at
-                )
-            if event.finish is FinishReason.ERROR:
-                entry.stream.fail(EngineError(event.error or "the request failed"))
-            else:
-                entry.stream.put(event)
         if frame.step is not None:
-            self._observer.on_step(self.model, self.name, frame.step)
+            self._note_step(frame.step)
+        for request_id in frame.started:
+            if (flight := self._flights.get(request_id)) is not None:
+                flight.times.started_at = now
+                self._hooks.on_started(flight)
+        for event in frame.events:
+            flight = self._flights.get(event.request_id)
+            if flight is not None:
+                self._on_event(flight, event, now)
+        if frame.events or (frame.step and frame.step.decode_tokens + frame.step.prefill_tokens):
+            self._watchdog.progress()
 
-    def _note_token(self, entry: _Outstanding, now: float) -> None:
-        if entry.last_token_at is None:
-            self._pending_prompt_tokens -= len(entry.request.prompt)
-            self._observer.on_first_token(self.model, self.name, now - entry.accepted_at)
+    def _note_step(self, step: StepRecord) -> None:
+        seconds = step.plan_s + step.execute_s + step.sample_s + step.commit_s
+        self.prefill.step(step.prefill_tokens, seconds)
+        self._observer.on_step(self.model, self.name, step)
+
+    def _on_event(self, flight: Flight, event: Event, now: float) -> None:
+        if event.tokens:
+            self._note_token(flight, now)
+        if event.finish is None:
+            flight.stream.put(event)
+            return
+        self._remove(flight)
+        self._note_end(flight, event, now)
+        if event.finish is FinishReason.ERROR:
+            flight.stream.fail(EngineError(event.error or "the request failed"))
         else:
-            self._observer.on_token_gap(self.model, self.name, now - entry.last_token_at)
-        entry.last_token_at = now
+            flight.stream.put(event)
+        used = 0 if event.usage is None else event.usage.prompt_tokens + event.usage.completion_tokens
+        flight.close(used)
+        self._hooks.on_over(flight)
 
-    def _remove(self, entry: _Outstanding, now: float) -> None:
-        del self._outstanding[entry.request.id]
-        if entry.last_token_at is None:
-            self._pending_prompt_tokens -= len(entry.request.prompt)
-        self.rate.finished(now, still_busy=bool(self._outstanding))
-        if not self._outstanding:
-            self._idle.set()
+    def _note_token(self, flight: Flight, now: float) -> None:
+        times = flight.times
+        if times.last_token_at is None:
+            times.first_token_at = times.last_token_at = now
+            self._pending_prompt_tokens -= flight.uncached_tokens
+            self._outstanding_tokens -= flight.uncached_tokens
+            self._observer.on_first_token(self.model, self.name, now - times.accepted_at)
+            self._hooks.on_token(flight)
+        else:
+            self._observer.on_token_gap(self.model, self.name, now - times.last_token_at)
+            times.last_token_at = now
+
+    def _note_end(self, flight: Flight, event: Event, now: float) -> None:
+        times = flight.times
+        self._observer.on_finished(self.model, self.name, flight.request, event, now - times.accepted_at)
+        if event.finish is FinishReason.ERROR:
+            self.breaker.failed(now)
+        elif event.finish is not FinishReason.CANCELLED:
+            self.breaker.succeeded(now)
+            self._output.finished(event.usage.completion_tokens if event.usage else 0)
+        self._tell_breaker(now)
+        if times.started_at is not None:
+            saturated = len(self._flights) >= self._known().slots
+            self.drain.finished(now, saturated=saturated, held_s=now - times.started_at)
+
+    def _remove(self, flight: Flight) -> None:
+        del self._flights[flight.request.id]
+        self._outstanding_tokens -= flight.expected_tokens
+        if flight.times.last_token_at is None:
+            self._pending_prompt_tokens -= flight.uncached_tokens
+            self._outstanding_tokens -= flight.uncached_tokens
+        if not self._flights:
+            self._watchdog.idle()
+
+    # --- faults ---------------------------------------------------------------------------------
+
+    def _on_stall(self, seconds: float) -> None:
+        """The process cannot be asked any more; killing works on a stopped one too."""
+        self._stalled = True
+        self._observer.on_stall(self.model, self.name, seconds)
+        if self._worker is not None:
+            self._worker.kill()
 
     def _on_exit(self, error: EngineError) -> None:
-        """The worker is gone: nobody waits for it any longer, and another one is started."""
-        entries, self._outstanding = list(self._outstanding.values()), {}
-        self._pending_prompt_tokens = 0
-        self._idle.set()
-        for entry in entries:
-            entry.stream.fail(EngineError("the model's worker stopped while it computed this request"))
-        if self.state is InstanceState.READY:
-            self._change(InstanceState.RESTARTING, str(error))
+        """The worker is gone: its flights go back to the group, and another worker is started."""
+        flights, self._flights = list(self._flights.values()), {}
+        self._pending_prompt_tokens = self._outstanding_tokens = 0
+        self._prefixes.clear()
+        self.drain.forget_saturation()
+        self._watchdog.idle()
+        if self.is_ready:
+            now = time.monotonic()
+            self.breaker.failed(now)
+            self._tell_breaker(now)
+            reason = "it made no progress and was killed" if self._stalled else str(error)
+            self._stalled = False
+            self._change(InstanceState.RESTARTING, reason)
             self._restart = asyncio.create_task(self._relaunch(), name=f"restart-{self.name}")
+        for flight in flights:
+            flight.instance = None
+        if flights:
+            self._hooks.on_lost(self.name, flights)
+
+    def _tell_breaker(self, now: float) -> None:
+        state = self.breaker.state(now)
+        if state is not self._told_breaker:
+            self._told_breaker = state
+            self._observer.on_breaker(self.model, self.name, state)
 
     def _on_log(self, line: LogLine) -> None:
         self._observer.on_log(self.name, line.level, line.text, line.request_id)

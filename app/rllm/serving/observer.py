@@ -8,6 +8,8 @@ from __future__ import annotations
 from enum import StrEnum
 
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
+from rllm.serving.breaker import BreakerState
+from rllm.serving.timeouts import Limit
 
 
 class InstanceState(StrEnum):
@@ -48,6 +50,24 @@ class Observer:
         self, model: str, instance: str, request: EngineRequest, event: Event, seconds: float
     ) -> None:
         """A sequence is over; ``event`` is its last one, ``seconds`` its whole time since acceptance."""
+
+    def on_lost(self, model: str, instance: str, request: EngineRequest, retried: bool) -> None:
+        """An instance lost its worker and with it this sequence. ``retried``: another attempt follows."""
+
+    def on_timeout(self, model: str, limit: Limit) -> None:
+        """A sequence was ended because a time limit was passed."""
+
+    def on_stall(self, model: str, instance: str, seconds: float) -> None:
+        """A worker had work and made no step for so long; it is being killed."""
+
+    def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
+        """An instance's circuit breaker changed its state."""
+
+    def on_degraded(self, model: str, level: int, measures: str) -> None:
+        """A model's level on the degradation ladder changed; 0 is normal service."""
+
+    def on_rerouted(self, model: str, to: str, reason: str) -> None:
+        """A request was given to another model: ``degraded`` or ``fallback``."""
 
     def on_log(self, instance: str, level: str, text: str, request_id: str | None) -> None:
         """A line of a worker's log."""
@@ -92,6 +112,30 @@ class Observers(Observer):
     ) -> None:
         for observer in self._observers:
             observer.on_finished(model, instance, request, event, seconds)
+
+    def on_lost(self, model: str, instance: str, request: EngineRequest, retried: bool) -> None:
+        for observer in self._observers:
+            observer.on_lost(model, instance, request, retried)
+
+    def on_timeout(self, model: str, limit: Limit) -> None:
+        for observer in self._observers:
+            observer.on_timeout(model, limit)
+
+    def on_stall(self, model: str, instance: str, seconds: float) -> None:
+        for observer in self._observers:
+            observer.on_stall(model, instance, seconds)
+
+    def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
+        for observer in self._observers:
+            observer.on_breaker(model, instance, state)
+
+    def on_degraded(self, model: str, level: int, measures: str) -> None:
+        for observer in self._observers:
+            observer.on_degraded(model, level, measures)
+
+    def on_rerouted(self, model: str, to: str, reason: str) -> None:
+        for observer in self._observers:
+            observer.on_rerouted(model, to, reason)
 
     def on_log(self, instance: str, level: str, text: str, request_id: str | None) -> None:
         for observer in self._observers:

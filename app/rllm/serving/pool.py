@@ -1,4 +1,4 @@
-"""All instances of all models, behind the one door that the API knows."""
+"""All models with their instances, behind the one door that the API knows."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import msgspec
 
 from rllm.engine.port import Vocabulary
 from rllm.engine.types import EngineRequest
-from rllm.errors import NotFound, Overloaded
-from rllm.serving.admission import Limits, check_fits, check_load
-from rllm.serving.instance import Instance
-from rllm.serving.observer import InstanceState, Observer
-from rllm.serving.service import Health, ServedModel
+from rllm.errors import NotFound, Overloaded, Refused, StartError
+from rllm.serving.admission import Limits, check_fits
+from rllm.serving.degrade import Measures
+from rllm.serving.degrading import Degrader, DegradeSettings, apply
+from rllm.serving.flight import Flight
+from rllm.serving.group import Group
+from rllm.serving.instance import InstanceSettings
+from rllm.serving.limits import KeyLimits, Limiter, Permit
+from rllm.serving.observer import Observer
+from rllm.serving.service import Accepted, Health, ServedModel
 from rllm.serving.stream import Stream
+from rllm.serving.terms import ANYBODY, Terms
+from rllm.serving.timeouts import Timeouts, Times
 from rllm.workers.frames import WorkerSpec
 
 
@@ -27,29 +36,53 @@ class ModelPlan:
     aliases: tuple[str, ...]
     load_vocabulary: Callable[[], Vocabulary]
     workers: tuple[WorkerSpec, ...]
+    smaller: str | None = None
+    """Another model of this server, with the same vocabulary, that answers instead under overload."""
+    fallback: str | None = None
+    """The same, while no instance of this one takes requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    limits: Limits = Limits()
+    timeouts: Timeouts = Timeouts()
+    instance: InstanceSettings = InstanceSettings()
+    degrade: DegradeSettings = DegradeSettings()
+    keys: dict[str, KeyLimits] = field(default_factory=dict)
+    """Limits by key name; a key that is not here has none."""
 
 
 class Pool:
     """Implements `Service`. Everything happens on the event loop that called `start`."""
 
-    def __init__(
-        self,
-        plans: Sequence[ModelPlan],
-        limits: Limits,
-        observer: Observer,
-        *,
-        start_timeout_s: float = 600.0,
-    ) -> None:
-        self._plans = tuple(plans)
-        self._limits = limits
+    def __init__(self, plans: Sequence[ModelPlan], settings: PoolSettings, observer: Observer) -> None:
+        self._plans = {plan.id: plan for plan in plans}
         self._observer = observer
-        self._instances = {
-            plan.id: [Instance(plan.id, spec, observer, start_timeout_s) for spec in plan.workers]
+        self._limiter = Limiter(settings.keys, time.monotonic)
+        self._groups = {plan.id: self._make_group(plan, settings) for plan in plans}
+        self._degraders = {
+            plan.id: Degrader(
+                settings.degrade,
+                lambda group=self._groups[plan.id]: group.utilization,  # type: ignore[misc]
+                lambda level, text, model=plan.id: observer.on_degraded(model, level, text),  # type: ignore[misc]
+            )
             for plan in plans
         }
         self._models: dict[str, ServedModel] = {}
         self._names: dict[str, str] = {}
         self._draining = False
+        self._closed = False
+
+    def _make_group(self, plan: ModelPlan, settings: PoolSettings) -> Group:
+        return Group(
+            plan.id,
+            plan.workers,
+            self._observer,
+            limits=settings.limits,
+            timeouts=settings.timeouts,
+            settings=settings.instance,
+            on_change=lambda: self._on_change(plan.id),
+        )
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -61,36 +94,62 @@ class Pool:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                for plan in self._plans:
+                for plan in self._plans.values():
                     group.create_task(self._start_model(plan))
+            self._check_variants()
         except BaseExceptionGroup as errors:
             await self.stop(drain_s=0)
             raise errors.exceptions[0] from None
+        except StartError:
+            await self.stop(drain_s=0)
+            raise
 
     async def _start_model(self, plan: ModelPlan) -> None:
-        instances = self._instances[plan.id]
-        vocabulary, infos = await asyncio.gather(
-            asyncio.to_thread(plan.load_vocabulary),
-            asyncio.gather(*(instance.start() for instance in instances)),
+        vocabulary, info = await asyncio.gather(
+            asyncio.to_thread(plan.load_vocabulary), self._groups[plan.id].start()
         )
-        model = ServedModel(plan.id, plan.aliases, int(time.time()), infos[0], vocabulary)
-        self._models[plan.id] = model
+        self._models[plan.id] = ServedModel(plan.id, plan.aliases, int(time.time()), info, vocabulary)
         for name in (plan.id, *plan.aliases):
             self._names.setdefault(name, plan.id)
 
+    def _check_variants(self) -> None:
+        for plan in self._plans.values():
+            for other in (plan.smaller, plan.fallback):
+                if other is None:
+                    continue
+                if other not in self._models or other == plan.id:
+                    raise StartError(f"model {plan.id}: {other!r} is no other model of this server")
+                if not _speak_alike(self._models[plan.id].vocabulary, self._models[other].vocabulary):
+                    raise StartError(f"model {plan.id}: {other!r} has another vocabulary")
+
+    def begin_drain(self, *, refuse: bool = True) -> None:
+        """Not ready from now on; with ``refuse`` new requests are turned away, too."""
+        self._draining = True
+        self._closed = self._closed or refuse
+
     async def stop(self, drain_s: float) -> None:
         """Accept nothing more, let what runs finish for at most ``drain_s``, end the workers."""
-        self._draining = True
-        everything = [instance for instances in self._instances.values() for instance in instances]
-        drained = asyncio.gather(*(instance.drained() for instance in everything))
+        self.begin_drain()
+        groups = self._groups.values()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(drained, drain_s)
-        await asyncio.gather(*(instance.stop() for instance in everything))
+            await asyncio.wait_for(asyncio.gather(*(group.drained() for group in groups)), drain_s)
+        for degrader in self._degraders.values():
+            degrader.stop()
+        reason = Overloaded(
+            "the server shut down before the request was complete",
+            code="server_shutting_down",
+            retry_after_s=1.0,
+        )
+        await asyncio.gather(*(group.stop(reason) for group in groups))
+
+    def set_keys(self, limits: dict[str, KeyLimits]) -> None:
+        """After a reload of the keys file. What was used in the last minute stays used."""
+        self._limiter.replace(limits)
 
     # --- service --------------------------------------------------------------------------------
 
     def models(self) -> list[ServedModel]:
-        return [self._models[plan.id] for plan in self._plans if plan.id in self._models]
+        return [self._models[name] for name in self._plans if name in self._models]
 
     def model(self, name: str | None) -> ServedModel:
         models = self.models()
@@ -104,36 +163,95 @@ class Pool:
             raise NotFound(f"model {name!r} is not served here; there is: {there}", param="model")
         return self._models[found]
 
-    def submit(self, model: ServedModel, requests: list[EngineRequest]) -> list[Stream]:
-        for request in requests:
-            check_fits(len(request.prompt), request.max_tokens, model.info.ctx_per_slot)
+    def submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms = ANYBODY) -> Accepted:
         try:
-            instance = self._choose(model)
-            tokens = sum(len(request.prompt) for request in requests)
-            check_load(instance.load, self._limits, len(requests), tokens, instance.rate)
-        except Overloaded as error:
+            return self._submit(model, requests, terms)
+        except Refused as error:
             self._observer.on_rejected(model.id, error.code or "")
             raise
-        return [instance.submit(request) for request in requests]
 
-    def _choose(self, model: ServedModel) -> Instance:
-        if self._draining:
-            raise Overloaded("the server is shutting down", retry_after_s=1.0)
-        ready = [i for i in self._instances[model.id] if i.state is InstanceState.READY]
-        if not ready:
-            raise Overloaded(f"no instance of {model.id} is ready", retry_after_s=2.0)
-        return min(
-            ready, key=lambda instance: (instance.load.pending_prompt_tokens, instance.num_outstanding)
-        )
+    def _submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms) -> Accepted:
+        if self._closed:
+            raise Overloaded("the server is shutting down", code="server_shutting_down", retry_after_s=1.0)
+        requests = self._with_priority(requests, terms)
+        measures = self._degraders[model.id].look()
+        group = self._groups[model.id]
+        requests, notes = apply(measures, requests, lambda: group.retry_after_s(1))
+        chosen = self._variant(model, measures)
+        if chosen is not model:
+            notes.append(f"model={chosen.id}")
+        for request in requests:
+            check_fits(len(request.prompt), request.max_tokens, chosen.info.ctx_per_slot)
+        group = self._groups[chosen.id]
+        instance = group.choose(requests, terms)
+        tokens = sum(len(request.prompt) + request.max_tokens for request in requests)
+        permit, headers = self._limiter.admit(terms.key, tokens, len(requests))
+        if notes:
+            headers = (*headers, ("x-rllm-degraded", ", ".join(notes)))
+        now = time.monotonic()
+        deadline = now + terms.timeout_s if terms.timeout_s else None
+        flights = [self._flight(request, group, terms, permit, Times(now, deadline)) for request in requests]
+        for flight in flights:
+            group.launch(flight, instance)
+        self._degraders[model.id].look()
+        return Accepted([flight.stream for flight in flights], chosen, headers)
+
+    def _flight(
+        self, request: EngineRequest, group: Group, terms: Terms, permit: Permit | None, times: Times
+    ) -> Flight:
+        stream = Stream(request.id, group.cancel, hold=not terms.streaming)
+        return Flight(request, stream, times, permit)
+
+    def _with_priority(self, requests: list[EngineRequest], terms: Terms) -> list[EngineRequest]:
+        """A key's own priority is the best its requests can have."""
+        base = self._limiter.priority(terms.key)
+        if not base and all(request.priority >= 0 for request in requests):
+            return requests
+        return [
+            msgspec.structs.replace(request, priority=base + max(0, request.priority)) for request in requests
+        ]
+
+    def _variant(self, model: ServedModel, measures: Measures) -> ServedModel:
+        """Down the variants as far as the level says, then to where somebody takes requests."""
+        name = model.id
+        for _ in range(measures.hops):
+            smaller = self._plans[name].smaller
+            if smaller is None or not self._groups[smaller].is_available:
+                break
+            name = smaller
+        if name != model.id:
+            self._observer.on_rerouted(model.id, name, "degraded")
+        fallback = self._plans[name].fallback
+        if fallback and not self._groups[name].is_available and self._groups[fallback].is_available:
+            self._observer.on_rerouted(name, fallback, "fallback")
+            name = fallback
+        return self._models[name]
+
+    def _on_change(self, model: str) -> None:
+        self._degraders[model].look()
 
     def health(self) -> Health:
-        instances = [instance for several in self._instances.values() for instance in several]
+        instances = [instance for group in self._groups.values() for instance in group.instances]
         states = tuple((instance.name, instance.state.value) for instance in instances)
         if self._draining:
             return Health(False, "draining", states)
         if len(self._models) < len(self._plans):
             return Health(False, "loading", states)
-        for plan in self._plans:
-            if not any(i.state is InstanceState.READY for i in self._instances[plan.id]):
-                return Health(False, "no healthy instance", states)
+        if not all(self._can_answer(name) for name in self._plans):
+            return Health(False, "no healthy instance", states)
         return Health(True, "ok", states)
+
+    def _can_answer(self, name: str) -> bool:
+        """A half-open breaker counts: its probes are how it closes."""
+        fallback = self._plans[name].fallback
+        groups = [self._groups[name], *([self._groups[fallback]] if fallback else [])]
+        now = time.monotonic()
+        return any(i.is_ready and i.breaker.allows(now, 0) for group in groups for i in group.instances)
+
+
+def _speak_alike(one: Vocabulary, other: Vocabulary) -> bool:
+    """Prompts are tokenized once: the token ids of one must mean the same to the other."""
+    if one.size != other.size or one.end_tokens != other.end_tokens:
+        return False
+    step = max(1, one.size // 1000)
+    return all(one.piece(token) == other.piece(token) for token in range(0, one.size, step))

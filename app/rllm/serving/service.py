@@ -8,6 +8,7 @@ from typing import Protocol
 from rllm.engine.port import Vocabulary
 from rllm.engine.types import EngineRequest, ModelInfo
 from rllm.serving.stream import Stream
+from rllm.serving.terms import ANYBODY, Headers, Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,17 @@ class Health:
     """(instance name, state)"""
 
 
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A request under way: one stream per sequence. The caller reads each to its end or cancels it."""
+
+    streams: list[Stream]
+    model: ServedModel
+    """Who answers; a smaller variant where the server is degraded, or a fallback."""
+    headers: Headers = ()
+    """For the answer: x-ratelimit-*, x-rllm-degraded."""
+
+
 class Service(Protocol):
     def models(self) -> list[ServedModel]: ...
 
@@ -44,13 +56,12 @@ class Service(Protocol):
         """
         ...
 
-    def submit(self, model: ServedModel, requests: list[EngineRequest]) -> list[Stream]:
-        """Start all of them or none. Each answer comes through its own stream; the caller reads every
-        stream to its end or cancels it.
+    def submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms = ANYBODY) -> Accepted:
+        """Start all of them or none.
 
         Raises:
             PromptTooLong: prompt + max_tokens can never fit one slot.
-            Refused: queue full, draining, or nothing healthy.
+            Refused: a limit of the key, queue full, draining, or nothing healthy.
         """
         ...
 

@@ -1,11 +1,13 @@
 """One request's answers on their way to a client: a mailbox on the event loop, no thread, no bounded queue.
 
-A slow reader finds larger pieces in its mailbox, not a longer queue.
+A slow reader finds larger pieces in its mailbox, not a longer queue. The mailbox outlives the worker that
+fills it: as long as the reader has taken nothing, the answer may start over somewhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 from rllm.engine.types import Event
@@ -15,29 +17,53 @@ from rllm.errors import RllmError
 class Stream:
     """Filled by the pool, read by one consumer. Ends after an event with ``finish``, or with an error."""
 
-    def __init__(self, request_id: str, cancel: Callable[[str], None]) -> None:
+    def __init__(self, request_id: str, cancel: Callable[[str], None], *, hold: bool = False) -> None:
+        """With ``hold`` the reader gets everything at once, at the end."""
         self.request_id = request_id
+        self.first_token_at: float | None = None
+        """On the monotonic clock; of the attempt that the reader sees."""
         self._cancel = cancel
+        self._hold = hold
         self._events: list[Event] = []
         self._error: RllmError | None = None
         self._wake = asyncio.Event()
         self._ended = False
+        self._was_read = False
 
     @property
     def ended(self) -> bool:
         """No further event will arrive."""
         return self._ended
 
+    @property
+    def was_read(self) -> bool:
+        """The reader has taken a part of the answer, which cannot be unsaid."""
+        return self._was_read
+
     def put(self, event: Event) -> None:
         if self._ended:
             return
+        if event.tokens and self.first_token_at is None:
+            self.first_token_at = time.monotonic()
         self._events.append(event)
         self._ended = event.finish is not None
-        self._wake.set()
+        if self._ended or not self._hold:
+            self._wake.set()
+
+    def start_over(self) -> None:
+        """Forget what has come; the whole answer will come again. Only before anything `was_read`."""
+        if self._was_read:
+            raise RuntimeError(f"request {self.request_id}: its reader has seen a part of the answer")
+        self._events.clear()
+        self._wake.clear()
+        self.first_token_at = None
 
     def fail(self, error: RllmError) -> None:
+        """End with an error, after what has come before."""
         if self._ended:
             return
+        if self._hold:
+            self._events.clear()
         self._error = error
         self._ended = True
         self._wake.set()
@@ -64,6 +90,7 @@ class Stream:
         if not self._ended:
             self._wake.clear()
         if events:
+            self._was_read = True
             return events
         if self._error is not None:
             error, self._error = self._error, None

@@ -34,6 +34,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     llama: LlamaOptions | None = None
     fake: FakeOptions | None = None
     scheduler: SchedulerOptions = SchedulerOptions()
+    env: dict[str, str] = {}
+    """Added to the process's environment, e.g. CUDA_VISIBLE_DEVICES."""
     log_level: str = "warning"
 
 
@@ -64,6 +66,8 @@ class StepFrame(msgspec.Struct, frozen=True, tag="step"):
 
     events: tuple[Event, ...] = ()
     step: StepRecord | None = None
+    started: tuple[str, ...] = ()
+    """Requests that were given a slot in this step, for the first time."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -48,14 +48,13 @@ class WorkerProcess:
         on_frame: Callable[[StepFrame], None],
         on_exit: Callable[[EngineError], None],
         on_log: Callable[[LogLine], None],
-        env: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rllm-")
         self.spec = msgspec.structs.replace(spec, endpoint=f"ipc://{Path(self._folder.name) / 'worker'}")
         self._on_frame = on_frame
         self._on_exit = on_exit
         self._on_log = on_log
-        self._env = {**os.environ, **(env or {})}
+        self._env = {**os.environ, **spec.env}
         self._socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
         self._socket.set_hwm(0)
         self._socket.linger = 0

@@ -65,4 +65,4 @@ def _take_commands(engine: Engine, link: Inbox) -> bool:
 def _step(engine: Engine, link: Inbox) -> None:
     outcome = engine.step()
     record: StepRecord | None = outcome.record
-    link.send(StepFrame(events=outcome.events, step=record))
+    link.send(StepFrame(events=outcome.events, step=record, started=outcome.started))

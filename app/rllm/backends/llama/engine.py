@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rllm.backends.llama import lib
 from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.context import Context, ContextOptions
+from rllm.backends.llama.drawing import Drawer
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.sampler import Sampler, token_logprob
 from rllm.backends.llama.settings import context_options, uses_gpu
@@ -82,6 +83,7 @@ class LlamaBackend:
             self._vocabulary = LlamaVocabulary(self._model)
             self._batch = Batch(self._context.batch_size, self._context.num_sequences)
             self._rows = _LogitRows(self._context)
+            self._drawer = Drawer(self._model.vocab_size)
             self._warm_up()
         except BaseException:
             self.close()
@@ -165,8 +167,9 @@ class LlamaBackend:
 
     def _open_sampler(self, op: OpenSampler) -> None:
         self._close_sampler(op.seq)
+        info = self._info
         self._samplers[op.seq] = Sampler(
-            op, vocab_size=self._info.vocab_size, num_ctx=self._info.ctx_per_slot
+            op, drawer=self._drawer, vocab_size=info.vocab_size, num_ctx=info.ctx_per_slot
         )
 
     def _close_sampler(self, seq: int) -> None:
@@ -186,33 +189,35 @@ class LlamaBackend:
 
     def _compute_alone(self, chunks: Sequence[Chunk], code: int, step: _Step) -> Status:
         """After a batch that failed as a whole: find who can be computed."""
-        fatal = True
+        num_fatal = 0
         for chunk in chunks:
-            if code == _INVALID or self._rewind(chunk):
+            if self._rewind(chunk, code):
                 step.retries += 1
                 own_code = self._decode([chunk], step)
                 if own_code == _OK:
                     self._draw([chunk], step)
                     continue
-                fatal = fatal and own_code not in (_NO_CELLS, _INVALID)
+                num_fatal += own_code not in (_NO_CELLS, _INVALID)
             self._ctx.truncate(chunk.seq, 0)
             step.failed.add(chunk.seq)
-        if fatal and len(step.failed) == len(chunks):
+        if num_fatal == len(chunks):
             raise BackendFailed(f"llama_decode returned {code}, and failed again for every sequence")
         return Status.FAILED if step.failed else Status.OK
 
-    def _rewind(self, chunk: Chunk) -> bool:
+    def _rewind(self, chunk: Chunk, code: int) -> bool:
         """Bring the sequence back to where it was before its chunk. False: its cells are not usable."""
+        if code == _INVALID:
+            return True  # nothing was touched, and a wrong position must stay wrong
         length = self._ctx.length(chunk.seq)
         if length > chunk.start and not self._ctx.truncate(chunk.seq, chunk.start):
             return False
         return length >= chunk.start
 
     def _decode(self, chunks: Sequence[Chunk], step: _Step) -> int:
-        began = perf_counter()
         self._batch.clear()
         for chunk in chunks:
             self._batch.add(chunk.seq, chunk.tokens, chunk.start, output=chunk.sample)
+        began = perf_counter()
         code = self._ctx.decode(self._batch)
         self._ctx.synchronize()
         step.execute_s += perf_counter() - began
@@ -224,6 +229,7 @@ class LlamaBackend:
         """Draw for every chunk of the last decode that wants a token; its rows are valid until the next."""
         began = perf_counter()
         rows: NDArray[np.float32] | None = None
+        context = self._ctx.pointer
         num_outputs = 0
         index = -1
         for chunk in chunks:
@@ -235,11 +241,10 @@ class LlamaBackend:
             row = rows[num_outputs]
             num_outputs += 1
             sampler = self._samplers[chunk.seq]
-            token = int(row.argmax()) if sampler.is_argmax else sampler.draw(self._ctx.pointer, index)
-            step.tokens[chunk.seq] = token
+            token = step.tokens[chunk.seq] = sampler.draw(row, context, index)
+            step.slow_samples += sampler.is_slow
             if sampler.params.num_logprobs >= 0:
                 step.logprobs[chunk.seq] = token_logprob(row, token, sampler.params.num_logprobs)
-                step.slow_samples += 1
         step.sample_s += perf_counter() - began
 
     # Details

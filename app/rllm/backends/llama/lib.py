@@ -96,6 +96,11 @@ _callback = api.llama_log_callback(log)  # kept here: the library holds a bare p
 api.llama_log_set(_callback, None)
 atexit.register(api.llama_log_set, api.llama_log_callback(0), None)
 
+# The package opens /dev/null twice and never closes it, which warns at exit.
+_utils: Any = importlib.import_module("llama_cpp._utils")
+atexit.register(_utils.outnull_file.close)
+atexit.register(_utils.errnull_file.close)
+
 _state = {"ready": False, "gpus_hidden": False}
 
 

@@ -133,7 +133,7 @@ def _check_generates(header: GgufInfo) -> None:
     """Refuse by metadata what llama.cpp would load but cannot continue a text with."""
     kind = header.metadata.get("general.type", "model")
     if kind != "model":
-        raise StartError(f"{header.path}: holds a {kind}, not a model")
+        raise StartError(f"{header.path}: holds weights of type {kind!r}, not a model")
     if header.metadata.get(f"{header.architecture}.attention.causal") is False:
         raise StartError(
             f"{header.path}: {header.architecture} is an embedding model and cannot generate text"

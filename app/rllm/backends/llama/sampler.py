@@ -1,14 +1,16 @@
-"""How one sequence draws its tokens: a native sampler chain, or the plain maximum."""
+"""How one sequence draws its tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from random import Random
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rllm.backends.llama import lib
+from rllm.backends.llama.drawing import Drawer, can_draw
 from rllm.engine.port import OpenSampler
 from rllm.engine.types import SamplingParams, TokenLogprob, TopLogprob
 
@@ -19,32 +21,49 @@ _NEVER = float("-inf")
 
 
 class Sampler:
-    """Owns a native chain until `close`. Used by the thread that owns the context."""
+    """Draws by the quickest way its parameters allow: the plain maximum, a vectorized draw, or a native
+    chain, which it owns until `close`. Used by the thread that owns the context."""
 
-    def __init__(self, op: OpenSampler, *, vocab_size: int, num_ctx: int) -> None:
+    def __init__(self, op: OpenSampler, *, drawer: Drawer, vocab_size: int, num_ctx: int) -> None:
         """
         Raises:
             ValueError: a token id outside the vocabulary.
         """
         self.params = op.params
+        self._drawer = drawer
+        self._random = Random(op.params.seed)
         self._banned = bool(op.banned)
         self._chain: _Native | None = None
-        if not self.is_argmax:
+        if op.banned or not (self._is_argmax or can_draw(op.params)):
             self._chain = _chain(op.params, op.banned, vocab_size, num_ctx)
         if op.params.has_penalties:
             look_back = _look_back(op.params, num_ctx)
             for token in op.history[-look_back:] if look_back else ():
                 api.llama_sampler_accept(self._chain, token)
 
+    def draw(self, row: NDArray[np.float32], context: Any, index: int) -> int:
+        """The next token after the batch's token ``index``, whose logits are ``row``."""
+        if self._is_argmax:
+            return int(row.argmax())
+        if self._chain is None:
+            return self._drawer.draw(row, self.params, self._random.random())
+        return int(api.llama_sampler_sample(self._chain, context, index))
+
     @property
-    def is_argmax(self) -> bool:
-        """The next token is the maximum of the unchanged logits: no chain is needed for it."""
+    def is_slow(self) -> bool:
+        """Whether a draw visits the vocabulary token by token."""
+        params = self.params
+        if params.num_logprobs >= 0:
+            return True
+        if self._chain is None or self._is_argmax:
+            return False
+        return params.top_k <= 0 or params.has_penalties
+
+    @property
+    def _is_argmax(self) -> bool:
+        """The next token is the maximum of the unchanged logits."""
         params = self.params
         return params.is_greedy and not (self._banned or params.logit_bias or params.has_penalties)
-
-    def draw(self, context: Any, index: int) -> int:
-        """The next token after the batch's token ``index``, which the chain remembers."""
-        return int(api.llama_sampler_sample(self._chain, context, index))
 
     def lift_ban(self) -> None:
         if self._banned:

@@ -1,0 +1,93 @@
+"""Random draws from a row of logits without visiting the vocabulary in sorted order.
+
+llama.cpp's chain copies 12 bytes per token and, for top-p without top-k, sorts all of them: 0.3 ms and
+2 ms a token at a vocabulary of 49k. Vectorized, the same distribution is drawn from in a tenth of that.
+With top-k first the native chain is as quick as this, and it has everything else: penalties, biases,
+typical sampling.
+"""
+
+from __future__ import annotations
+
+from math import log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rllm.engine.types import SamplingParams
+
+Row = NDArray[np.float32]
+
+_BLOCK = 256
+_LIKELY = 10.0  # logits this far below the highest are looked at only when the nucleus reaches that far
+_COLDEST = 1e-4  # below this temperature nothing but the maximum can be drawn anyway
+
+
+def can_draw(params: SamplingParams) -> bool:
+    """Whether `Drawer` knows these parameters."""
+    return not (
+        params.is_greedy
+        or params.top_k > 0
+        or params.typical_p < 1.0
+        or params.logit_bias
+        or params.has_penalties
+    )
+
+
+class Drawer:
+    """Owns scratch space for one vocabulary. The filters are applied in llama.cpp's order: top-p and min-p
+    to the unscaled distribution, then the temperature."""
+
+    def __init__(self, vocab_size: int) -> None:
+        padded = -(-vocab_size // _BLOCK) * _BLOCK
+        self._blocks = np.zeros((padded // _BLOCK, _BLOCK), dtype=np.float32)
+        self._weights = self._blocks.reshape(-1)[:vocab_size]
+
+    def draw(self, row: Row, params: SamplingParams, uniform: float) -> int:
+        """The token at ``uniform`` (in [0, 1)) of the cumulative distribution."""
+        highest = row.max()
+        scale = np.float32(1.0 / max(params.temperature, _COLDEST))
+        if params.top_p >= 1.0 and params.min_p <= 0.0:
+            np.subtract(row, highest, out=self._weights)
+            np.multiply(self._weights, scale, out=self._weights)
+            np.exp(self._weights, out=self._weights)
+            return self._pick_from_all(uniform)
+        kept = self._kept(row, highest, params)
+        weights = np.exp((row[kept] - highest) * scale)
+        return int(kept[_pick(weights, uniform)])
+
+    def _kept(self, row: Row, highest: np.float32, params: SamplingParams) -> NDArray[np.intp]:
+        """The tokens that top-p and min-p leave."""
+        reach = _LIKELY if params.min_p <= 0.0 else -log(min(params.min_p, 1.0))
+        likely = np.flatnonzero(row >= highest - np.float32(reach))
+        if params.top_p >= 1.0:
+            return likely
+        np.subtract(row, highest, out=self._weights)
+        np.exp(self._weights, out=self._weights)
+        wanted = params.top_p * float(self._weights.sum())
+        kept, reached = self._nucleus(likely, wanted)
+        if not reached and params.min_p <= 0.0:
+            kept, _ = self._nucleus(np.arange(len(row)), wanted)
+        return kept
+
+    def _nucleus(self, tokens: NDArray[np.intp], wanted: float) -> tuple[NDArray[np.intp], bool]:
+        """The fewest of ``tokens`` that weigh ``wanted`` together, and whether they do."""
+        weights = self._weights[tokens]
+        order = np.argsort(-weights)
+        total = np.cumsum(weights[order], dtype=np.float64)
+        count = int(np.searchsorted(total, wanted)) + 1
+        return tokens[order[:count]], count <= len(tokens)
+
+    def _pick_from_all(self, uniform: float) -> int:
+        """Find the block first: a running sum over the whole vocabulary would take longer than the rest."""
+        totals = np.cumsum(self._blocks.sum(axis=1), dtype=np.float64)
+        target = uniform * totals[-1]
+        block = min(int(np.searchsorted(totals, target, side="right")), len(totals) - 1)
+        before = totals[block - 1] if block else 0.0
+        inner = np.cumsum(self._blocks[block], dtype=np.float64)
+        at = int(np.searchsorted(inner, min(target - before, inner[-1] * (1 - 1e-12)), side="right"))
+        return min(block * _BLOCK + at, len(self._weights) - 1)
+
+
+def _pick(weights: Row, uniform: float) -> int:
+    total = np.cumsum(weights, dtype=np.float64)
+    return min(int(np.searchsorted(total, uniform * total[-1], side="right")), len(total) - 1)

@@ -1,0 +1,79 @@
+"""A circuit breaker for one instance. Only faults of the engine count: never a client's mistake or absence.
+
+CLOSED ── `faults` within `window_s` ──► OPEN ── after `open_s` ──► HALF_OPEN ── `successes` ──► CLOSED
+                                           ▲                            │
+                                           └────────── a fault ─────────┘
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    faults: int = 5
+    window_s: float = 60.0
+    open_s: float = 10.0
+    probes: int = 1
+    """Requests that a half-open instance may have at a time."""
+    successes: int = 2
+
+
+class Breaker:
+    """No clock of its own: every question comes with the time."""
+
+    def __init__(self, settings: BreakerSettings | None = None) -> None:
+        self._settings = settings or BreakerSettings()
+        self._faults: deque[float] = deque()
+        self._opened_at: float | None = None
+        self._successes = 0
+
+    def state(self, now: float) -> BreakerState:
+        if self._opened_at is None:
+            return BreakerState.CLOSED
+        open_ = now < self._opened_at + self._settings.open_s
+        return BreakerState.OPEN if open_ else BreakerState.HALF_OPEN
+
+    def allows(self, now: float, num_outstanding: int) -> bool:
+        """May an instance with so many requests be given another?"""
+        match self.state(now):
+            case BreakerState.CLOSED:
+                return True
+            case BreakerState.OPEN:
+                return False
+            case BreakerState.HALF_OPEN:
+                return num_outstanding < self._settings.probes
+
+    def reopens_in_s(self, now: float) -> float:
+        """Until the next probe may be sent."""
+        if self._opened_at is None:
+            return 0.0
+        return max(0.0, self._opened_at + self._settings.open_s - now)
+
+    def succeeded(self, now: float) -> None:
+        if self.state(now) is BreakerState.HALF_OPEN:
+            self._successes += 1
+            if self._successes >= self._settings.successes:
+                self._opened_at = None
+                self._faults.clear()
+
+    def failed(self, now: float) -> None:
+        state = self.state(now)
+        if state is BreakerState.OPEN:
+            return
+        self._faults.append(now)
+        while self._faults[0] < now - self._settings.window_s:
+            self._faults.popleft()
+        if state is BreakerState.HALF_OPEN or len(self._faults) >= self._settings.faults:
+            self._opened_at = now
+            self._successes = 0
+            self._faults.clear()

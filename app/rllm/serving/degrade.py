@@ -1,0 +1,116 @@
+"""The ladder: what the server gives up, and in which order, when it has more to do than it can.
+
+The operator writes the rungs; without any nothing is degraded. Going up is immediate; going down takes a load
+clearly below the rung for some time, so that the server does not swing between two levels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Action(StrEnum):
+    CAP = "cap"
+    """Answers have at most ``max_tokens`` tokens."""
+    SHED = "shed"
+    """Requests with a priority value above ``priority`` (less important) are refused."""
+    ROUTE = "route"
+    """The model's smaller variant answers; with two such rungs the one after that."""
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    at: float
+    """Load from which on it holds: requests given to the model's instances, per slot. 1: all slots taken."""
+    action: Action
+    max_tokens: int = 0
+    priority: int = 0
+
+    @property
+    def name(self) -> str:
+        match self.action:
+            case Action.CAP:
+                return f"max_tokens<={self.max_tokens}"
+            case Action.SHED:
+                return f"priority<={self.priority}"
+            case _:
+                return self.action.value
+
+
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What the current level means for a request."""
+
+    level: int = 0
+    max_tokens: int | None = None
+    max_priority: int | None = None
+    hops: int = 0
+    """How many variants down."""
+    refuse: bool = False
+
+
+def parse_rung(text: str) -> Rung:
+    """ "1.5:cap=128", "2:shed=0", "3:route", "4:refuse".
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    at, _, what = text.partition(":")
+    name, _, value = what.partition("=")
+    try:
+        load, action = float(at), Action(name)
+        number = int(value) if action in (Action.CAP, Action.SHED) else 0
+    except ValueError:
+        raise ValueError(
+            f"degrade {text!r} must be LOAD:cap=N, LOAD:shed=N, LOAD:route or LOAD:refuse"
+        ) from None
+    if not 0 < load < 1e6 or (action is Action.CAP and number < 1):
+        raise ValueError(f"degrade {text!r}: the load and a cap must be above 0")
+    if action is Action.CAP:
+        return Rung(load, action, max_tokens=number)
+    return Rung(load, action, priority=number)
+
+
+class Ladder:
+    """One model's level. Pure: it hears loads and times and answers with a number of rungs."""
+
+    def __init__(self, rungs: Sequence[Rung], *, hold_s: float = 5.0, release: float = 0.8) -> None:
+        self.rungs = tuple(sorted(rungs, key=lambda rung: rung.at))
+        self._hold_s = hold_s
+        self._release = release
+        self._level = 0
+        self._calm_since: float | None = None
+
+    @property
+    def level(self) -> int:
+        return self._level
+
+    def hear(self, load: float, now: float) -> int:
+        """The level at this load. It falls one rung per ``hold_s`` of calm."""
+        wanted = sum(1 for rung in self.rungs if load >= rung.at)
+        if wanted >= self._level:
+            self._level = wanted
+            self._calm_since = None
+        elif load >= self.rungs[self._level - 1].at * self._release:
+            self._calm_since = None
+        elif self._calm_since is None:
+            self._calm_since = now
+        elif now - self._calm_since >= self._hold_s:
+            self._level -= 1
+            self._calm_since = now
+        return self._level
+
+    def measures(self) -> Measures:
+        active = self.rungs[: self._level]
+        caps = [rung.max_tokens for rung in active if rung.action is Action.CAP]
+        shed = [rung.priority for rung in active if rung.action is Action.SHED]
+        return Measures(
+            level=self._level,
+            max_tokens=min(caps, default=None),
+            max_priority=min(shed, default=None),
+            hops=sum(rung.action is Action.ROUTE for rung in active),
+            refuse=any(rung.action is Action.REFUSE for rung in active),
+        )

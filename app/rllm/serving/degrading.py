@@ -1,0 +1,83 @@
+"""A model's ladder on the event loop: hears its load, tells of changes, and changes requests accordingly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from rllm.engine.types import EngineRequest
+from rllm.errors import Overloaded
+from rllm.serving.degrade import Ladder, Measures, Rung
+
+
+@dataclass(frozen=True, slots=True)
+class DegradeSettings:
+    rungs: tuple[Rung, ...] = ()
+    hold_s: float = 5.0
+    """How long it must be calm before the server goes back up by one level."""
+
+
+class Degrader:
+    """Without rungs it does nothing. While degraded, one timer brings it back though nobody asks."""
+
+    def __init__(
+        self, settings: DegradeSettings, load: Callable[[], float], on_level: Callable[[int, str], None]
+    ) -> None:
+        self._ladder = Ladder(settings.rungs, hold_s=settings.hold_s)
+        self._hold_s = settings.hold_s
+        self._load = load
+        self._on_level = on_level
+        self._timer: asyncio.TimerHandle | None = None
+
+    def look(self) -> Measures:
+        """The measures that hold now."""
+        if not self._ladder.rungs:
+            return Measures()
+        loop = asyncio.get_running_loop()
+        before = self._ladder.level
+        level = self._ladder.hear(self._load(), loop.time())
+        if level != before:
+            self._on_level(level, ", ".join(rung.name for rung in self._ladder.rungs[:level]))
+        if level and self._timer is None:
+            self._timer = loop.call_later(self._hold_s / 2 + 0.01, self._again)
+        return self._ladder.measures()
+
+    def _again(self) -> None:
+        self._timer = None
+        self.look()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def apply(
+    measures: Measures, requests: list[EngineRequest], retry_after_s: Callable[[], float]
+) -> tuple[list[EngineRequest], list[str]]:
+    """The requests as they are to be run, and what was changed.
+
+    Raises:
+        Overloaded: this level has no room for them.
+    """
+    if measures.refuse:
+        raise Overloaded("the server is overloaded and takes nothing new", retry_after_s=retry_after_s())
+    if measures.max_priority is not None and requests[0].priority > measures.max_priority:
+        raise Overloaded(
+            f"the server is overloaded and takes requests of priority {measures.max_priority} or better "
+            f"(lower); this one has {requests[0].priority}",
+            code="low_priority_shed",
+            retry_after_s=retry_after_s(),
+        )
+    cap = measures.max_tokens
+    if cap is None or all(request.max_tokens <= cap for request in requests):
+        return requests, []
+    capped = [
+        msgspec.structs.replace(
+            request, max_tokens=min(cap, request.max_tokens), min_tokens=min(cap, request.min_tokens)
+        )
+        for request in requests
+    ]
+    return capped, [f"max_tokens={cap}"]

@@ -1,0 +1,68 @@
+"""How fast an instance works, measured on what it did. Pure; times come from outside."""
+
+from __future__ import annotations
+
+from collections import deque
+
+_SMOOTHING = 0.1
+_WINDOW = 32
+
+
+class DrainRate:
+    """Seconds between two requests that leave a saturated instance, each making room for one that waits.
+
+    Measured where more requests are there than slots. Before that happened, it is estimated from how long
+    requests hold their slot.
+    """
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=_WINDOW)
+        self._held_s: float | None = None
+        self._gap_s: float | None = None
+
+    def finished(self, now: float, *, saturated: bool, held_s: float) -> None:
+        self._held_s = _blend(self._held_s, held_s)
+        if not saturated:
+            self._times.clear()
+            return
+        self._times.append(now)
+        if len(self._times) >= 4:
+            self._gap_s = (now - self._times[0]) / (len(self._times) - 1)
+
+    def gap_s(self, slots: int) -> float | None:
+        """None while nothing has finished yet."""
+        if self._gap_s is not None:
+            return self._gap_s
+        return None if self._held_s is None else self._held_s / slots
+
+    def forget_saturation(self) -> None:
+        """The worker was replaced: the time it was away is no measure of anything."""
+        self._times.clear()
+
+
+class PrefillRate:
+    """Seconds for one more prompt token, decodes beside it included."""
+
+    def __init__(self) -> None:
+        self.token_s: float | None = None
+
+    def step(self, prefill_tokens: int, seconds: float) -> None:
+        if prefill_tokens >= 16 and seconds > 0:
+            self.token_s = _blend(self.token_s, seconds / prefill_tokens)
+
+
+class OutputLength:
+    """Tokens that answers usually have; what a newcomer is expected to generate."""
+
+    def __init__(self) -> None:
+        self._mean = 128.0
+
+    def finished(self, num_tokens: int) -> None:
+        self._mean = _blend(self._mean, float(num_tokens))
+
+    def expect(self, max_tokens: int) -> int:
+        return min(max_tokens, max(1, round(self._mean)))
+
+
+def _blend(old: float | None, new: float) -> float:
+    return new if old is None else old + _SMOOTHING * (new - old)

@@ -1,0 +1,245 @@
+"""Fuzzes a server from its own OpenAPI document: half of the requests fit the schema, half do not.
+
+Used by `test_fuzz` against the fake service and by ``scripts/fuzz`` against a live server. Answers are
+held to the document too: status codes, content types and bodies must be documented ones, and a request
+that the schema forbids must not be answered 200.
+
+To keep a run finite, requests that may generate get ``max_tokens`` of at most `MAX_TOKENS` where theirs is
+a larger valid number or none; nothing else of a generated request is changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.checks import load_all_checks, not_a_server_error
+from schemathesis.core.errors import SchemathesisError
+from schemathesis.core.failures import Failure, FailureGroup
+from schemathesis.specs.openapi import checks as openapi_checks
+
+MAX_TOKENS = 8
+CHECKS = [
+    not_a_server_error,
+    openapi_checks.status_code_conformance,
+    openapi_checks.content_type_conformance,
+    openapi_checks.response_schema_conformance,
+    openapi_checks.negative_data_rejection,
+]
+GENERATING = ("/v1/chat/completions", "/v1/completions")
+
+
+@dataclass
+class Outcome:
+    statuses: Counter[int] = field(default_factory=Counter)
+    by_path: dict[str, Counter[int]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    hangs: int = 0
+    slowest_s: float = 0.0
+
+    @property
+    def total(self) -> int:
+        return self.statuses.total() + self.hangs
+
+    def count(self, lowest: int) -> int:
+        return sum(count for status, count in self.statuses.items() if lowest <= status < lowest + 100)
+
+    @property
+    def share_ok(self) -> float:
+        return self.statuses[200] / max(self.total, 1)
+
+    @property
+    def server_errors(self) -> int:
+        """503 is counted too: this fuzzer sends one request at a time, so nobody may be refused."""
+        return self.count(500)
+
+
+def fuzz(
+    url: str,
+    num_requests: int,
+    *,
+    api_key: str | None = None,
+    timeout_s: float = 60.0,
+    random_seed: int = 0,
+    check: bool = True,
+    progress: Callable[[Outcome], None] | None = None,
+) -> Outcome:
+    """Send about ``num_requests``, most of them to the routes that generate."""
+    load_all_checks()
+    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=headers)
+    outcome = Outcome()
+    with requests.Session() as session:
+
+        def send(case: Any) -> None:
+            _send(case, session, url, headers, timeout_s, check, outcome)
+            if progress is not None:
+                progress(outcome)
+
+        for operation, mode, share in _plan(schema):
+            _run(operation, mode, max(1, round(num_requests * share)), random_seed, send)
+    return outcome
+
+
+def _plan(schema: Any) -> Iterator[tuple[Any, GenerationMode, float]]:
+    """What is sent, and its share. Operations without parameters cannot be wrong."""
+    operations = [result.ok() for result in schema.get_all_operations()]
+    posts = [operation for operation in operations if operation.method == "post"]
+    gets = [operation for operation in operations if operation.method == "get"]
+    weights = {operation.path: 4 if operation.path in GENERATING else 1 for operation in posts}
+    total = sum(weights.values())
+    for operation in posts:
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+            yield operation, mode, 0.95 * weights[operation.path] / total / 2
+    for operation in gets:
+        yield operation, GenerationMode.POSITIVE, 0.05 / len(gets)
+
+
+def _run(
+    operation: Any, mode: GenerationMode, count: int, random_seed: int, send: Callable[[Any], None]
+) -> None:
+    try:
+        strategy = operation.as_strategy(generation_mode=mode)
+    except SchemathesisError:
+        return  # nothing of this kind can be generated
+
+    @seed(random_seed)
+    @settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.data())
+    def run(data: Any) -> None:
+        send(data.draw(strategy))
+
+    run()
+
+
+def _send(
+    case: Any,
+    session: requests.Session,
+    url: str,
+    headers: dict[str, str],
+    timeout_s: float,
+    check: bool,
+    outcome: Outcome,
+) -> None:
+    if case.operation.path in GENERATING:
+        _limit_tokens(case.body)
+    started = time.monotonic()
+    try:
+        response = case.call(base_url=url, session=session, headers=headers, timeout=timeout_s)
+    except (requests.Timeout, requests.ConnectionError) as error:
+        outcome.hangs += 1
+        outcome.failures.append(f"{case.method} {case.path}: {type(error).__name__}: {_short(case.body)}")
+        return
+    outcome.slowest_s = max(outcome.slowest_s, time.monotonic() - started)
+    outcome.statuses[response.status_code] += 1
+    outcome.by_path.setdefault(case.operation.path, Counter())[response.status_code] += 1
+    if response.status_code >= 500:
+        outcome.failures.append(f"{case.method} {case.path}: {response.status_code}: {_short(case.body)}")
+    if check and not _is_stream(response):
+        try:
+            case.validate_response(response, checks=CHECKS)
+        except (Failure, FailureGroup) as failure:
+            reasons = getattr(failure, "exceptions", [failure])
+            found = "; ".join(f"{type(reason).__name__}: {_short(reason)}" for reason in reasons)
+            outcome.failures.append(
+                f"{case.method} {case.path} {response.status_code}: {found}: {_short(case.body)}"
+            )
+
+
+def _limit_tokens(body: Any) -> None:
+    if not isinstance(body, dict):
+        return
+    limit = body.get("max_tokens")
+    if limit is None or (type(limit) in (int, float) and limit > MAX_TOKENS and limit < 100_000):
+        body["max_tokens"] = MAX_TOKENS
+        least = body.get("min_tokens")
+        if type(least) in (int, float) and MAX_TOKENS < least < 100_000:
+            body["min_tokens"] = MAX_TOKENS
+
+
+def _is_stream(response: Any) -> bool:
+    """Its body is events; the document can only say that it is text."""
+    return "text/event-stream" in str(response.headers.get("content-type", ""))
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 300 else f"{text[:300]}…"
+
+
+def report(outcome: Outcome) -> str:
+    lines = [f"{outcome.total} requests, slowest {outcome.slowest_s:.2f} s"]
+    for name, count in (
+        ("200", outcome.statuses[200]),
+        ("4xx", outcome.count(400)),
+        ("5xx", outcome.count(500)),
+        ("hangs", outcome.hangs),
+    ):
+        lines.append(f"  {name:6}{count:7}  {count / max(outcome.total, 1):6.1%}")
+    for path, statuses in sorted(outcome.by_path.items()):
+        lines.append(
+            f"  {path}: " + ", ".join(f"{status} x{count}" for status, count in sorted(statuses.items()))
+        )
+    unique = list(dict.fromkeys(outcome.failures))
+    lines += [f"  ! {failure}" for failure in unique[:20]]
+    if len(unique) > 20:
+        lines.append(f"  … and {len(unique) - 20} more")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0] if __doc__ else None)
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
+    parser.add_argument("--requests", type=int, default=200)
+    parser.add_argument("--api-key")
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds after which a request hangs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--min-ok", type=float, default=0.3, help="least share of requests answered 200")
+    arguments = parser.parse_args()
+    last = [time.monotonic()]
+
+    def progress(outcome: Outcome) -> None:
+        if time.monotonic() - last[0] > 10:
+            last[0] = time.monotonic()
+            print(f"{outcome.total} requests, {outcome.share_ok:.0%} answered 200", file=sys.stderr)
+
+    outcome = fuzz(
+        arguments.url.rstrip("/"),
+        arguments.requests,
+        api_key=arguments.api_key,
+        timeout_s=arguments.timeout,
+        random_seed=arguments.seed,
+        progress=progress,
+    )
+    print(report(outcome))
+    chat = {"messages": [{"role": "user", "content": "Are you still there?"}], "max_tokens": 4}
+    headers = {"authorization": f"Bearer {arguments.api_key}"} if arguments.api_key else {}
+    last_answer = requests.post(
+        f"{arguments.url.rstrip('/')}/v1/chat/completions",
+        json=chat,
+        headers=headers,
+        timeout=arguments.timeout,
+    )
+    print(f"a good request afterwards: {last_answer.status_code}")
+    is_good = not outcome.failures and outcome.share_ok >= arguments.min_ok and last_answer.status_code == 200
+    return 0 if is_good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

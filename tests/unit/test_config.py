@@ -1,0 +1,196 @@
+"""Settings come from four places, are checked together, and name what is wrong as the operator wrote it."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from rllm.config import ConfigError, Settings, load, unknown_variables
+from rllm.workers.frames import SchedulerOptions
+
+ONE = {"gguf": ("a.gguf",)}
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("RLLM_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    path = tmp_path / "rllm.toml"
+    path.write_text('slots = 3\nport = 3000\nthreads = 3\n[[models]]\ngguf = "file.gguf"\n')
+    return path
+
+
+def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLLM_SLOTS", "2")
+    monkeypatch.setenv("RLLM_PORT", "2000")
+    settings = load({"slots": 1}, toml)
+    assert (settings.slots, settings.port, settings.threads) == (1, 2000, 3)
+    assert settings.batch_size == 512  # nobody said anything
+
+
+def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLLM_SLOTS", "")
+    monkeypatch.setenv("RLLM_API_KEY", "")
+    settings = load(ONE)
+    assert settings.slots == 8
+    assert settings.api_key == ()
+
+
+def test_lists_in_the_environment_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLLM_GGUF", "a.gguf, b.gguf")
+    monkeypatch.setenv("RLLM_API_KEY", "one,two")
+    settings = load({})
+    assert [str(path) for path in settings.gguf] == ["a.gguf", "b.gguf"]
+    assert [key.get_secret_value() for key in settings.api_key] == ["one", "two"]
+
+
+def test_models_are_named_by_alias_or_file_in_order() -> None:
+    settings = load({"gguf": ("x/q4.gguf", "x/f16.gguf"), "alias": ("small", "exact")})
+    assert [model.id for model in settings.served()] == ["small", "exact"]
+    assert [model.id for model in load({"gguf": ("x/q4.gguf",)}).served()] == ["q4"]
+
+
+def test_a_table_of_models_overrides_the_top_level_for_its_model_only(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        'slots = 4\nkv = "split"\n'
+        '[[models]]\ngguf = "a.gguf"\n'
+        '[[models]]\ngguf = "b.gguf"\nalias = "big"\nslots = 2\n'
+    )
+    small, big = load({"ctx_size": 512}, path).served()
+    assert (small.id, small.slots, small.kv, small.ctx_size) == ("a", 4, "split", 512)
+    assert (big.id, big.slots, big.kv, big.ctx_size) == ("big", 2, "split", 512)
+
+
+def test_model_paths_in_a_file_count_from_its_folder(toml: Path) -> None:
+    assert load({}, toml).served()[0].gguf == toml.parent / "file.gguf"
+
+
+def test_naming_a_model_replaces_those_of_the_file(toml: Path) -> None:
+    assert [model.id for model in load(ONE, toml).served()] == ["a"]
+
+
+def test_zero_context_means_what_the_model_was_trained_on_up_to_a_limit() -> None:
+    model = load(ONE).served()[0]
+    assert model.llama_options(2048).ctx_per_slot == 2048
+    assert model.llama_options(131072).ctx_per_slot == 4096
+    assert load({**ONE, "ctx_size": 9000}).served()[0].llama_options(2048).ctx_per_slot == 9000
+
+
+def test_engine_settings_reach_the_worker() -> None:
+    model = load({**ONE, "slots": 2, "kv": "split", "batch_size": 256, "prefix_cache": False}).served()[0]
+    options = model.llama_options(2048)
+    assert (options.slots, options.kv, options.batch_size, options.ubatch_size) == (2, "split", 256, 256)
+    assert model.scheduler_options() == SchedulerOptions(prefix_cache=False)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "no model to serve"),
+        ({"gguf": ("a",), "slots": 0}, "--slots: .*greater than or equal to 1.*got 0"),
+        ({"gguf": ("a",), "slots": 257}, "--slots"),
+        ({"gguf": ("a",), "port": 70000}, "--port"),
+        ({"gguf": ("a",), "kv": "both"}, "--kv: .*'auto', 'split' or 'unified'"),
+        (
+            {"gguf": ("a",), "slots": 100, "batch_size": 30},
+            r"slots \(100\) must not exceed batch_size \(30\)",
+        ),
+        ({"gguf": ("a",), "ubatch_size": 1024}, r"ubatch_size \(1024\) must not exceed batch_size \(512\)"),
+        ({"gguf": ("a",), "max_step_tokens": 4}, r"slots \(8\) must not exceed max_step_tokens \(4\)"),
+        ({"gguf": ("a",), "cache_type_v": "q8_0", "flash_attn": "off"}, "needs flash attention"),
+        ({"gguf": ("a", "b"), "alias": ("x",)}, "2 gguf but 1 alias"),
+        ({"gguf": ("a.gguf", "b/a.gguf")}, "two models are called 'a'"),
+        ({"gguf": ("a",), "host": "0.0.0.0"}, "set an API key"),
+        ({"gguf": ("a",), "host": "::"}, "set an API key"),
+    ],
+)
+def test_what_cannot_work_is_refused_by_name(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load(values)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("more", [{"api_key": ("k",)}, {"allow_insecure": True}])
+def test_listening_to_other_machines_needs_a_key_or_consent(more: dict[str, object]) -> None:
+    assert load({**ONE, "host": "0.0.0.0", **more}).host == "0.0.0.0"
+
+
+def test_an_unknown_key_of_the_file_is_named_with_the_nearest_known_one(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("slot = 3\ngguf = 'a.gguf'\n")
+    with pytest.raises(ConfigError, match=r"c\.toml: slot: unknown key, did you mean 'slots'"):
+        load({}, path)
+
+
+def test_an_unknown_key_of_a_model_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[[models]]\ngguf = 'a.gguf'\nport = 1\n")
+    with pytest.raises(ConfigError, match=r"models\.port: unknown key"):
+        load({}, path)
+
+
+def test_a_broken_or_missing_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    with pytest.raises(ConfigError, match="No such file"):
+        load({}, path)
+    path.write_text("slots = = 3")
+    with pytest.raises(ConfigError, match=r"c\.toml: .*line 1"):
+        load({}, path)
+
+
+def test_errors_name_the_variable_they_come_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RLLM_SLOTS", "many")
+    with pytest.raises(ConfigError, match=r"^RLLM_SLOTS: .*got 'many'"):
+        load(ONE)
+
+
+def test_misspelt_variables_are_found() -> None:
+    assert unknown_variables({"RLLM_SLOT": "1", "RLLM_SLOTS": "1", "RLLM_CONFIG": "x", "PATH": ""}) == [
+        "RLLM_SLOT"
+    ]
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        load(ONE).slots = 3  # type: ignore[misc]
+
+
+def test_the_printed_form_is_toml_that_says_where_values_come_from_and_hides_keys(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RLLM_API_KEY", "hunter2")
+    text = load({"kv": "split"}, toml).printable()
+    assert "hunter2" not in text
+    assert tomllib.loads(text)["api_key"] == ["**********"]
+    assert tomllib.loads(text)["models"][0]["gguf"].endswith("file.gguf")
+    lines = {line.split(" =")[0]: line for line in text.splitlines()}
+    assert lines["kv"].endswith("# command line")
+    assert lines["api_key"].endswith("# RLLM_API_KEY")
+    assert lines["slots"].endswith("# " + str(toml))
+    assert "#" not in lines["batch_size"]
+
+
+def test_the_printed_form_can_be_read_again(toml: Path, tmp_path: Path) -> None:
+    settings = load({"slots": 5}, toml)
+    again = tmp_path / "again.toml"
+    again.write_text(settings.printable())
+    assert load({}, again).served() == settings.served()
+
+
+def test_every_option_has_a_group_and_a_help_text() -> None:
+    for name, field in Settings.model_fields.items():
+        if name != "models":
+            assert field.description, name
+            assert isinstance(field.json_schema_extra, dict), name

@@ -1,0 +1,242 @@
+"""What is observed can be read by Prometheus' own parser, and adds up."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from rllm.api.records import RequestRecord
+from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord, Timings, Usage
+from rllm.observe.gpu import Gpus
+from rllm.observe.metrics import Metrics
+from rllm.serving.observer import InstanceState
+
+INFO = ModelInfo(
+    path="q4.gguf",
+    description="llama 135M",
+    architecture="llama",
+    num_params=1,
+    size_bytes=1,
+    vocab_size=1,
+    num_ctx_train=2048,
+    slots=8,
+    num_sequences=8,
+    ctx_per_slot=512,
+    kv_cells=4096,
+    kv_unified=True,
+    kv_bytes=1 << 20,
+    batch_size=512,
+    device="CPU",
+    can_reuse_prefix=True,
+    load_s=1.5,
+)
+REQUEST = EngineRequest(id="a.b.0", prompt=(1, 2, 3), max_tokens=4)
+AT = {"model": "q4", "instance": "q4-0"}
+
+
+class NoNvml:
+    """A machine without NVIDIA's driver."""
+
+    class NVMLError(Exception):
+        pass
+
+    def nvmlInit(self) -> None:
+        raise self.NVMLError("driver not loaded")
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    metrics = Metrics(Gpus(NoNvml()))
+    metrics.on_ready("q4", "q4-0", INFO, os.getpid())
+    metrics.on_instance("q4", "q4-0", InstanceState.READY, "")
+    return metrics
+
+
+def read(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    samples = {}
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        for sample in family.samples:
+            samples[sample.name, frozenset(sample.labels.items())] = sample.value
+    return samples
+
+
+def value(metrics: Metrics, name: str, /, **labels: str) -> float:
+    return read(metrics)[name, frozenset(labels.items())]
+
+
+def test_the_mean_decode_batch_is_a_quotient_of_two_counters(metrics: Metrics) -> None:
+    for rows in (8, 8, 6):
+        metrics.on_step("q4", "q4-0", StepRecord(decode_tokens=rows, execute_s=0.01))
+    metrics.on_step("q4", "q4-0", StepRecord(prefill_tokens=100))
+    tokens = value(metrics, "rllm_decode_tokens_total", **AT)
+    assert tokens / value(metrics, "rllm_decode_steps_total", **AT) == pytest.approx(22 / 3)
+    assert value(metrics, "rllm_prefill_tokens_total", **AT) == 100
+
+
+@pytest.mark.parametrize(
+    ("decode", "prefill", "kind"), [(3, 0, "decode"), (0, 5, "prefill"), (3, 5, "mixed"), (0, 0, "empty")]
+)
+def test_steps_are_timed_by_kind(metrics: Metrics, decode: int, prefill: int, kind: str) -> None:
+    record = StepRecord(
+        decode_tokens=decode, prefill_tokens=prefill, plan_s=0.1, execute_s=0.2, sample_s=0.3, commit_s=0.4
+    )
+    metrics.on_step("q4", "q4-0", record)
+    assert value(metrics, "rllm_step_seconds_count", **AT, kind=kind) == 1
+    assert value(metrics, "rllm_step_seconds_sum", **AT, kind=kind) == pytest.approx(1.0)
+    assert value(metrics, "rllm_step_phase_seconds_total", **AT, phase="sample") == pytest.approx(0.3)
+
+
+def test_gauges_show_the_state_after_the_last_step(metrics: Metrics) -> None:
+    metrics.on_step("q4", "q4-0", StepRecord(running=5, waiting=2, kv_used=900))
+    shown = [
+        value(metrics, f"rllm_{n}", **AT)
+        for n in ("slots_used", "requests_waiting", "kv_cells_used", "slots")
+    ]
+    assert shown == [5, 2, 900, 8]
+
+
+def test_a_request_that_is_cancelled_between_steps_frees_its_slot_in_the_metrics(metrics: Metrics) -> None:
+    metrics.on_accepted("q4", "q4-0", REQUEST)
+    metrics.on_step("q4", "q4-0", StepRecord(prefill_tokens=512, running=1))
+    metrics.on_finished("q4", "q4-0", REQUEST, Event(request_id="a.b.0", finish=FinishReason.CANCELLED), 0.5)
+    assert value(metrics, "rllm_slots_used", **AT) == 0
+    assert value(metrics, "rllm_sequences_in_flight", **AT) == 0
+
+
+def finish(metrics: Metrics, tokens: int) -> None:
+    event = Event(
+        request_id="a.b.0",
+        finish=FinishReason.STOP,
+        usage=Usage(prompt_tokens=30, completion_tokens=tokens, cached_tokens=10),
+        timings=Timings(queue_s=0.1, prefill_s=0.2, decode_s=0.9),
+    )
+    metrics.on_accepted("q4", "q4-0", REQUEST)
+    metrics.on_finished("q4", "q4-0", REQUEST, event, 1.2)
+
+
+def test_tokens_and_times_of_finished_sequences_add_up(metrics: Metrics) -> None:
+    finish(metrics, tokens=10)
+    finish(metrics, tokens=1)
+    model = {"model": "q4"}
+    assert value(metrics, "rllm_prompt_tokens_total", **model) == 60
+    assert value(metrics, "rllm_cached_prompt_tokens_total", **model) == 20
+    assert value(metrics, "rllm_generated_tokens_total", **model) == 11
+    assert value(metrics, "rllm_sequences_finished_total", **model, reason="stop") == 2
+    for name in ("e2e_latency", "queue_time", "prefill_time", "decode_time"):
+        assert value(metrics, f"rllm_{name}_seconds_count", **model) == 2
+    # one token has no gaps: it is left out
+    assert value(metrics, "rllm_time_per_output_token_seconds_count", **model) == 1
+    assert value(metrics, "rllm_time_per_output_token_seconds_sum", **model) == pytest.approx(0.1)
+
+
+def test_http_requests_are_counted_by_what_became_of_them(metrics: Metrics) -> None:
+    record = RequestRecord(
+        request_id="r", method="POST", path="/v1/chat/completions", route="/v1/chat/completions"
+    )
+    record.model, record.status, record.finish_reasons, record.ttft_s = "q4", 200, ("stop", "length"), 0.004
+    metrics.on_request(record)
+    labels = {"route": record.route, "model": "q4", "status": "200", "finish_reason": "mixed"}
+    assert value(metrics, "rllm_requests_total", **labels) == 1
+    # a few milliseconds are told apart
+    at = {"route": record.route, "model": "q4"}
+    assert value(metrics, "rllm_request_time_to_first_token_seconds_bucket", **at, le="0.003") == 0
+    assert value(metrics, "rllm_request_time_to_first_token_seconds_bucket", **at, le="0.004") == 1
+
+
+def test_names_that_clients_invent_do_not_become_labels(metrics: Metrics) -> None:
+    for number in range(50):
+        record = RequestRecord(request_id="r", method="POST", path="/x", model=f"evil-{number}", status=404)
+        metrics.on_request(record)
+    assert b"evil" not in metrics.render()
+    labels = {"route": "unmatched", "model": "", "status": "404", "finish_reason": ""}
+    assert value(metrics, "rllm_requests_total", **labels) == 50
+
+
+def test_rejections_and_errors_are_counted_by_code(metrics: Metrics) -> None:
+    metrics.on_rejected("q4", "server_is_overloaded")
+    record = RequestRecord(request_id="r", method="POST", path="/x", route="/x", status=503)
+    record.error_code = "server_is_overloaded"
+    metrics.on_request(record)
+    assert value(metrics, "rllm_rejections_total", model="q4", reason="server_is_overloaded") == 1
+    assert value(metrics, "rllm_request_errors_total", route="/x", code="server_is_overloaded") == 1
+
+
+def test_a_lost_worker_is_counted_and_leaves_nothing_running(metrics: Metrics) -> None:
+    metrics.on_step("q4", "q4-0", StepRecord(running=3, waiting=1, kv_used=50))
+    metrics.on_instance("q4", "q4-0", InstanceState.RESTARTING, "killed")
+    assert value(metrics, "rllm_worker_restarts_total", **AT) == 1
+    assert value(metrics, "rllm_instance_state", **AT, state="restarting") == 1
+    assert value(metrics, "rllm_instance_state", **AT, state="ready") == 0
+    assert value(metrics, "rllm_slots_used", **AT) == 0
+    assert value(metrics, "rllm_kv_cells_used", **AT) == 0
+    assert ("rllm_process_cpu_seconds_total", frozenset({("process", "q4-0")})) not in read(metrics)
+
+
+def test_processes_are_read_at_the_scrape(metrics: Metrics) -> None:
+    for process in ("api", "q4-0"):
+        assert value(metrics, "rllm_process_resident_memory_bytes", process=process) > 1e6
+        assert value(metrics, "rllm_process_cpu_seconds_total", process=process) > 0
+
+
+def test_a_worker_that_is_gone_does_not_break_the_scrape(metrics: Metrics) -> None:
+    metrics.on_ready("q4", "q4-1", INFO, 2**22 - 3)  # no such process
+    assert b"rllm_process_threads" in metrics.render()
+
+
+def test_without_a_gpu_there_are_no_gpu_metrics(metrics: Metrics) -> None:
+    assert b"rllm_gpu" not in metrics.render()
+
+
+class FakeNvml(NoNvml):
+    """One card that does not tell its power."""
+
+    NVML_TEMPERATURE_GPU = 0
+
+    class _Memory:
+        used, total = 10, 100
+
+    class _Rates:
+        gpu = 50
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 1
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:
+        return "H100"
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> object:
+        return self._Memory()
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> object:
+        return self._Rates()
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        raise self.NVMLError("not supported")
+
+    def nvmlDeviceGetTemperature(self, handle: int, sensor: int) -> int:
+        return 40
+
+
+def test_a_gpu_is_shown_with_what_it_tells() -> None:
+    gpus = Gpus(FakeNvml())
+    metrics = Metrics(gpus)
+    card = {"gpu": "0", "name": "H100"}
+    assert value(metrics, "rllm_gpu_memory_used_bytes", **card) == 10
+    assert value(metrics, "rllm_gpu_utilization_ratio", **card) == 0.5
+    assert value(metrics, "rllm_gpu_temperature_celsius", **card) == 40
+    assert ("rllm_gpu_power_watts", frozenset(card.items())) not in read(metrics)
+    assert gpus.free_bytes() == 90
+
+
+def test_every_metric_is_ours_and_explained(metrics: Metrics) -> None:
+    for family in text_string_to_metric_families(metrics.render().decode()):
+        assert family.name.startswith("rllm_")
+        assert family.documentation
