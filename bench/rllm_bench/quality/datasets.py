@@ -42,7 +42,7 @@ class Problem:
 class EvaluationData:
     """Where each kind of data comes from; a kind that is not named is the packaged one."""
 
-    own: Mapping[Kind, Path] = field(default_factory=dict)
+    own: Mapping[str, Path] = field(default_factory=dict)
 
     def path(self, kind: Kind) -> Path:
         if kind in self.own:

@@ -46,7 +46,7 @@ def _head(run: QualityRun) -> Iterator[str]:
     )
     yield ""
     if run.peak_memory_bytes:
-        yield f"Peak memory of the run: {run.peak_memory_bytes / 1e6:,.0f} MB, the mapped model files included."
+        yield f"Peak memory of the run: {run.peak_memory_bytes / 1e6:,.0f} MB, mapped model files included."
         yield ""
 
 
@@ -67,7 +67,8 @@ def _figures(run: QualityRun, verdicts: dict[str, Verdict]) -> Iterator[str]:
     yield from _table(
         ("variant", "MB", "bits/weight", "PPL", "PPL ratio", "mean KLD", "median", "99 %", "99.9 %", "max",
          "RMS Δp %", "same top %", "gate"),
-        [_figure_row(result, found, verdicts[result.model.name]) for result, found in measured] + _floor_rows(run),
+        [_figure_row(result, found, verdicts[result.model.name]) for result, found in measured]
+        + _floor_rows(run),
     )  # fmt: skip
     yield ""
     yield (
@@ -143,7 +144,7 @@ def _tasks(run: QualityRun) -> Iterator[str]:
         yield from _choice_table(f"Generation task: `{run.data.get('problems', '-')}`", "problems", run)
         solved = run.reference.problems
         if solved is not None and solved.accuracy < 0.1:
-            yield "The reference solves less than a tenth of the problems: flips say nothing about such a model."
+            yield "The reference solves less than a tenth of the problems: its flips say nothing."
             yield ""
     greedy = [(result.model.name, result.greedy) for result in run.variants if result.greedy]
     if greedy:
@@ -218,7 +219,7 @@ def _served(run: QualityRun) -> Iterator[str]:
         ],
     )
     yield ""
-    yield "A server gives the log-probabilities of a few tokens only, so there is no KL divergence for it, and no gate."
+    yield "A server gives a few tokens' log-probabilities only: no KL divergence, and no gate."
     yield ""
 
 

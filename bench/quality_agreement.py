@@ -1,0 +1,208 @@
+"""Our figures against llama-perplexity's, both reading the same --kl-divergence-base file.
+
+    python bench/quality_agreement.py --llama-perplexity BUILD/bin/llama-perplexity \\
+        --reference f16.gguf --out reports/quality-agreement q8_0.gguf q4_k_m.gguf
+
+llama-perplexity is built from the source inside the llama-cpp-python sdist, so that both use the
+same kernels. Each side is timed as a whole process, in turns, with the same number of threads.
+A second base file is written by us, and llama-perplexity reads it in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import click
+
+_PATTERNS = {
+    "PPL(Q)": r"Mean PPL\(Q\)\s*:\s*(\S+)",
+    "PPL(base)": r"Mean PPL\(base\)\s*:\s*(\S+)",
+    "ln(PPL(Q)/PPL(base))": r"Mean ln\(PPL\(Q\)/PPL\(base\)\)\s*:\s*(\S+)",
+    "mean KLD": r"Mean\s+KLD:\s*(\S+)",
+    "maximum KLD": r"Maximum KLD:\s*(\S+)",
+    "99.9 % KLD": r"99\.9%\s+KLD:\s*(\S+)",
+    "99 % KLD": r"99\.0%\s+KLD:\s*(\S+)",
+    "median KLD": r"Median\s+KLD:\s*(\S+)",
+    "mean Δp %": r"Mean\s+Δp:\s*(\S+)",
+    "RMS Δp %": r"RMS Δp\s*:\s*(\S+)",
+    "same top %": r"Same top p:\s*(\S+)",
+}
+
+
+def theirs(binary: Path, model: Path, base: Path, threads: int) -> tuple[dict[str, float], float]:
+    command = [binary, "-m", model, "--kl-divergence-base", base, "--kl-divergence", "-t", threads]
+    start = time.perf_counter()
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
+    elapsed = time.perf_counter() - start
+    text = done.stdout + done.stderr
+    found = {name: re.search(pattern, text) for name, pattern in _PATTERNS.items()}
+    return {name: float(match[1].rstrip("%")) for name, match in found.items() if match}, elapsed
+
+
+def ours(model: Path, base: Path, threads: int) -> tuple[dict[str, float], float, int]:
+    command = [sys.executable, __file__, "--score-one", str(base), "--threads", str(threads), str(model)]
+    start = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    elapsed = time.perf_counter() - start
+    answer = json.loads(done.stdout.splitlines()[-1])
+    return answer["figures"], elapsed, answer["peak_bytes"]
+
+
+def score_one(model_path: Path, base: Path, threads: int) -> None:
+    """In a process of its own: score one variant against a base file and print the figures as JSON."""
+    from rllm.backends.llama.logits import LogitModel  # isort: skip  # before numpy
+    from rllm_bench.quality.kldbase import BaseReader
+    from rllm_bench.quality.metrics import divergence
+    from rllm_bench.quality.reference import score_variant
+    from rllm_bench.quality.scorefile import ScoreFile
+
+    with BaseReader(base) as reader:
+        layout = reader.layout
+    scores = ScoreFile(base.with_suffix(".scores"), layout.rows_per_chunk)
+    scores.keep(0)
+    with (
+        ThreadPoolExecutor(threads) as pool,
+        LogitModel(model_path, num_ctx=layout.num_ctx, threads=threads) as m,
+    ):
+        score_variant(m, base, scores, pool, lambda _done, _total: None)
+    found = divergence(scores.read())
+    figures = {
+        "PPL(Q)": found.ppl.value,
+        "PPL(base)": found.ppl_base.value,
+        "ln(PPL(Q)/PPL(base))": found.ln_ppl_ratio.value,
+        "mean KLD": found.kld_mean.value,
+        "maximum KLD": found.kld_max,
+        "99.9 % KLD": found.kld_p999,
+        "99 % KLD": found.kld_p99,
+        "median KLD": found.kld_median,
+        "mean Δp %": 100 * found.p_diff_mean.value,
+        "RMS Δp %": 100 * found.p_diff_rms.value,
+        "same top %": 100 * found.same_top.value,
+    }
+    print(
+        json.dumps(
+            {"figures": figures, "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+        )
+    )
+
+
+def write_base(binary: Path, model: Path, text: Path, chunks: int, base: Path, threads: int) -> None:
+    command = [
+        binary,
+        "-m",
+        model,
+        "-f",
+        text,
+        "--chunks",
+        chunks,
+        "-t",
+        threads,
+        "--kl-divergence-base",
+        base,
+    ]
+    subprocess.run([str(part) for part in command], capture_output=True, check=True)
+
+
+def agrees(name: str, a: float, b: float) -> bool:
+    """To 1 % of the value, or 1e-4; percentages are rounded by llama-perplexity to 0.001."""
+    return abs(a - b) <= max(0.01 * abs(b), 1e-3 if name.endswith("%") else 1e-4)
+
+
+def report(measured: dict[str, dict[str, object]], head: str) -> Iterator[str]:
+    yield "# Agreement with llama-perplexity"
+    yield ""
+    yield head
+    for model, result in measured.items():
+        mine, other = result["ours"], result["theirs"]
+        assert isinstance(mine, dict) and isinstance(other, dict)
+        yield f"\n## {model}\n\n| figure | llama-perplexity | ours | difference | within 1 % or 1e-4 |"
+        yield "| --- | --- | --- | --- | --- |"
+        for name, value in other.items():
+            verdict = "yes" if agrees(name, mine[name], value) else "**no**"
+            yield f"| {name} | {value:.6g} | {mine[name]:.6g} | {mine[name] - value:+.2g} | {verdict} |"
+        yield (
+            f"\nWhole process, median of {result['repeats']}: llama-perplexity {result['theirs_s']:.2f} s, "
+            f"ours {result['ours_s']:.2f} s: {result['speed']:.2f} times its speed. Our peak memory "
+            f"{result['peak_mb']:.0f} MB (model file {result['model_mb']:.0f} MB)."
+        )
+
+
+@click.command()
+@click.argument("models", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--llama-perplexity", "binary", type=click.Path(exists=True, path_type=Path))
+@click.option("--reference", type=click.Path(exists=True, path_type=Path))
+@click.option(
+    "--text", type=click.Path(exists=True, path_type=Path), help="[default: the packaged WikiText-2]"
+)
+@click.option("--chunks", default=16, show_default=True)
+@click.option("--threads", default=2, show_default=True)
+@click.option("--repeats", default=3, show_default=True)
+@click.option("--scratch", default=Path("/tmp"), type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path))
+@click.option("--score-one", "base_to_score", type=click.Path(path_type=Path), hidden=True)
+def main(
+    models: tuple[Path, ...],
+    binary: Path,
+    reference: Path,
+    text: Path | None,
+    chunks: int,
+    threads: int,
+    repeats: int,
+    scratch: Path,
+    out: Path,
+    base_to_score: Path | None,
+) -> None:
+    """Compare on MODELS; exit with 1 if a figure disagrees."""
+    if base_to_score is not None:
+        score_one(models[0], base_to_score, threads)
+        return
+    if text is None:
+        from rllm_bench.quality.datasets import EvaluationData
+
+        text = EvaluationData().path("text")
+    base = scratch / "agreement-base.kld"
+    write_base(binary, reference, text, chunks, base, threads)
+    measured = {model.stem: compare(binary, model, base, threads, repeats) for model in models}
+    out.mkdir(parents=True, exist_ok=True)
+    head = (
+        f"{chunks} windows of 512 tokens of `{text.name}`, reference `{reference.name}`, {threads} threads. Both read the "
+        "same base file, written by llama-perplexity; the kernels are the same commit's."
+    )
+    (out / "agreement.json").write_text(json.dumps(measured, indent=1) + "\n")
+    (out / "agreement.md").write_text("\n".join(report(measured, head)) + "\n")
+    print((out / "agreement.md").read_text())
+    bad = [
+        name
+        for result in measured.values()
+        for name, value in result["theirs"].items()  # type: ignore[attr-defined]  # figures of one model
+        if not agrees(name, result["ours"][name], value)  # type: ignore[index]
+    ]
+    sys.exit(1 if bad else 0)
+
+
+def compare(binary: Path, model: Path, base: Path, threads: int, repeats: int) -> dict[str, object]:
+    their_times, our_times, peak = [], [], 0
+    for _ in range(repeats):
+        other, elapsed = theirs(binary, model, base, threads)
+        their_times.append(elapsed)
+        mine, elapsed, peak = ours(model, base, threads)
+        our_times.append(elapsed)
+    their_s, our_s = statistics.median(their_times), statistics.median(our_times)
+    return {
+        "theirs": other, "ours": mine, "repeats": repeats, "theirs_s": their_s, "ours_s": our_s,
+        "speed": their_s / our_s, "peak_mb": peak / 1e6, "model_mb": model.stat().st_size / 1e6,
+        "times_theirs": their_times, "times_ours": our_times,
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
