@@ -20,24 +20,7 @@ import click
 
 from served import Served, served
 
-_WORDS = [
-    "amber",
-    "brook",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "heron",
-    "inlet",
-    "jetty",
-    "knoll",
-    "larch",
-    "meadow",
-    "north",
-    "orbit",
-    "pine",
-]
+_WORDS = ("amber", "brook", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "knoll")
 
 
 @click.command()

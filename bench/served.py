@@ -74,7 +74,7 @@ def _wait_until_ready(process: subprocess.Popen[str]) -> str:
 def _listener(url: str) -> psutil.Process:
     port = urlsplit(url).port
     for connection in psutil.net_connections("tcp"):
-        listens = connection.status == psutil.CONN_LISTEN and connection.laddr
-        if listens and connection.laddr[1] == port and connection.pid:
+        address = connection.laddr
+        if connection.status == psutil.CONN_LISTEN and address and address.port == port and connection.pid:
             return psutil.Process(connection.pid)
     raise click.ClickException(f"no process of this machine listens at {url}")

@@ -286,7 +286,7 @@ class Settings(EngineSettings, BaseSettings):
     def printable(self) -> str:
         """The result as a TOML file, secrets masked, each value with where it came from."""
         hidden = {"models", "gguf", "alias"} if self.models else {"models"}
-        values = self.model_dump(mode="json", exclude=hidden, exclude_none=True)
+        values = self.model_dump(mode="json", exclude=hidden)
         tables = [model.model_dump(mode="json", exclude_unset=True) for model in self.models]
         return config_file.dump(values, self._origins, tables)
 
