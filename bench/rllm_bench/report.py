@@ -151,8 +151,8 @@ def _setup(sources: Sources) -> Iterator[str]:
     )
     yield ""
     rows = []
-    for known in (subject for one in sources.summary.runs for subject in one.subjects):
-        tuned = "tuned" if settings.extra.get(known.engine) else "default"
+    for one, known in ((one, subject) for one in sources.summary.runs for subject in one.subjects):
+        tuned = "tuned" if one.settings.extra.get(known.engine) else "default"
         size = f"{known.model_bytes / 1e6:,.0f} MB" if known.model_bytes else "–"
         state = f"**not measured: {known.missing}**" if known.missing else known.version or "unknown"
         rows.append([known.name, state, tuned, f"`{known.model}`" if known.model else "–", size])
@@ -166,17 +166,21 @@ def _setup(sources: Sources) -> Iterator[str]:
 
 
 def _commands(sources: Sources) -> Iterator[str]:
+    """How each server was started, once however often it was."""
     seen: dict[str, dict[str, object]] = {}
     for cell in sources.summary.cells:
+        target, command = cell.record.target, cell.record.target.get("command")
         if cell.record.error is None:
-            seen.setdefault(cell.record.spec.subject, cell.record.target)
-    for name, target in seen.items():
-        command = target.get("command")
-        where = f"running at {target.get('base_url')}"
-        yield f"- {name}: {f'`{shlex.join(_plain(command))}`' if isinstance(command, list) else where}"
+            how = (
+                shlex.join(_plain(command))
+                if isinstance(command, list)
+                else f"running at {target['base_url']}"
+            )
+            seen.setdefault(f"- {cell.record.spec.subject}: `{how}`", target)
+    for line, target in seen.items():
+        yield line
         notes = target.get("notes")
-        for note in notes if isinstance(notes, list) else []:
-            yield f"  - {note}"
+        yield from (f"  - {note}" for note in notes) if isinstance(notes, list) else ()
     if seen:
         yield ""
 
