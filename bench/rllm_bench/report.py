@@ -151,7 +151,7 @@ def _setup(sources: Sources) -> Iterator[str]:
     )
     yield ""
     rows = []
-    for one, known in ((one, subject) for one in sources.summary.runs for subject in one.subjects):
+    for one, known in ((run, subject) for run in sources.summary.runs for subject in run.subjects):
         tuned = "tuned" if one.settings.extra.get(known.engine) else "default"
         size = f"{known.model_bytes / 1e6:,.0f} MB" if known.model_bytes else "–"
         state = f"**not measured: {known.missing}**" if known.missing else known.version or "unknown"
