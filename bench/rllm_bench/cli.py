@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rllm_bench.commands import compare, matrix, report, workload
+from rllm_bench.commands import ceiling, compare, knee, matrix, report, sweep, workload
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -13,8 +13,8 @@ def main() -> None:
     """Measure LLM servers, and say what can be believed about it."""
 
 
-for command in (matrix.command, compare.command, report.command, workload.command):
-    main.add_command(command)
+for module in (matrix, sweep, knee, compare, report, ceiling, workload):
+    main.add_command(module.command)
 
 
 if __name__ == "__main__":
