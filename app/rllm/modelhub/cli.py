@@ -92,6 +92,16 @@ def _quant_type(_context: click.Context, _parameter: click.Parameter, value: str
     return value.upper()
 
 
+def _tensor_types(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, str], ...]:
+    pairs = [value.rpartition("=") for value in values]
+    for value, (pattern, _, _) in zip(values, pairs, strict=True):
+        if not pattern:
+            raise click.BadParameter(f"{value!r}: expected REGEX=TYPE")
+    return tuple((pattern, name.upper()) for pattern, _, name in pairs)
+
+
 @cli.command(epilog=f"TYPE is one of {', '.join(QUANT_TYPES)}.")
 @click.argument("source", type=_GGUF)
 @click.argument("quant_type", metavar="TYPE", callback=_quant_type)
@@ -99,11 +109,30 @@ def _quant_type(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option("--threads", type=click.IntRange(min=0), default=0, help="0: all cores.")
 @click.option("--allow-requantize", is_flag=True, help="Accept a source that is quantized already.")
 @click.option("--force", is_flag=True, help="Replace the output if it is there.")
+@click.option(
+    "--imatrix", type=_GGUF, help="A text to weigh the activations with, or an importance matrix made before."
+)
+@click.option(
+    "--imatrix-chunks", default=100, show_default=True, type=click.IntRange(1), help="Of 512 tokens."
+)
+@click.option(
+    "--tensor-type", "tensor_types", multiple=True, metavar="REGEX=TYPE", callback=_tensor_types,
+    help="Another type for the tensors that fit, such as attn_v=Q8_0; may be repeated.",
+)  # fmt: skip
 def quantize(
-    source: Path, quant_type: str, output: Path | None, threads: int, allow_requantize: bool, force: bool
+    source: Path,
+    quant_type: str,
+    output: Path | None,
+    threads: int,
+    allow_requantize: bool,
+    force: bool,
+    imatrix: Path | None,
+    imatrix_chunks: int,
+    tensor_types: tuple[tuple[str, str], ...],
 ) -> None:
     """Make a TYPE of SOURCE with llama.cpp, and write down beside it what it was made of."""
     from rllm.modelhub.files import only_one
+    from rllm.modelhub.importance import matrix_of
     from rllm.modelhub.quantizing import QuantizeJob
     from rllm.modelhub.quantizing import quantize as run
 
@@ -111,8 +140,11 @@ def quantize(
     if target.exists() and not force:
         raise HubError(f"{target}: exists already; --force replaces it")
     with only_one(target.parent):
+        matrix = matrix_of(imatrix, source, target, threads, imatrix_chunks) if imatrix else None
         record = run(
             QuantizeJob(
+                imatrix=matrix,
+                tensor_types=tensor_types,
                 source=source,
                 target=target,
                 type=quant_type,

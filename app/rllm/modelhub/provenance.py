@@ -49,6 +49,9 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     requantized: bool = False
     """The direct source, or a known ancestor, was already quantized: its losses are in this file too."""
     imatrix: str | None = None
+    """The importance matrix it was made with: file and checksum."""
+    tensor_types: tuple[str, ...] = ()
+    """Types that single tensors were told to have, as given."""
     num_fallbacks: int = 0
     """Tensors whose rows did not fit the type, and got another one."""
 

@@ -14,6 +14,12 @@ QUANT_TYPES = {
 }  # fmt: skip
 """Name to llama.cpp's ``llama_ftype``. The types that need an importance matrix are not offered."""
 
+TENSOR_TYPE_NUMBERS = {
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10, "Q3_K": 11,
+    "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "IQ4_NL": 20, "IQ3_S": 21, "IQ4_XS": 23, "BF16": 30,
+}  # fmt: skip
+"""What single tensors can be told to be: name to ``ggml_type``."""
+
 _NOT_OFFERED = {
     "IQ2_XXS": 19, "IQ2_XS": 20, "Q2_K_S": 21, "IQ3_XS": 22, "IQ3_XXS": 23, "IQ1_S": 24, "IQ2_S": 28,
     "IQ2_M": 29, "IQ1_M": 31, "TQ1_0": 36, "TQ2_0": 37, "MXFP4_MOE": 38, "NVFP4": 39, "Q1_0": 40, "Q2_0": 41,

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryFile
-from typing import IO
 
 from rllm.errors import HubError
 from rllm.gguf_info import GgufInfo, read_gguf
 from rllm.modelhub import provenance
+from rllm.modelhub.child import events_of
 from rllm.modelhub.files import move_into_place, part_of, require_space
+from rllm.modelhub.importance import check_importance
 from rllm.modelhub.progress import progress
 from rllm.modelhub.provenance import Ancestor, Provenance
-from rllm.modelhub.quant_types import QUANT_TYPES, fallen_back, file_type_name, quantized_types
+from rllm.modelhub.quant_types import (
+    QUANT_TYPES,
+    TENSOR_TYPE_NUMBERS,
+    fallen_back,
+    file_type_name,
+    quantized_types,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class QuantizeJob:
     threads: int = 0
     """0: all cores."""
     licence: str | None = None
+    imatrix: Path | None = None
+    """An importance matrix, as `importance.importance_matrix` or llama-imatrix writes it."""
+    tensor_types: tuple[tuple[str, str], ...] = ()
+    """Regular expression of tensor names, and the type that they get; the first that fits counts."""
 
 
 def quantize(job: QuantizeJob) -> Provenance:
@@ -40,6 +47,7 @@ def quantize(job: QuantizeJob) -> Provenance:
     info = read_gguf(job.source)
     lossy = quantized_types(info)
     _refuse(job, info, lossy)
+    _refuse_recipe(job, info)
     digest = provenance.checksum(job.source)
     part = part_of(job.target)
     try:
@@ -74,6 +82,21 @@ def _refuse(job: QuantizeJob, info: GgufInfo, lossy: list[str]) -> None:
         )
 
 
+def _refuse_recipe(job: QuantizeJob, info: GgufInfo) -> None:
+    """llama.cpp ignores a pattern that fits nothing, and a matrix of another model, in silence."""
+    for pattern, type_name in job.tensor_types:
+        if type_name not in TENSOR_TYPE_NUMBERS:
+            raise HubError(f"--tensor-type {pattern}={type_name}: known are {', '.join(TENSOR_TYPE_NUMBERS)}")
+        try:
+            fits = any(re.search(pattern, tensor.name) for tensor in info.tensors)
+        except re.error as exc:
+            raise HubError(f"--tensor-type {pattern}: not a regular expression ({exc})") from None
+        if not fits:
+            raise HubError(f"--tensor-type {pattern}: no tensor of {job.source.name} has such a name")
+    if job.imatrix is not None:
+        check_importance(job.imatrix, info)
+
+
 def _record(job: QuantizeJob, part: Path, source: Ancestor, lossy: list[str]) -> Provenance:
     earlier = provenance.load(job.source)
     stat = part.stat()
@@ -88,6 +111,8 @@ def _record(job: QuantizeJob, part: Path, source: Ancestor, lossy: list[str]) ->
         tools=provenance.tool_versions(),
         licence=job.licence or (earlier.licence if earlier else None),
         sources=(source, *(earlier.sources if earlier else ())),
+        imatrix=f"{job.imatrix.name} sha256 {provenance.sha256_of(job.imatrix)}" if job.imatrix else None,
+        tensor_types=tuple(f"{pattern}={name}" for pattern, name in job.tensor_types),
         requantized=bool(lossy) or (earlier is not None and earlier.requantized),
         num_fallbacks=len(fallen_back(job.type, read_gguf(part).tensors)),
     )
@@ -115,36 +140,8 @@ def _events(job: QuantizeJob, part: Path, *, dry_run: bool) -> Iterator[dict[str
         "threads": job.threads,
         "allow_requantize": job.allow_requantize,
         "dry_run": dry_run,
+        "imatrix": str(job.imatrix) if job.imatrix else None,
+        "tensor_types": [(pattern, TENSOR_TYPE_NUMBERS[name]) for pattern, name in job.tensor_types],
     }
-    with (
-        TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
-        _child(json.dumps(order), log) as child,
-    ):
-        assert child.stdout is not None  # PIPE
-        for line in child.stdout:
-            yield json.loads(line)
-        if child.wait() != 0:
-            raise HubError(
-                f"{job.source}: could not be quantized to {job.type}: {_reason(child.returncode, log)}"
-            )
-
-
-@contextmanager
-def _child(order: str, log: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """The process that quantizes. It ends when its standard input closes, so it never outlives us."""
-    command = [sys.executable, "-m", "rllm.backends.llama.quantize", order]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=log, text=True) as child:
-        try:
-            yield child
-        finally:
-            if child.poll() is None:
-                child.kill()
-
-
-def _reason(code: int, log: IO[str]) -> str:
-    """The last thing llama.cpp said, in one line."""
-    log.seek(0)
-    lines = [line.strip() for line in log.read().splitlines() if line.strip()]
-    said = lines[-1] if lines else "no message"
-    return f"{said} (killed by signal {-code})" if code < 0 else said
+    failed = f"{job.source}: could not be quantized to {job.type}"
+    yield from events_of("rllm.backends.llama.quantize", order, failed)

@@ -38,9 +38,14 @@ class QualityStore:
         return value
 
     def save(self, run: QualityRun) -> None:
-        write_whole(
-            self.folder / "quality.json", msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n"
-        )
+        """Each variant also has its hash and mean divergence at the top, where speed reports look."""
+        plain = msgspec.to_builtins(run)
+        for variant, raw in zip(run.variants, plain["variants"], strict=True):
+            raw["model_sha256"] = variant.model.sha256
+            if variant.divergence is not None:
+                raw["mean_kld"] = variant.divergence.kld_mean.value
+        text = msgspec.json.format(msgspec.json.encode(plain), indent=1)
+        write_whole(self.folder / "quality.json", text + b"\n")
 
     def _record(self, name: str, file: str) -> Path:
         folder = self.folder / "variants" / name

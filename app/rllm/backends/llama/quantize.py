@@ -15,9 +15,12 @@ import re
 import signal
 import sys
 import threading
-from typing import NoReturn, TypedDict
+from pathlib import Path
+from typing import Any, NoReturn, TypedDict
 
-import llama_cpp
+import llama_cpp  # isort: skip  # before numpy, which gguf imports
+
+from gguf import GGUFReader
 
 _TENSOR = re.compile(r"^\[ *(\d+)/ *\d+\]")
 _SIZE = re.compile(r"quant size *= *([\d.]+) MiB")
@@ -30,6 +33,10 @@ class Order(TypedDict):
     threads: int
     allow_requantize: bool
     dry_run: bool
+    imatrix: str | None
+    """A file of llama-imatrix's layout."""
+    tensor_types: list[tuple[str, int]]
+    """Regular expressions of tensor names with the ggml type that they get; the first that fits counts."""
 
 
 class Reporter:
@@ -89,9 +96,55 @@ def run(order: Order) -> int:
     params.nthread = order["threads"]
     params.allow_requantize = order["allow_requantize"]
     params.dry_run = order["dry_run"]
+    kept = [_importance(params, order["imatrix"]), _tensor_types(params, order["tensor_types"])]
     code: int = llama_cpp.llama_model_quantize(order["source"].encode(), order["target"].encode(), params)
     reporter.close()
+    del kept
     return code
+
+
+def _importance(params: Any, path: str | None) -> object:
+    """Fills ``params``; what it returns must live as long as they do."""
+    if path is None:
+        return None
+    reader = GGUFReader(path)
+    sums = {t.name.removesuffix(".in_sum2"): t.data for t in reader.tensors if t.name.endswith(".in_sum2")}
+    counts = {t.name.removesuffix(".counts"): t.data for t in reader.tensors if t.name.endswith(".counts")}
+    means = {
+        name: (sums[name] / counts[name]).astype("<f4").ravel() for name in sums if (counts[name] > 0).all()
+    }
+    entries = (llama_cpp.llama_model_imatrix_data * (len(means) + 1))()  # the last one stays empty: the end
+    pointer = ctypes.POINTER(ctypes.c_float)
+    for entry, (name, values) in zip(entries, means.items(), strict=False):
+        entry.name, entry.size = name.encode(), values.size
+        entry.data = values.ctypes.data_as(pointer)
+    params.imatrix = entries
+    overrides = _imatrix_metadata(path, len(means))
+    params.kv_overrides = overrides
+    return entries, means, overrides
+
+
+def _imatrix_metadata(path: str, num_entries: int) -> Any:
+    """As llama-quantize writes it into the result."""
+    overrides: Any = (llama_cpp.llama_model_kv_override * 3)()
+    overrides[0].tag, overrides[0].key = llama_cpp.LLAMA_KV_OVERRIDE_TYPE_STR, b"quantize.imatrix.file"
+    overrides[0].value.val_str = Path(path).name.encode()[:127]
+    overrides[1].tag, overrides[1].key = (
+        llama_cpp.LLAMA_KV_OVERRIDE_TYPE_INT,
+        b"quantize.imatrix.entries_count",
+    )
+    overrides[1].value.val_i64 = num_entries
+    return overrides
+
+
+def _tensor_types(params: Any, types: list[tuple[str, int]]) -> object:
+    if not types:
+        return None
+    overrides = (llama_cpp.llama_model_tensor_override * (len(types) + 1))()
+    for override, (pattern, number) in zip(overrides, types, strict=False):
+        override.pattern, override.type = pattern.encode(), number
+    params.tt_overrides = overrides
+    return overrides
 
 
 def main() -> int:
