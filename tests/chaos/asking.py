@@ -10,10 +10,36 @@ from typing import Any
 import aiohttp
 import orjson
 
-WORDS = (
-    "river stone market winter engine garden letter signal bridge copper harbour lantern meadow orchard "
-    "pepper quarry ribbon saddle timber violin window yellow anchor basket candle dragon ember falcon"
-).split()
+WORDS = [
+    "river",
+    "stone",
+    "market",
+    "winter",
+    "engine",
+    "garden",
+    "letter",
+    "signal",
+    "bridge",
+    "copper",
+    "harbour",
+    "lantern",
+    "meadow",
+    "orchard",
+    "pepper",
+    "quarry",
+    "ribbon",
+    "saddle",
+    "timber",
+    "violin",
+    "window",
+    "yellow",
+    "anchor",
+    "basket",
+    "candle",
+    "dragon",
+    "ember",
+    "falcon",
+]
 
 
 @dataclass

@@ -6,10 +6,25 @@ byte a second has read everything. Give this class to uvicorn: ``uvicorn.Config(
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
+import struct
+
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class AbortableProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {"rllm.abort": self.transport.abort}  # type: ignore[dict-item] # a callable
+        self.scope["extensions"] = {"rllm.abort": self._abort}  # type: ignore[dict-item] # a callable
+
+    def _abort(self) -> None:
+        """With a reset: without it the kernel would go on offering what is in the socket's buffer."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
