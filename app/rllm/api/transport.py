@@ -8,8 +8,14 @@ that reads one byte a second has read everything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import socket
+import struct
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -29,7 +35,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._expect_head()
-        self.scope["extensions"] = {"rllm.abort": self.transport.abort}  # type: ignore[dict-item] # a callable
+        self.scope["extensions"] = {"rllm.abort": self._abort}  # type: ignore[dict-item] # a callable
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -50,9 +56,17 @@ class HttpProtocol(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._forget_deadline()
         self._head_bytes = 0
-        self._deadline = self.loop.call_later(self.head_timeout_s, self.transport.abort)
+        self._deadline = self.loop.call_later(self.head_timeout_s, self._abort)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _abort(self) -> None:
+        """With a reset: without it the kernel would go on offering what is in the socket's buffer."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None:
+            with contextlib.suppress(OSError), socket.socket(fileno=os.dup(sock.fileno())) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        self.transport.abort()
