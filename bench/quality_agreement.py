@@ -123,7 +123,8 @@ def report(measured: dict[str, dict[str, object]], head: str) -> Iterator[str]:
     yield head
     for model, result in measured.items():
         mine, other = result["ours"], result["theirs"]
-        assert isinstance(mine, dict) and isinstance(other, dict)
+        assert isinstance(mine, dict)
+        assert isinstance(other, dict)
         yield f"\n## {model}\n\n| figure | llama-perplexity | ours | difference | within 1 % or 1e-4 |"
         yield "| --- | --- | --- | --- | --- |"
         for name, value in other.items():

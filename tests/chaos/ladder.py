@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class LadderPlan:
 
 async def run(plan: LadderPlan) -> Result:
     names = [path.stem for path in plan.models]
-    smaller = [f"{big}={small}" for big, small in zip(names, names[1:], strict=False)]
+    smaller = [f"{big}={small}" for big, small in itertools.pairwise(names)]
     result = Result(
         "ladder",
         "The degradation ladder under a ramp",
