@@ -175,8 +175,8 @@ def main(
     measured = {model.stem: compare(binary, model, base, threads, repeats) for model in models}
     out.mkdir(parents=True, exist_ok=True)
     head = (
-        f"{chunks} windows of 512 tokens of `{text.name}`, reference `{reference.name}`, {threads} threads. Both read "
-        "the same base file, written by llama-perplexity; the kernels are the same commit's."
+        f"{chunks} windows of 512 tokens of `{text.name}`, reference `{reference.name}`, {threads} threads. "
+        "Both read the same base file, written by llama-perplexity; the kernels are the same commit's."
     )
     (out / "agreement.json").write_text(json.dumps(measured, indent=1) + "\n")
     (out / "agreement.md").write_text("\n".join(report(measured, head)) + "\n")
