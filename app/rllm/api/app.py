@@ -73,7 +73,11 @@ def create_app(
         app.include_router(module.make_router(context))
     _answer_errors(app)
     _wrap(app, settings, on_request, more_keys)
-    app.openapi = lambda: openapi.build(app, service, settings)  # type: ignore[method-assign] # FastAPI's own way
+
+    def document() -> dict[str, Any]:
+        return openapi.build(app, service, settings, needs_key=bool(settings.api_keys or more_keys()))
+
+    app.openapi = document  # type: ignore[method-assign] # FastAPI's own way
     return app
 
 

@@ -27,7 +27,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
 Schema = dict[str, Any]
 
 
-def build(app: FastAPI, service: Service, settings: ApiSettings) -> Schema:
+def build(app: FastAPI, service: Service, settings: ApiSettings, *, needs_key: bool) -> Schema:
     document: Schema = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
@@ -40,7 +40,7 @@ def build(app: FastAPI, service: Service, settings: ApiSettings) -> Schema:
         schemas[name]["example"] = example
     _write_limits(schemas, settings)
     _write_models(document, schemas, service)
-    if settings.api_keys:
+    if needs_key:
         _write_security(document, settings)
     return document
 
