@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class LadderPlan:
 
 async def run(plan: LadderPlan) -> Result:
     names = [path.stem for path in plan.models]
-    smaller = [f"{big}={small}" for big, small in zip(names, names[1:], strict=False)]
+    smaller = [f"{big}={small}" for big, small in pairwise(names)]
     result = Result(
         "ladder",
         "The degradation ladder under a ramp",

@@ -18,7 +18,7 @@ from rllm.serving.degrade import Measures
 from rllm.serving.degrading import Degrader, DegradeSettings, apply
 from rllm.serving.flight import Flight
 from rllm.serving.group import Group
-from rllm.serving.instance import InstanceSettings
+from rllm.serving.instance import Instance, InstanceSettings
 from rllm.serving.limits import KeyLimits, Limiter, Permit
 from rllm.serving.observer import Observer
 from rllm.serving.service import Accepted, Health, ServedModel
@@ -146,6 +146,10 @@ class Pool:
         """After a reload of the keys file. What was used in the last minute stays used."""
         self._limiter.replace(limits)
 
+    @property
+    def instances(self) -> list[Instance]:
+        return [instance for group in self._groups.values() for instance in group.instances]
+
     # --- service --------------------------------------------------------------------------------
 
     def models(self) -> list[ServedModel]:
@@ -231,8 +235,7 @@ class Pool:
         self._degraders[model].look()
 
     def health(self) -> Health:
-        instances = [instance for group in self._groups.values() for instance in group.instances]
-        states = tuple((instance.name, instance.state.value) for instance in instances)
+        states = tuple((instance.name, instance.state.value) for instance in self.instances)
         if self._draining:
             return Health(False, "draining", states)
         if len(self._models) < len(self._plans):
