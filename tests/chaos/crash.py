@@ -30,8 +30,8 @@ class CrashPlan:
     """Requests without streaming."""
     max_tokens: int = 64
     num_words: int = 6
-    threads: int = 0
-    """0: as many as the server chooses."""
+    threads: int = 1
+    """Of each worker: there are several, and threads that wait for each other must not outnumber the cores."""
     slots: int = 32
     ctx: int = 512
     stall_timeout_s: float = 2.0

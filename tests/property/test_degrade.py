@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rllm.serving.degrade import Action, Ladder, parse_rung
 
-RUNGS = [parse_rung(text) for text in ("1.5:cap=32", "2:shed=0", "3:route", "4:route", "6:refuse")]
+RUNGS = [parse_rung(text) for text in ("1.5:cap=32", "2:shed=0", "3:route", "6:refuse")]
 loads = st.lists(st.tuples(st.floats(0, 3), st.floats(0, 8)), max_size=60)
 
 
@@ -56,7 +56,12 @@ def test_measures_add_up() -> None:
     ladder = Ladder(RUNGS)
     ladder.hear(4.5, 0)
     measures = ladder.measures()
-    assert (measures.max_tokens, measures.max_priority, measures.hops, measures.refuse) == (32, 0, 2, False)
+    assert (measures.max_tokens, measures.max_priority, measures.route, measures.refuse) == (
+        32,
+        0,
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize(
