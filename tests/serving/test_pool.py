@@ -59,8 +59,11 @@ async def test_a_prediction_beyond_what_the_caller_accepts_is_a_refusal_now(star
     pool, witness = await start_pool(plan("m", slots=1, step_s=0.02))
     await text_of(pool.submit(pool.model("m"), [ask("warm", LONG, 20)]).streams[0])  # a slot is held 0.4 s
     running = pool.submit(pool.model("m"), [ask("a", LONG, 400)]).streams[0]
-    with pytest.raises(Overloaded, match="the first token would take"):
+    with pytest.raises(Overloaded, match="the first token would take") as first:
         pool.submit(pool.model("m"), [ask("b", LONG, 10)], Terms(ttft_s=0.05))
+    with pytest.raises(Overloaded) as later:
+        pool.submit(pool.model("m"), [ask("b2", LONG, 10)], Terms(ttft_s=0.05))
+    assert (later.value.retry_after_s or 0) > (first.value.retry_after_s or 0)  # the first one goes before
     assert ("rejected", "server_is_overloaded") in witness.seen
     assert pool.submit(pool.model("m"), [ask("c", LONG, 10)], Terms(ttft_s=60)).streams
     running.cancel()
