@@ -16,8 +16,6 @@ from tests.chaos.asking import Answer, ask, body, prompt
 from tests.chaos.result import Result
 from tests.chaos.servers import ServerProcess, rllm
 
-PATIENCE_S = 5.0
-
 
 @dataclass(frozen=True)
 class CrashPlan:
@@ -32,11 +30,13 @@ class CrashPlan:
     """Requests without streaming."""
     max_tokens: int = 64
     num_words: int = 6
-    threads: int = 0
-    """0: as many as the server chooses."""
+    threads: int = 1
+    """Of each worker: there are several, and threads that wait for each other must not outnumber the cores."""
     slots: int = 32
     ctx: int = 512
     stall_timeout_s: float = 2.0
+    patience_s: float = 5.0
+    """Longest silence after the blow; a test on a busy machine allows for more."""
     after_s: float = 0.05
     """Between the late streams and the blow."""
 
@@ -159,8 +159,8 @@ def _judge(result: Result, plan: CrashPlan, rows: list[dict[str, float]]) -> Non
     unseen = sum(row["unseen"] for row in rows)
     whole = sum(row["unseen whole"] for row in rows)
     result.check(
-        f"every stream sees its next token or a typed error within {PATIENCE_S:.0f} s",
-        longest <= PATIENCE_S,
+        f"every stream sees its next token or a typed error within {plan.patience_s:.0f} s",
+        longest <= plan.patience_s,
         f"longest silence {longest:.2f} s over {sum(r['in flight'] for r in rows):.0f} requests in flight",
     )
     untyped = sum(row["untyped"] for row in rows)

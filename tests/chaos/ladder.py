@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,17 @@ from tests.chaos.load import closed_loop, open_loop
 from tests.chaos.result import Result, Series
 from tests.chaos.servers import ServerProcess, rllm
 
+Levels = dict[str, list[tuple[float, float]]]
+"""By model: (seconds, level)."""
+
 
 @dataclass(frozen=True)
 class LadderPlan:
     models: tuple[Path, ...]
     """Largest first; each one's smaller variant is the next."""
     rungs: tuple[str, ...] = ("1.5:cap=16", "2.5:shed=0", "3.5:route", "6:refuse")
-    threads: int = 0
-    """0: as many as the server chooses."""
+    threads: int = 1
+    """Of each worker: there are several, and threads that wait for each other must not outnumber the cores."""
     slots: int = 4
     ctx: int = 512
     max_tokens: int = 48
@@ -36,7 +39,7 @@ class LadderPlan:
 
 async def run(plan: LadderPlan) -> Result:
     names = [path.stem for path in plan.models]
-    smaller = [f"{big}={small}" for big, small in itertools.pairwise(names)]
+    smaller = [f"{big}={small}" for big, small in pairwise(names)]
     result = Result(
         "ladder",
         "The degradation ladder under a ramp",
@@ -66,9 +69,9 @@ async def run(plan: LadderPlan) -> Result:
             max(a.ended_at for a in full) - min(a.sent_at for a in full)
         )
         await server.wait_idle(http)
-        levels: list[tuple[float, float]] = []
+        levels: Levels = {name: [] for name in names}
         began = time.monotonic()
-        watching = asyncio.create_task(_watch(http, server, names[0], began, levels))
+        watching = asyncio.create_task(_watch(http, server, began, levels))
         arrivals = _ramp(plan.peak * capacity, plan.up_s)
         answers = await open_loop(http, server.url, arrivals, lambda n: _body(plan, n))
         await server.wait_idle(http)
@@ -95,13 +98,14 @@ def _ramp(peak_rate: float, up_s: float) -> list[float]:
 async def _watch(
     http: aiohttp.ClientSession,
     server: ServerProcess,
-    model: str,
     began: float,
-    levels: list[tuple[float, float]],
+    levels: Levels,
 ) -> None:
     while True:
-        level = await server.metric(http, "rllm_degradation_level", model=model)
-        levels.append((time.monotonic() - began, level))
+        now = time.monotonic() - began
+        for name, labels, value in await server.metrics(http):
+            if name == "rllm_degradation_level":
+                levels[labels["model"]].append((now, value))
         await asyncio.sleep(0.25)
 
 
@@ -111,10 +115,10 @@ def _judge(
     names: list[str],
     capacity: float,
     began: float,
-    levels: list[tuple[float, float]],
+    levels: Levels,
     answers: list[Answer],
 ) -> None:
-    top = max((level for _, level in levels), default=0)
+    tops = {name: max((level for _, level in seen), default=0) for name, seen in levels.items()}
     marked = Counter(answer.degraded or "-" for answer in answers if answer.is_whole)
     codes = Counter(answer.code for answer in answers if answer.code)
     wrong = [answer for answer in answers if not answer.is_typed]
@@ -126,12 +130,14 @@ def _judge(
         if a.is_whole and not a.degraded and (a.model != names[0] or a.num_tokens != plan.max_tokens)
     ]
     result.check(
-        "the level rises to the top rung",
-        top == len(plan.rungs),
-        f"highest level {top:.0f} of {len(plan.rungs)}",
+        "the levels rise, the smallest variant's to the top rung",
+        max(tops.values()) == len(plan.rungs),
+        ", ".join(f"{name} {top:.0f}" for name, top in tops.items()) + f" of {len(plan.rungs)}",
     )
     result.check(
-        "and is back at 0 after the ramp", bool(levels) and levels[-1][1] == 0, f"{levels[-1][1]:.0f}"
+        "and are back at 0 after the ramp",
+        all(not seen or seen[-1][1] == 0 for seen in levels.values()),
+        "all of them",
     )
     result.check("answers are capped and say so", bool(capped), f"{len(capped)}")
     result.check("low priority is shed", codes["low_priority_shed"] > 0, f"{codes['low_priority_shed']}")
@@ -140,12 +146,15 @@ def _judge(
     result.check(
         "everybody gets an answer or a typed error", not wrong, f"{len(wrong)} of {len(answers)} did not"
     )
-    first = {
-        level: next((round(at, 1) for at, seen in levels if seen >= level), None) for level in range(1, 5)
-    }
-    rows = [[i + 1, rung, first.get(i + 1)] for i, rung in enumerate(plan.rungs)]
+    rows = [
+        [i + 1, rung, *(_first(levels[name], i + 1) for name in names)] for i, rung in enumerate(plan.rungs)
+    ]
     result.tables.append(
-        (f"Capacity of {names[0]}: {capacity:.2f} requests/s", ["level", "rung", "first reached, s"], rows)
+        (
+            f"Capacity of {names[0]}: {capacity:.2f} requests/s",
+            ["level", "rung", *(f"{name}: first reached, s" for name in names)],
+            rows,
+        )
     )
     result.tables.append(
         (
@@ -158,14 +167,18 @@ def _judge(
     result.series.append(
         Series(
             "Level",
-            [at for at, _ in levels],
-            {"level": [level for _, level in levels]},
+            [at for at, _ in levels[names[0]]],
+            {name: [level for _, level in levels[name]] for name in names},
             y_label="rung",
             steps=True,
         )
     )
     result.series.append(_kinds(answers, began, names))
     result.raw = {"capacity": capacity, "levels": levels, "answers": [answer.row() for answer in answers]}
+
+
+def _first(seen: list[tuple[float, float]], level: int) -> float | None:
+    return next((round(at, 1) for at, value in seen if value >= level), None)
 
 
 def _kinds(answers: list[Answer], began: float, names: list[str], bin_s: float = 3.0) -> Series:

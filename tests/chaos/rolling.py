@@ -22,8 +22,8 @@ class RollingPlan:
     clients: int = 8
     restarts: int = 4
     max_tokens: int = 48
-    threads: int = 0
-    """0: as many as the server chooses."""
+    threads: int = 1
+    """Of each worker: there are several, and threads that wait for each other must not outnumber the cores."""
     slots: int = 8
     ctx: int = 512
     drain_delay_s: float = 1.0

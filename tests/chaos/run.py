@@ -42,7 +42,7 @@ def scenarios(
             "rolling": lambda: rolling.run(rolling.RollingPlan(tiny, restarts=2, pause_s=1, threads=1)),
             "fuzz": lambda: fuzz.run(fuzz.FuzzPlan(tiny, requests=1000, threads=1)),
             "soak": lambda: soak.run(soak.SoakPlan(q4, duration_s=60, sample_s=1, most_mib_per_hour=1e9)),
-            "ladder": lambda: ladder.run(ladder.LadderPlan(variants, up_s=20)),
+            "ladder": lambda: ladder.run(ladder.LadderPlan(_copies(tiny), up_s=20, ctx=1024, max_tokens=200)),
         }
     return {
         "crash": lambda: crash.run(crash.CrashPlan(q4)),
@@ -54,6 +54,14 @@ def scenarios(
         "ladder": lambda: ladder.run(ladder.LadderPlan(variants)),
         "soak": lambda: soak.run(soak.SoakPlan(q4, duration_s=60 * minutes)),
     }
+
+
+def _copies(tiny: Path) -> tuple[Path, ...]:
+    """Three models to be each other's variants."""
+    paths = tuple(tiny.with_name(f"{name}.gguf") for name in ("big", "middle", "small"))
+    for path in paths:
+        path.write_bytes(tiny.read_bytes())
+    return paths
 
 
 @click.command(context_settings={"max_content_width": 100})

@@ -48,6 +48,7 @@ class ReliabilityMetrics:
     def ready(self, model: str, instance: str) -> None:
         """Counters that have not counted yet are shown as 0."""
         self.stalls.labels(model, instance)
+        self.level.labels(model)
         for outcome in ("retried", "failed"):
             self.lost.labels(model, instance, outcome)
         for limit in Limit:

@@ -17,7 +17,7 @@ class Action(StrEnum):
     SHED = "shed"
     """Requests with a priority value above ``priority`` (less important) are refused."""
     ROUTE = "route"
-    """The model's smaller variant answers; with two such rungs the one after that."""
+    """The model's smaller variant answers, unless its own level sends the request further down."""
     REFUSE = "refuse"
 
 
@@ -47,9 +47,9 @@ class Measures:
     level: int = 0
     max_tokens: int | None = None
     max_priority: int | None = None
-    hops: int = 0
-    """How many variants down."""
+    route: bool = False
     refuse: bool = False
+    """Where there is no smaller variant to route to."""
 
 
 def parse_rung(text: str) -> Rung:
@@ -111,6 +111,6 @@ class Ladder:
             level=self._level,
             max_tokens=min(caps, default=None),
             max_priority=min(shed, default=None),
-            hops=sum(rung.action is Action.ROUTE for rung in active),
+            route=any(rung.action is Action.ROUTE for rung in active),
             refuse=any(rung.action is Action.REFUSE for rung in active),
         )

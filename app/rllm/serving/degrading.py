@@ -56,8 +56,8 @@ class Degrader:
 
 def apply(
     measures: Measures, requests: list[EngineRequest], retry_after_s: Callable[[], float]
-) -> tuple[list[EngineRequest], list[str]]:
-    """The requests as they are to be run, and what was changed.
+) -> list[EngineRequest]:
+    """The requests as they are to be run.
 
     Raises:
         Overloaded: this level has no room for them.
@@ -73,11 +73,10 @@ def apply(
         )
     cap = measures.max_tokens
     if cap is None or all(request.max_tokens <= cap for request in requests):
-        return requests, []
-    capped = [
+        return requests
+    return [
         msgspec.structs.replace(
             request, max_tokens=min(cap, request.max_tokens), min_tokens=min(cap, request.min_tokens)
         )
         for request in requests
     ]
-    return capped, [f"max_tokens={cap}"]

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 from rllm.engine.types import EngineRequest, ModelInfo
 from rllm.errors import EngineError, Overloaded, RllmError
-from rllm.serving.admission import Limits, check_load, retry_after_s, tightest
+from rllm.serving.admission import MAX_RETRY_S, Limits, check_load, retry_after_s, tightest
 from rllm.serving.dispatcher import choose
 from rllm.serving.flight import Flight
 from rllm.serving.instance import Hooks, Instance, InstanceSettings
 from rllm.serving.observer import Observer
+from rllm.serving.rates import Refusals
 from rllm.serving.terms import Terms
 from rllm.serving.timeouts import Timeouts, error_of, next_limit
 from rllm.workers.frames import WorkerSpec
@@ -47,6 +48,7 @@ class Group:
         )
         self.instances = [Instance(model, spec, observer, settings, hooks) for spec in specs]
         self._parked: list[Flight] = []
+        self._refusals = Refusals()
         self._flights: dict[str, Flight] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -120,8 +122,21 @@ class Group:
             timeouts.first_token_s,
             timeouts.total_s,
         )
-        check_load(instance.load, self._limits, len(requests), uncached, ttft_s)
+        try:
+            check_load(instance.load, self._limits, len(requests), uncached, ttft_s)
+        except Overloaded as error:
+            self._spread(error)
+            raise
         return instance
+
+    def _spread(self, error: Overloaded) -> None:
+        """The newcomer's turn comes after those who were sent away before him."""
+        now = time.monotonic()
+        gaps = [gap for i in self.instances if i.info and (gap := i.load.gap_s) is not None]
+        if gaps and error.retry_after_s is not None:
+            behind_s = self._refusals.count(now) * min(gaps) / len(gaps)
+            error.retry_after_s = min(MAX_RETRY_S, error.retry_after_s + behind_s)
+        self._refusals.add(now)
 
     def _best(self, request: EngineRequest) -> Instance | None:
         now = time.monotonic()

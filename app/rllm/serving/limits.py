@@ -82,32 +82,37 @@ class Account:
                 1.0,
                 now,
             )
-        if limits.requests_per_min and (wait_s := self._requests.wait_s(1, now)) > 0:
-            message = f"this API key may send {limits.requests_per_min} requests per minute"
-            raise self._refusal(message, wait_s, now)
+        if 0 < limits.tokens_per_min < tokens:
+            message = (
+                f"the request needs up to {tokens} tokens and this API key may use {limits.tokens_per_min} "
+                "per minute"
+            )
+            error = self._refusal(message, None, now)
+            error.headers += (("x-should-retry", "false"),)
+            raise error
+        self._check_buckets(tokens, now)
         if limits.tokens_per_min:
-            self._check_tokens(tokens, now)
             self._tokens.take(tokens, now)
         if limits.requests_per_min:
             self._requests.take(1, now)
         self.running += 1
 
-    def _check_tokens(self, tokens: int, now: float) -> None:
-        limit = self.limits.tokens_per_min
-        if tokens > limit:
-            error = self._refusal(
-                f"the request needs up to {tokens} tokens and this API key may use {limit} per minute",
-                None,
-                now,
-            )
-            error.headers += (("x-should-retry", "false"),)
-            raise error
-        if (wait_s := self._tokens.wait_s(tokens, now)) > 0:
+    def _check_buckets(self, tokens: int, now: float) -> None:
+        """A refusal names the longer of both waits, so that one wait is enough."""
+        limits = self.limits
+        requests_s = self._requests.wait_s(1, now) if limits.requests_per_min else 0.0
+        tokens_s = self._tokens.wait_s(tokens, now) if limits.tokens_per_min else 0.0
+        if requests_s <= 0 and tokens_s <= 0:
+            return
+        if requests_s > 0:
+            message = f"this API key may send {limits.requests_per_min} requests per minute"
+        else:
             left = max(0, math.floor(self._tokens.level(now)))
             message = (
-                f"this API key may use {limit} tokens per minute; {left} are left and {tokens} are needed"
+                f"this API key may use {limits.tokens_per_min} tokens per minute; {left} are left and "
+                f"{tokens} are needed"
             )
-            raise self._refusal(message, wait_s, now)
+        raise self._refusal(message, max(requests_s, tokens_s), now)
 
     def _refusal(self, message: str, wait_s: float | None, now: float) -> RateLimited:
         error = RateLimited(message, retry_after_s=None if wait_s is None else max(0.001, wait_s))

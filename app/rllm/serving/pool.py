@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import msgspec
 
@@ -14,11 +15,10 @@ from rllm.engine.port import Vocabulary
 from rllm.engine.types import EngineRequest
 from rllm.errors import NotFound, Overloaded, Refused, StartError
 from rllm.serving.admission import Limits, check_fits
-from rllm.serving.degrade import Measures
 from rllm.serving.degrading import Degrader, DegradeSettings, apply
 from rllm.serving.flight import Flight
 from rllm.serving.group import Group
-from rllm.serving.instance import InstanceSettings
+from rllm.serving.instance import Instance, InstanceSettings
 from rllm.serving.limits import KeyLimits, Limiter, Permit
 from rllm.serving.observer import Observer
 from rllm.serving.service import Accepted, Health, ServedModel
@@ -146,6 +146,10 @@ class Pool:
         """After a reload of the keys file. What was used in the last minute stays used."""
         self._limiter.replace(limits)
 
+    @property
+    def instances(self) -> list[Instance]:
+        return [instance for group in self._groups.values() for instance in group.instances]
+
     # --- service --------------------------------------------------------------------------------
 
     def models(self) -> list[ServedModel]:
@@ -174,12 +178,7 @@ class Pool:
         if self._closed:
             raise Overloaded("the server is shutting down", code="server_shutting_down", retry_after_s=1.0)
         requests = self._with_priority(requests, terms)
-        measures = self._degraders[model.id].look()
-        group = self._groups[model.id]
-        requests, notes = apply(measures, requests, lambda: group.retry_after_s(1))
-        chosen = self._variant(model, measures)
-        if chosen is not model:
-            notes.append(f"model={chosen.id}")
+        chosen, requests, notes = self._degrade(model, requests)
         for request in requests:
             check_fits(len(request.prompt), request.max_tokens, chosen.info.ctx_per_slot)
         group = self._groups[chosen.id]
@@ -193,7 +192,7 @@ class Pool:
         flights = [self._flight(request, group, terms, permit, Times(now, deadline)) for request in requests]
         for flight in flights:
             group.launch(flight, instance)
-        self._degraders[model.id].look()
+        self._degraders[chosen.id].look()
         return Accepted([flight.stream for flight in flights], chosen, headers)
 
     def _flight(
@@ -211,28 +210,50 @@ class Pool:
             msgspec.structs.replace(request, priority=base + max(0, request.priority)) for request in requests
         ]
 
-    def _variant(self, model: ServedModel, measures: Measures) -> ServedModel:
-        """Down the variants as far as the level says, then to where somebody takes requests."""
-        name = model.id
-        for _ in range(measures.hops):
-            smaller = self._plans[name].smaller
-            if smaller is None or not self._groups[smaller].is_available:
+    def _degrade(
+        self, model: ServedModel, requests: list[EngineRequest]
+    ) -> tuple[ServedModel, list[EngineRequest], list[str]]:
+        """Who answers, to what, and what has changed: down the variants as far as their levels say.
+
+        Raises:
+            Overloaded: the last of them has no room.
+        """
+        name, wanted = model.id, requests
+        while True:
+            group, measures, smaller = (
+                self._groups[name],
+                self._degraders[name].look(),
+                self._plans[name].smaller,
+            )
+            goes_on = measures.route and smaller is not None and self._groups[smaller].is_available
+            wanted = apply(
+                replace(measures, refuse=measures.refuse and not goes_on),
+                wanted,
+                partial(group.retry_after_s, 1),
+            )
+            if not goes_on or smaller is None:
                 break
             name = smaller
         if name != model.id:
             self._observer.on_rerouted(model.id, name, "degraded")
+        name = self._alive(name)
+        notes = [f"max_tokens={wanted[0].max_tokens}"] if wanted is not requests else []
+        notes += [f"model={name}"] if name != model.id else []
+        return self._models[name], wanted, notes
+
+    def _alive(self, name: str) -> str:
+        """The fallback of a model that takes no requests."""
         fallback = self._plans[name].fallback
         if fallback and not self._groups[name].is_available and self._groups[fallback].is_available:
             self._observer.on_rerouted(name, fallback, "fallback")
-            name = fallback
-        return self._models[name]
+            return fallback
+        return name
 
     def _on_change(self, model: str) -> None:
         self._degraders[model].look()
 
     def health(self) -> Health:
-        instances = [instance for group in self._groups.values() for instance in group.instances]
-        states = tuple((instance.name, instance.state.value) for instance in instances)
+        states = tuple((instance.name, instance.state.value) for instance in self.instances)
         if self._draining:
             return Health(False, "draining", states)
         if len(self._models) < len(self._plans):

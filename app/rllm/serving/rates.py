@@ -51,6 +51,22 @@ class PrefillRate:
             self.token_s = _blend(self.token_s, seconds / prefill_tokens)
 
 
+class Refusals:
+    """Who was sent away lately and will be back. Sending all of them back at once would help nobody."""
+
+    def __init__(self, window_s: float = 5.0) -> None:
+        self._window_s = window_s
+        self._times: deque[float] = deque()
+
+    def add(self, now: float) -> None:
+        self._times.append(now)
+
+    def count(self, now: float) -> int:
+        while self._times and self._times[0] < now - self._window_s:
+            self._times.popleft()
+        return len(self._times)
+
+
 class OutputLength:
     """Tokens that answers usually have; what a newcomer is expected to generate."""
 

@@ -1,0 +1,121 @@
+"""What clients see when a worker dies or stands still: nothing, or an error with a name."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from rllm.errors import EngineError, Overloaded
+from rllm.serving.breaker import BreakerSettings
+from rllm.serving.instance import InstanceSettings
+from rllm.serving.terms import Terms
+from tests.serving.conftest import StartPool, ask, first_events, plan, text_of
+
+SAY = "[[say " + "all is well " * 10 + "]]"
+WORDS = "all is well " * 10
+
+
+async def test_a_request_that_has_streamed_nothing_is_computed_elsewhere_unseen(
+    start_pool: StartPool,
+) -> None:
+    pool, witness = await start_pool(plan("m", 2))
+    stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
+    victim = next(i for i in pool.instances if i.num_outstanding)
+    os.kill(victim.pid, signal.SIGKILL)
+    assert await text_of(stream) == WORDS
+    assert ("lost", "a", "retried") in witness.seen
+
+
+async def test_without_another_instance_it_waits_for_the_new_worker(start_pool: StartPool) -> None:
+    pool, _ = await start_pool(plan("m"))
+    stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
+    os.kill(pool.instances[0].pid, signal.SIGKILL)
+    assert await text_of(stream) == WORDS
+
+
+async def test_one_that_has_streamed_ends_with_a_typed_error(start_pool: StartPool) -> None:
+    pool, witness = await start_pool(plan("m", 2))
+    stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
+    assert (await first_events(stream)).startswith("a")
+    os.kill(next(i for i in pool.instances if i.num_outstanding).pid, signal.SIGKILL)
+    with pytest.raises(EngineError) as error:
+        await text_of(stream)
+    assert error.value.code == "worker_lost"
+    assert ("lost", "a", "failed") in witness.seen
+
+
+async def test_one_whose_client_waits_for_the_whole_starts_over_at_any_time(start_pool: StartPool) -> None:
+    pool, _ = await start_pool(plan("m", 2))
+    whole = pool.submit(pool.model("m"), [ask("a", SAY, 200)], Terms(streaming=False)).streams[0]
+    other = pool.submit(pool.model("m"), [ask("b", SAY, 200)]).streams[0]
+    await first_events(other)  # both run by now, on two instances
+    while whole.first_token_at is None:
+        await first_events(other)
+    os.kill(pool.instances[0].pid, signal.SIGKILL)
+    assert await text_of(whole) == WORDS
+
+
+async def test_a_request_that_kills_its_workers_is_tried_twice_and_no_more(start_pool: StartPool) -> None:
+    pool, witness = await start_pool(plan("m", 2))
+    stream = pool.submit(pool.model("m"), [ask("poison", "[[abort]]")]).streams[0]
+    with pytest.raises(EngineError) as error:
+        await text_of(stream)
+    assert error.value.code == "worker_lost"
+    assert [what for what in witness.seen if what[0] == "lost"] == [
+        ("lost", "poison", "retried"),
+        ("lost", "poison", "failed"),
+    ]
+
+
+@pytest.mark.parametrize("how", ["stopped", "wedged"])
+async def test_a_worker_without_progress_is_found_and_replaced(start_pool: StartPool, how: str) -> None:
+    pool, witness = await start_pool(plan("m", 2), stall_s=1.0)
+    if how == "stopped":
+        stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
+        victim = next(i for i in pool.instances if i.num_outstanding)
+        os.kill(victim.pid, signal.SIGSTOP)
+        assert await text_of(stream) == WORDS
+    else:
+        stream = pool.submit(pool.model("m"), [ask("a", "[[hang 3]]")]).streams[0]
+        victim = next(i for i in pool.instances if i.num_outstanding)
+        with pytest.raises(EngineError):
+            await text_of(stream)
+    await witness.wait_for("stall", victim.name)
+    await witness.wait_for(victim.name, "ready", times=2)
+
+
+async def test_a_cancelled_request_is_not_taken_up_again(start_pool: StartPool) -> None:
+    pool, witness = await start_pool(plan("m", 2))
+    stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
+    victim = next(i for i in pool.instances if i.num_outstanding)
+    os.kill(victim.pid, signal.SIGSTOP)
+    stream.cancel()
+    os.kill(victim.pid, signal.SIGKILL)
+    await witness.wait_for("lost", "a", "failed")
+    assert all(i.num_outstanding == 0 for i in pool.instances)
+
+
+async def test_faults_open_the_breaker_and_then_the_fallback_answers(start_pool: StartPool) -> None:
+    instance = InstanceSettings(breaker=BreakerSettings(faults=2, open_s=1000))
+    pool, witness = await start_pool(plan("big", fallback="small"), plan("small"), instance=instance)
+    for name in ("a", "b"):
+        with pytest.raises(EngineError):
+            await text_of(pool.submit(pool.model("big"), [ask(name, "[[fail]]")]).streams[0])
+    assert ("breaker", "big-0", "open") in witness.seen
+    accepted = pool.submit(pool.model("big"), [ask("c", SAY, 200)])
+    assert accepted.model.id == "small"
+    assert await text_of(accepted.streams[0]) == WORDS
+    assert ("rerouted", "big", "small", "fallback") in witness.seen
+
+
+async def test_with_every_breaker_open_the_door_says_when_to_come_back(start_pool: StartPool) -> None:
+    instance = InstanceSettings(breaker=BreakerSettings(faults=1, open_s=50))
+    pool, _ = await start_pool(plan("m"), instance=instance)
+    with pytest.raises(EngineError):
+        await text_of(pool.submit(pool.model("m"), [ask("a", "[[fail]]")]).streams[0])
+    with pytest.raises(Overloaded) as refusal:
+        pool.submit(pool.model("m"), [ask("b", SAY)])
+    assert 40 < (refusal.value.retry_after_s or 0) <= 50
+    assert not pool.health().ready

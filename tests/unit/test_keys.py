@@ -1,0 +1,49 @@
+"""The keys file: what it may hold, and that it never shows a secret."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from rllm.errors import StartError
+from rllm.serving.keys import read_keys
+
+DIGEST = hashlib.sha256(b"secret").hexdigest()
+
+
+def _file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "keys.toml"
+    path.write_text(text)
+    return path
+
+
+def test_names_digests_and_limits_are_read(tmp_path: Path) -> None:
+    text = f'[[keys]]\nname = "a"\nsha256 = "{DIGEST}"\nrequests_per_min = 5\nconcurrency = 2\npriority = 1\n'
+    (entry,) = read_keys(_file(tmp_path, text))
+    assert (entry.name, entry.digest) == ("a", bytes.fromhex(DIGEST))
+    assert (entry.limits.requests_per_min, entry.limits.tokens_per_min, entry.limits.concurrency) == (5, 0, 2)
+    assert DIGEST not in repr(entry)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "keys = 3",
+        "other = 1",
+        "[[keys]]\nname = 'a'",
+        "[[keys]]\nname = 'a'\nsha256 = 'abc'",
+        f"[[keys]]\nsha256 = '{DIGEST}'",
+        f"[[keys]]\nname = 'a'\nsha256 = '{DIGEST}'\nconcurrency = -1",
+        f"[[keys]]\nname = 'a'\nsha256 = '{DIGEST}'\nrequests_per_min = true",
+        f"[[keys]]\nname = 'a'\nsha256 = '{DIGEST}'\nreq_per_min = 1",
+        f"[[keys]]\nname = 'a'\nsha256 = '{DIGEST}'\n" * 2,
+        "[[keys",
+    ],
+)
+def test_a_wrong_file_is_refused_without_showing_a_digest(tmp_path: Path, text: str) -> None:
+    with pytest.raises(StartError) as error:
+        read_keys(_file(tmp_path, text))
+    assert DIGEST not in str(error.value)
