@@ -38,8 +38,6 @@ class Rllm:
             command += ["--threads", str(settings.threads)]
         if not settings.prefix_cache:
             command += ["--no-prefix-cache"]
-        if settings.gpu_memory_utilization is not None:
-            command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
         command += settings.extra.get(self.engine, [])
         endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}", model="", body=ignore_eos())
         return Launch(endpoint=endpoint, command=command, ready_path="/health")
