@@ -28,7 +28,7 @@ from tests.bench.conftest import SCRIPT, Quiet
 @click.option("--tokens-per-s", default=45.0, show_default=True, help="Of each stream.")
 @click.option("--tokens", default=400, show_default=True, help="Of each answer.")
 def main(count: int, streams: int, tokens_per_s: float, tokens: int) -> None:
-    behaviour = {"ttft_s": 0.05, "tpot_s": 1 / tokens_per_s, "spread_s": 1.0}
+    behaviour = {"ttft_s": 0.05, "tpot_s": 1 / tokens_per_s, "spread_s": 1.0, "share_port": True}
     port = processes.free_port()
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(SCRIPT), str(port), f"{folder}/served.jsonl", json.dumps(behaviour)]
