@@ -15,7 +15,6 @@ from rllm_bench.runner import Observer
 from rllm_bench.store import Store
 from rllm_bench.targets.catalog import Places
 
-
 _FEWEST_REQUESTS = 20
 """Of a probe: a low rate is watched for longer."""
 
