@@ -48,14 +48,15 @@ class Answer:
 
     def _figures(self, prompt: int, output: int) -> str:
         one, many = self.light, self.heavy
+        same = one.best.subject == many.best.subject
+        first = "it" if same else one.best.subject
         text = (
-            f"With {prompt}-token prompts and {output}-token answers it gives {_speed(one.best)} for "
-            f"{_load(one.best)}"
-            f"{one.margin}"
+            f"With {prompt}-token prompts and {output}-token answers {first} gives "
+            f"{_speed(one.best)} for {_load(one.best)}{one.margin}"
         )
         if one.best.group == many.best.group:
             return f"{text}."
-        who = "" if one.best.subject == many.best.subject else f"{many.best.subject} gives "
+        who = "" if same else f"{many.best.subject} gives "
         return f"{text}, and {who}{_speed(many.best)} for {_load(many.best)}{many.margin}."
 
 

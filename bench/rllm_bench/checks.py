@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from rllm_bench import words
 from rllm_bench.metrics import CellData, client_load, errors, server_load
+from rllm_bench.store import RunRecord
 from rllm_bench.summary import Result, Summary
 
 LAG_LIMIT_MS = 5.0
@@ -125,11 +126,22 @@ def busy_shares(summary: Summary) -> list[float]:
 def disturbed(summary: Summary) -> bool:
     """Others used so much of the machine that the ranking itself is in doubt."""
     shares = busy_shares(summary)
-    return bool(shares) and shares[len(shares) // 2] > 0.1
+    if not shares:
+        return any(_loaded_at_start(run) for run in summary.runs)
+    return shares[len(shares) // 2] > 0.1
+
+
+def _loaded_at_start(run: RunRecord) -> bool:
+    """By the load average. An own run just before raises it too, so cells that can tell count for more."""
+    return bool(run.environment["load_average"][0] > 0.75 * run.environment["cpu"]["cores_logical"])
 
 
 def _busy(summary: Summary) -> Iterator[str]:
     """Somebody else used the machine while we measured."""
+    for run in summary.runs:
+        if _loaded_at_start(run):
+            load, cores = run.environment["load_average"][0], run.environment["cpu"]["cores_logical"]
+            yield f"the machine was busy when run {run.name} began: load average {load} on {cores} cores"
     shares = busy_shares(summary)
     if shares and max(shares) > 0.1:
         yield (

@@ -15,6 +15,9 @@ from rllm_bench.runner import Observer
 from rllm_bench.store import Store
 from rllm_bench.targets.catalog import Places
 
+_FEWEST_REQUESTS = 20
+"""Of a probe: a low rate is watched for longer."""
+
 
 class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """One rate that was tried."""
@@ -79,7 +82,7 @@ def _rates(search: Search, tried: list[Probe]) -> Iterator[float]:
             bad = rate
         if bad is None:
             rate = good * 2
-        elif good == 0.0 and bad > search.start / 64:
+        elif good == 0.0 and bad > search.start / 8:
             rate = bad / 2
         elif good == 0.0 or (bad - good) <= search.resolution * good:
             return
@@ -100,7 +103,11 @@ def search_knee(
         def probe(rate: float, only: MatrixConfig = only, name: str = subject.name) -> Probe:
             observer.note(f"{name}: {rate:g} requests a second")
             here = msgspec.structs.replace(
-                only, name=f"{name.replace('/', '_')}-q{rate:g}", rates=[rate], repeats=1
+                only,
+                name=f"{name.replace('/', '_')}-q{rate:g}",
+                rates=[rate],
+                repeats=1,
+                open_duration_s=max(only.open_duration_s, _FEWEST_REQUESTS / rate),
             )
             return _probed(here, places, folder, observer, goal)
 

@@ -54,18 +54,25 @@ def prepare(config: MatrixConfig, places: Places, *, hash_models: bool = True) -
 
 def _subject(target: Target, hash_models: bool) -> Subject:
     missing = target.missing()
-    model = target.model
-    is_file = model is not None and model.is_file()
+    weights = _weights(target.model)
     return Subject(
         name=subject(target),
         engine=target.engine,
         variant=target.variant,
-        model=str(model) if model else None,
-        model_bytes=model.stat().st_size if model is not None and is_file else None,
-        model_sha256=environment.sha256(model) if model is not None and is_file and hash_models else None,
+        model=str(target.model) if target.model else None,
+        model_bytes=weights.stat().st_size if weights else None,
+        model_sha256=environment.sha256(weights) if weights and hash_models else None,
         version=target.version() if missing is None else None,
         missing=missing,
     )
+
+
+def _weights(model: Path | None) -> Path | None:
+    """The one file with the weights, of a GGUF or of a Hugging Face folder."""
+    for path in (model, model / "model.safetensors") if model is not None else ():
+        if path is not None and path.is_file():
+            return path
+    return None
 
 
 def execute(

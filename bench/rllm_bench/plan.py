@@ -56,7 +56,6 @@ class MatrixConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ctx_per_slot: int | None = None
     threads: int | None = None
     prefix_cache: bool = True
-    gpu_memory_utilization: float | None = None
     extra: dict[str, list[str]] = {}
     slos: dict[str, dict[str, float]] = {}
     price_per_hour: float | None = None
@@ -105,7 +104,6 @@ def settings(config: MatrixConfig) -> Settings:
         ctx_per_slot=per_slot,
         threads=config.threads,
         prefix_cache=config.prefix_cache,
-        gpu_memory_utilization=config.gpu_memory_utilization,
         extra=config.extra,
     )
 

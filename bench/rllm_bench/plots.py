@@ -120,8 +120,8 @@ def first_page(
 ) -> Figure:
     """The report in one picture: answer, load, machine, two curves, one limitation."""
     with plt.rc_context(_STYLE):
-        figure = plt.figure(figsize=(11, 6.6))
-        grid = figure.add_gridspec(1, 2, left=0.065, right=0.985, top=0.66, bottom=0.2, wspace=0.2)
+        figure = plt.figure(figsize=(11, 7))
+        grid = figure.add_gridspec(1, 2, left=0.065, right=0.985, top=0.65, bottom=0.19, wspace=0.2)
         left, right = (figure.add_subplot(grid[0, column]) for column in range(2))
         curve(left, summary, look, shape, "output_tps", "Output tokens per second, all users together")
         curve(right, summary, look, shape, "ttft_p99_ms", "Time to first token, p99 (ms)")
@@ -131,28 +131,27 @@ def first_page(
             handles,
             labels,
             loc="upper center",
-            bbox_to_anchor=(0.5, 0.775),
+            bbox_to_anchor=(0.5, 0.755),
             ncol=min(5, len(labels)),
             fontsize=10,
         )
-        figure.text(
-            0.02, 0.965, "\n".join(textwrap.wrap(sentences[0], 82)), fontsize=15, weight="bold", va="top"
-        )
-        figure.text(
-            0.02, 0.91, "\n".join(textwrap.wrap(" ".join(sentences[1:]), 142)), fontsize=10.5, va="top"
-        )
-        figure.text(
-            0.02, 0.815, "\n".join(textwrap.wrap(subtitle, 150)), fontsize=9.5, va="top", color="#444444"
-        )
-        figure.text(
-            0.02,
-            0.075,
-            "\n".join(textwrap.wrap(f"Limitation: {footer}", 150)),
-            fontsize=9.5,
-            va="top",
-            color="#8a1c1c",
-        )
+        _paragraphs(figure, sentences, subtitle)
+        limits = "\n".join(textwrap.wrap(f"Limitation: {footer}", 150))
+        figure.text(0.02, 0.075, limits, fontsize=9.5, va="top", color="#8a1c1c")
         return figure
+
+
+def _paragraphs(figure: Figure, sentences: Sequence[str], subtitle: str) -> None:
+    """From the top down, each below the last line of the one before."""
+    top = 0.97
+    for text, width, size, weight, colour in (
+        (sentences[0], 80, 15, "bold", "black"),
+        (" ".join(sentences[1:]), 142, 10.5, "normal", "black"),
+        (subtitle, 150, 9.5, "normal", "#444444"),
+    ):
+        lines = textwrap.wrap(text, width)
+        figure.text(0.02, top, "\n".join(lines), fontsize=size, va="top", weight=weight, color=colour)
+        top -= (len(lines) * size * 1.3 + 7) / 72 / figure.get_figheight()
 
 
 def _log_if_wide(axes: Axes) -> None:

@@ -120,7 +120,10 @@ def _first_page(sources: Sources, look: plots.Look, out: Path, doubts: list[str]
         f"{run.preset} preset{label}, {run.created_at[:10]}"
     )
     doubt = limitation(summary, doubts)
-    figure = plots.first_page(summary, look, found.shape, found.sentences, subtitle, doubt)
+    shown = found.sentences
+    if checks.disturbed(summary):
+        shown = [f"Do not use (shared machine): {shown[0]}", *shown[1:]]
+    figure = plots.first_page(summary, look, found.shape, shown, subtitle, doubt)
     yield f"![{found.sentences[0]}]({plots.save(figure, out / 'plots', 'summary')})"
     yield ""
     yield f"Machine: {machine(run.environment)}. Load: {tables.shape_name(found.shape)}, {_kinds(summary)}."

@@ -32,6 +32,8 @@ class Behaviour:
     stall_s: float = 0.0
     send_usage: bool = True
     status: int = 200
+    share_port: bool = False
+    """Several of these processes listen on one port."""
 
 
 class DelayServer:
@@ -117,7 +119,11 @@ def _reply(writer: asyncio.StreamWriter, status: int, body: dict[str, Any]) -> N
 
 async def serve(port: int, log: TextIO, behaviour: Behaviour) -> None:
     server = await asyncio.start_server(
-        DelayServer(behaviour, log).handle, "127.0.0.1", port, backlog=1024, reuse_port=True
+        DelayServer(behaviour, log).handle,
+        "127.0.0.1",
+        port,
+        backlog=1024,
+        reuse_port=behaviour.share_port or None,
     )
     print("ready", flush=True)
     async with server:

@@ -65,5 +65,5 @@ def test_waiting_for_a_place_counts(delay: Callable[..., Delay], measure: Measur
 def test_one_user_of_a_closed_loop_sees_the_stall_once(delay: Callable[..., Delay], measure: Measure) -> None:
     server = delay(ttft_s=0.01, tpot_s=0.001, stall_after_s=0.5, stall_s=5.0)
     cell = only_cell(measure(server.url, min_requests=60, requests_per_user=60))
-    assert cell.ttft_ms.max() > 4_800
-    assert np.sum(cell.ttft_ms > 1_000) == 1
+    assert cell.e2e_ms.max() > 4_500  # it may fall between two chunks
+    assert np.sum(cell.e2e_ms > 1_000) == 1

@@ -31,7 +31,7 @@ def test_the_knee_is_bracketed(truth: float, start: float) -> None:
         assert bad is not None
         assert bad - good <= 0.1 * good * 1.0001
     else:
-        assert truth < start / 32
+        assert truth < start / 4
     assert len({one.rate for one in tried}) == len(tried)
 
 

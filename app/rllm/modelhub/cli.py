@@ -182,6 +182,21 @@ def inspect(files: tuple[Path, ...], as_json: bool) -> None:
     click.echo(_json(found) if as_json else "\n\n".join(as_text(each) for each in found))
 
 
+@cli.command("export-hf")
+@click.argument("file", type=_GGUF)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--force", is_flag=True, help="Replace a model that is there.")
+def export_hf(file: Path, folder: Path, force: bool) -> None:
+    """Write an unquantized Llama GGUF FILE as a Hugging Face FOLDER: config, tokenizer, fp16 safetensors.
+
+    For baselines that cannot read GGUF, such as vLLM.
+    """
+    from rllm.modelhub.export_hf import export_hf as run
+
+    run(file, folder, force=force)
+    click.echo(f"{folder}: exported from {file}")
+
+
 def _json(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 

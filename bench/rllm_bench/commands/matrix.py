@@ -88,10 +88,15 @@ from rllm_bench.targets.catalog import UnknownTarget
     "--generators", type=click.IntRange(min=1), help="Load generator processes.  [default: by concurrency]"
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan and how long it may take.")
+@click.option(
+    "--no-report", is_flag=True, help="Measure only; `rllm-bench report` renders, here or elsewhere."
+)
 @click.option("--resume", is_flag=True, help="Continue the run of this name.")
 @click.option("--continue-on-error", is_flag=True, help="A server that fails costs its own cells only.")
 @place_options
-def command(dry_run: bool, resume: bool, continue_on_error: bool, out: Path, **options: Any) -> None:
+def command(
+    dry_run: bool, no_report: bool, resume: bool, continue_on_error: bool, out: Path, **options: Any
+) -> None:
     """Measure every target under every load, and write reports/NAME/report.md."""
     places = take_places(options)
     generators = options.pop("generators")
@@ -113,6 +118,9 @@ def command(dry_run: bool, resume: bool, continue_on_error: bool, out: Path, **o
             )
     except (PlanError, UnknownTarget, CellFailed, KeyError) as error:
         raise click.ClickException(str(error)) from error
+    if no_report:
+        click.echo(f"measured: {store.folder}")
+        return
     from rllm_bench.report import render  # matplotlib is needed for this alone
 
     click.echo(f"report: {render([store.folder], store.folder)}")

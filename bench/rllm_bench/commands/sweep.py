@@ -135,9 +135,10 @@ def conclude(
         render([validation.baseline.folder, validation.tuned.folder], folder)
         engine, _, variant = config.targets[0].partition(":")
         if validation.confirmed and engine == "rllm":
-            ctx = validation.tuned.run().settings.ctx_per_slot
+            settings = validation.tuned.run().settings
+            chosen = {"slots": settings.slots, **best.chosen}
             file = folder / f"rllm-{variant}.toml"
-            file.write_text(tuning.toml(f"models/{variant}.gguf", ctx, best.chosen, verdict))
+            file.write_text(tuning.toml(f"models/{variant}.gguf", settings.ctx_per_slot, chosen, verdict))
             text += f"\nConfiguration: {file} (rllm-serve --config {file})\n"
     click.echo(text)
 

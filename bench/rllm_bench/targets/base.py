@@ -18,7 +18,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ctx_per_slot: int
     threads: int | None = None
     prefix_cache: bool = True
-    gpu_memory_utilization: float | None = None
     extra: dict[str, list[str]] = {}
     """Further options by engine; a report that has any calls that engine tuned."""
 

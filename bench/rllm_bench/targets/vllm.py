@@ -49,8 +49,6 @@ class Vllm:
         command += ["--max-num-seqs", str(settings.slots)]
         if not settings.prefix_cache:
             command += ["--no-enable-prefix-caching"]
-        if settings.gpu_memory_utilization is not None:
-            command += ["--gpu-memory-utilization", str(settings.gpu_memory_utilization)]
         command += settings.extra.get(self.engine, [])
         endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}", model="model", body=ignore_eos())
         env = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
