@@ -151,7 +151,8 @@ def report(measured: dict[str, dict[str, Any]], head: str) -> Iterator[str]:
         yield (
             f"\nWhole process, median of {result['repeats']}: llama-perplexity {result['theirs_s']:.2f} s, "
             f"ours {result['ours_s']:.2f} s: {result['speed']:.2f} times its speed "
-            f"(processor time {result['cpu_theirs_s']:.1f} s and {result['cpu_ours_s']:.1f} s). Our peak memory "
+            f"(processor time {result['cpu_theirs_s']:.1f} s and {result['cpu_ours_s']:.1f} s). "
+            f"Our peak memory "
             f"{result['peak_mb']:.0f} MB (model file {result['model_mb']:.0f} MB)."
         )
 
