@@ -1,6 +1,6 @@
-"""A tiny Llama with random weights that llama.cpp loads in milliseconds: the real code path without a model.
+"""Tiny models with random weights that llama.cpp loads in milliseconds: the real code path without a model.
 
-Its text means nothing, but it is deterministic, depends on every token before it, and goes through the
+Their text means nothing, but it is deterministic, depends on every token before it, and goes through the
 same kernels, caches and samplers as a real model's.
 """
 
@@ -43,10 +43,47 @@ def write_tiny_model(path: Path, *, seed: int = 1, architecture: str = "llama", 
     writer.add_vocab_size(len(tokens))
     _add_vocabulary(writer, tokens)
     _add_weights(writer, rng, len(tokens))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    _write(writer)
+    return path
+
+
+def write_tiny_mamba(path: Path, *, seed: int = 1) -> Path:
+    """A recurrent model: its memory cannot forget the tail of a sequence, nor copy a part of one."""
+    rng = np.random.default_rng(seed)
+    tokens = [*CONTROL, *_byte_characters(), *(merge.replace(" ", "") for merge in MERGES)]
+    inner, state, kernel, rank = 2 * WIDTH, 8, 4, 4
+    writer = GGUFWriter(path, "mamba")
+    writer.add_block_count(LAYERS)
+    writer.add_context_length(8192)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(0)
+    writer.add_head_count(0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_ssm_conv_kernel(kernel)
+    writer.add_ssm_inner_size(inner)
+    writer.add_ssm_state_size(state)
+    writer.add_ssm_time_step_rank(rank)
+    _add_vocabulary(writer, tokens)
+
+    def add(name: str, *shape: int) -> None:
+        values: Any = rng.standard_normal(shape) / np.sqrt(shape[-1])
+        writer.add_tensor(name, values.astype(np.float32))
+
+    add("token_embd.weight", len(tokens), WIDTH)
+    writer.add_tensor("output_norm.weight", np.ones(WIDTH, dtype=np.float32))
+    for layer in range(LAYERS):
+        block = f"blk.{layer}"
+        writer.add_tensor(f"{block}.attn_norm.weight", np.ones(WIDTH, dtype=np.float32))
+        add(f"{block}.ssm_in.weight", 2 * inner, WIDTH)
+        add(f"{block}.ssm_conv1d.weight", inner, kernel)
+        add(f"{block}.ssm_conv1d.bias", inner)
+        add(f"{block}.ssm_x.weight", rank + 2 * state, inner)
+        add(f"{block}.ssm_dt.weight", inner, rank)
+        add(f"{block}.ssm_dt.bias", inner)
+        writer.add_tensor(f"{block}.ssm_a", -np.ones((inner, state), dtype=np.float32))
+        add(f"{block}.ssm_d", inner)
+        add(f"{block}.ssm_out.weight", WIDTH, inner)
+    _write(writer)
     return path
 
 
@@ -87,6 +124,13 @@ def _add_weights(writer: GGUFWriter, rng: np.random.Generator, vocab_size: int) 
         matrix(f"{block}.ffn_gate", FEED_FORWARD, WIDTH)
         matrix(f"{block}.ffn_up", FEED_FORWARD, WIDTH)
         matrix(f"{block}.ffn_down", WIDTH, FEED_FORWARD)
+
+
+def _write(writer: GGUFWriter) -> None:
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def _byte_characters() -> list[str]:

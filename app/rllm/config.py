@@ -87,7 +87,9 @@ class EngineSettings(BaseModel):
     cache_type_k: CacheType = _engine("f16", "Type of the keys in the KV cache.")
     cache_type_v: CacheType = _engine("f16", "Type of the values. Quantized: needs flash attention.")
     flash_attn: Literal["auto", "on", "off"] = _engine("auto", "Flash attention.")
-    batch_size: int = _engine(512, "Most tokens of one llama_decode call.", ge=1, le=65536)
+    batch_size: int = _engine(
+        0, "Most tokens of one llama_decode call. 0: 512 on the CPU, 2048 on a GPU.", ge=0, le=65536
+    )
     ubatch_size: int = _engine(
         0, f"Most tokens computed at once. 0: the batch, up to {DEFAULT_UBATCH}.", ge=0, le=65536
     )
@@ -95,23 +97,22 @@ class EngineSettings(BaseModel):
         0, "Most tokens of one step, prefill and decode together. 0: the batch.", ge=0, le=65536
     )
     itl_target_s: float = _engine(
-        0.05, "While somebody decodes, prefill is cut for steps of about this length.", gt=0, le=60
+        0.1, "While somebody decodes, prefill is cut for steps of about this length.", gt=0, le=60
     )
     prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
     mmap: bool = _engine(True, "Map the model file; instances on the CPU then share its pages.")
     mlock: bool = _engine(False, "Lock the model's pages in memory.")
-    replicas: int = _engine(
-        1, "Worker processes, each with slots and a cache of its own.", ge=1, le=64
-    )
+    replicas: int = _engine(1, "Worker processes, each with slots and a cache of its own.", ge=1, le=64)
     devices: str = _engine(
         "", "CUDA devices of the replicas in turn, with commas: 0,1. Default: all of them see every device."
     )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        _at_most(slots=self.slots, batch_size=self.batch_size)
-        _at_most(ubatch_size=self.ubatch_size, batch_size=self.batch_size)
-        _at_most(max_step_tokens=self.max_step_tokens, batch_size=self.batch_size)
+        if self.batch_size:
+            _at_most(slots=self.slots, batch_size=self.batch_size)
+            _at_most(ubatch_size=self.ubatch_size, batch_size=self.batch_size)
+            _at_most(max_step_tokens=self.max_step_tokens, batch_size=self.batch_size)
         if self.max_step_tokens:
             _at_most(slots=self.slots, max_step_tokens=self.max_step_tokens)
         if self.flash_attn == "off" and self.cache_type_v not in {"f32", "f16", "bf16"}:
@@ -122,7 +123,7 @@ class EngineSettings(BaseModel):
         shared = EngineSettings.model_fields.keys() & set(LlamaOptions.__struct_fields__)
         values = {name: getattr(self, name) for name in shared}
         values["ctx_per_slot"] = self.ctx_size or min(num_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
-        values["ubatch_size"] = self.ubatch_size or min(self.batch_size, DEFAULT_UBATCH)
+        values["ubatch_size"] = self.ubatch_size or min(self.batch_size or DEFAULT_UBATCH, DEFAULT_UBATCH)
         return LlamaOptions(**values)
 
     def scheduler_options(self) -> SchedulerOptions:
@@ -285,7 +286,7 @@ class Settings(EngineSettings, BaseSettings):
     def printable(self) -> str:
         """The result as a TOML file, secrets masked, each value with where it came from."""
         hidden = {"models", "gguf", "alias"} if self.models else {"models"}
-        values = self.model_dump(mode="json", exclude=hidden, exclude_none=True)
+        values = self.model_dump(mode="json", exclude=hidden)
         tables = [model.model_dump(mode="json", exclude_unset=True) for model in self.models]
         return config_file.dump(values, self._origins, tables)
 

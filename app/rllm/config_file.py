@@ -38,7 +38,7 @@ def _anchor(folder: Path, value: object) -> object:
 def dump(values: Mapping[str, Any], origins: Mapping[str, str], tables: Iterable[Mapping[str, Any]]) -> str:
     lines = []
     for name, value in values.items():
-        line = f"{name} = {json.dumps(value)}"
+        line = f"# {name} is not set" if value is None else f"{name} = {json.dumps(value)}"
         lines.append(f"{line:<40} # {origins[name]}" if name in origins else line)
     for table in tables:
         lines += ["", "[[models]]", *(f"{name} = {json.dumps(value)}" for name, value in table.items())]

@@ -19,6 +19,7 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
+from rllm.api.transport import HttpProtocol
 from rllm.errors import StartError
 
 _CTRL_C_DRAIN_S = 1.0
@@ -90,7 +91,7 @@ async def serve(
     loop.add_signal_handler(signal.SIGHUP, on_reload)
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=HttpProtocol,
         lifespan="on",
         log_config=None,
         access_log=False,

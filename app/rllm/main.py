@@ -39,6 +39,8 @@ def run(settings: Settings) -> int:
     Raises:
         StartError: one line for the operator.
     """
+    # Hiding the GPUs changes the environment for a moment, which no worker may inherit: once, and first.
+    lib.initialise(hide_gpus=True)
     with listen(settings.host, settings.port) as listener:
         gpus = Gpus()
         models = [check(model) for model in settings.served()]
@@ -65,8 +67,17 @@ def serve_plans(
         StartError: one line for the operator.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, plans, listener, logger, Metrics(gpus)))
+        runner.run(_serve(settings, plans, listener, logger, gpus))
     logger.info("stopped")
+
+
+def unused_gpu(gpus: Gpus, device: str) -> str | None:
+    """Why a model runs on ``device`` although the machine has a GPU; None where nothing is wrong."""
+    if not len(gpus) or any(card.name in device for card in gpus.read()):
+        return None
+    if not lib.is_cuda_build():
+        return "this build of llama-cpp-python has no CUDA: see RUNBOOK.md, 'A GPU that is not used'"
+    return "llama.cpp sees no CUDA device: check the driver and CUDA_VISIBLE_DEVICES"
 
 
 async def _serve(
@@ -74,11 +85,12 @@ async def _serve(
     plans: Sequence[ModelPlan],
     listener: socket.socket,
     logger: FilteringBoundLogger,
-    metrics: Metrics,
+    gpus: Gpus,
 ) -> None:
     def detokenize(model: str, tokens: Sequence[int]) -> str:
         return pool.model(model).vocabulary.detokenize(tokens, special=True)
 
+    metrics = Metrics(gpus)
     keys = KeyFile(settings.keys_file)
     log = LogObserver(logger, detokenize if settings.log_prompts else None)
     pool = Pool(plans, pool_settings(settings, keys.limits), Observers(metrics, log))
@@ -102,6 +114,9 @@ async def _serve(
         with_key = bool(settings.api_key or keys.entries)
         click.echo(banner(pool.models(), address, threads, _resident_bytes(), with_key))
         logger.info("ready", address=address, models=[model.id for model in pool.models()])
+        for model in pool.models():
+            if settings.gpu_layers != 0 and (reason := unused_gpu(gpus, model.info.device)):
+                logger.error("GPU not used", model=model.id, device=model.info.device, reason=reason)
 
     def on_stopping(signal: str, drain_s: float) -> None:
         logger.info("stopping", signal=signal, drain_s=drain_s)

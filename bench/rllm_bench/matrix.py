@@ -76,6 +76,7 @@ def execute(
     resume: bool = False,
     continue_on_error: bool = False,
     generators: int | None = None,
+    only_repeat: int | None = None,
 ) -> Store:
     """Measures into ``folder``. A folder that holds a run is only continued, and only with the same plan."""
     store = Store(folder)
@@ -89,7 +90,7 @@ def execute(
             reasons = "; ".join(f"{s.name}: {s.missing}" for s in prepared.run.subjects if s.missing)
             raise PlanError(f"nothing to measure. {reasons}")
         store.create(prepared.run, prepared.words)
-    Runner(store, prepared.targets, observer, continue_on_error, generators).run()
+    Runner(store, prepared.targets, observer, continue_on_error, generators).run(only_repeat)
     return store
 
 

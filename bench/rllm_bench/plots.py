@@ -66,8 +66,9 @@ def _variant(subject: str) -> str:
 def save(figure: Figure, folder: Path, name: str) -> str:
     """Writes SVG and PNG; returns the PNG's name relative to the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
-    figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
+    with plt.rc_context(_STYLE):  # the salt of SVG ids is read while saving
+        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
     plt.close(figure)
     return f"{folder.name}/{name}.png"
 

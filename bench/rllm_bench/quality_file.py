@@ -1,4 +1,4 @@
-"""As much of `rllm-bench quality`'s results as a speed report shows beside them."""
+"""As much of `rllm-bench quality`'s results as a speed report shows beside its own."""
 
 from __future__ import annotations
 
@@ -8,23 +8,36 @@ from pathlib import Path
 import msgspec
 
 
+class _Model(msgspec.Struct, frozen=True):
+    sha256: str
+
+
+class _Value(msgspec.Struct, frozen=True):
+    value: float
+
+
+class _Divergence(msgspec.Struct, frozen=True):
+    kld_mean: _Value
+
+
 class Quality(msgspec.Struct, frozen=True):
     """One variant against its reference. Other fields of the file are left alone."""
 
-    model_sha256: str
-    mean_kld: float
+    model: _Model
+    divergence: _Divergence | None = None
 
 
 class _File(msgspec.Struct, frozen=True):
     variants: list[Quality] = []
 
 
-def qualities(places: Sequence[Path]) -> list[Quality]:
-    """From quality.json in run folders, or files of that name."""
+def kld_by_model(places: Sequence[Path]) -> dict[str, float]:
+    """Mean KL divergence by the model file's sha256, from quality.json in folders or files of that name."""
     files = [place / "quality.json" if place.is_dir() else place for place in places]
-    return [
-        one
+    return {
+        one.model.sha256: one.divergence.kld_mean.value
         for file in files
         if file.name == "quality.json" and file.exists()
         for one in msgspec.json.decode(file.read_bytes(), type=_File).variants
-    ]
+        if one.divergence is not None
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import msgspec
 from rllm_bench import ceiling_file, checks, cost, metrics, plots, tables, vllm_format
 from rllm_bench.answer import answer, limitation, loads_of
 from rllm_bench.ceiling_file import Ceiling
-from rllm_bench.quality_file import Quality, qualities
+from rllm_bench.quality_file import kld_by_model
 from rllm_bench.store import RunRecord, Store, file_name
 from rllm_bench.summary import Summary, summarize
 from rllm_bench.words import machine, number, plural, slo
@@ -27,7 +27,8 @@ class Sources:
     stores: Sequence[Store]
     summary: Summary
     ceilings: Sequence[Ceiling]
-    quality: Sequence[Quality]
+    quality: Mapping[str, float]
+    """Mean KL divergence by sha256 of the model file."""
 
     @property
     def run(self) -> RunRecord:
@@ -41,7 +42,7 @@ def render(folders: Sequence[Path], out: Path, extra: Sequence[Path] = ()) -> Pa
     """
     stores = [Store(folder) for folder in folders]
     places = [*folders, *extra]
-    sources = Sources(stores, summarize(stores), ceilings_in(places), qualities(places))
+    sources = Sources(stores, summarize(stores), ceilings_in(places), kld_by_model(places))
     out.mkdir(parents=True, exist_ok=True)
     for store in stores:
         write_vllm(store, out / "vllm")
@@ -150,8 +151,8 @@ def _setup(sources: Sources) -> Iterator[str]:
     )
     yield ""
     rows = []
-    for known in (subject for one in sources.summary.runs for subject in one.subjects):
-        tuned = "tuned" if settings.extra.get(known.engine) else "default"
+    for one, known in ((run, subject) for run in sources.summary.runs for subject in run.subjects):
+        tuned = "tuned" if one.settings.extra.get(known.engine) else "default"
         size = f"{known.model_bytes / 1e6:,.0f} MB" if known.model_bytes else "–"
         state = f"**not measured: {known.missing}**" if known.missing else known.version or "unknown"
         rows.append([known.name, state, tuned, f"`{known.model}`" if known.model else "–", size])
@@ -165,17 +166,21 @@ def _setup(sources: Sources) -> Iterator[str]:
 
 
 def _commands(sources: Sources) -> Iterator[str]:
+    """How each server was started, once however often it was."""
     seen: dict[str, dict[str, object]] = {}
     for cell in sources.summary.cells:
+        target, command = cell.record.target, cell.record.target.get("command")
         if cell.record.error is None:
-            seen.setdefault(cell.record.spec.subject, cell.record.target)
-    for name, target in seen.items():
-        command = target.get("command")
-        where = f"running at {target.get('base_url')}"
-        yield f"- {name}: {f'`{shlex.join(_plain(command))}`' if isinstance(command, list) else where}"
+            how = (
+                shlex.join(_plain(command))
+                if isinstance(command, list)
+                else f"running at {target['base_url']}"
+            )
+            seen.setdefault(f"- {cell.record.spec.subject}: `{how}`", target)
+    for line, target in seen.items():
+        yield line
         notes = target.get("notes")
-        for note in notes if isinstance(notes, list) else []:
-            yield f"  - {note}"
+        yield from (f"  - {note}" for note in notes) if isinstance(notes, list) else ()
     if seen:
         yield ""
 
@@ -275,7 +280,8 @@ def _efficiency(sources: Sources) -> Iterator[str]:
         return
     bandwidth = max(ceiling.bandwidth_bytes_s for ceiling in sources.ceilings)
     yield (
-        f"Memory streams {bandwidth / 1e9:.1f} GB/s (measured). A decode step reads every weight once, "
+        f"Memory streams {bandwidth / 1e9:.1f} GB/s ({sources.ceilings[0].bandwidth_source}). A decode "
+        "step reads every weight once, "
         "so bandwidth over "
         "model size bounds the steps per second of any engine; “engine alone” is llama.cpp in batches "
         "without a server."
@@ -284,10 +290,14 @@ def _efficiency(sources: Sources) -> Iterator[str]:
     yield tables.roofline_table(sources.summary, sources.ceilings)
     yield ""
     rows = [
-        [Path(c.model).name, number(c.prefill_tps), *(number(p.tokens_per_s) for p in c.decode)]
+        [
+            Path(c.job.model).name,
+            number(c.measured.prefill_tps),
+            *(number(p.tokens_per_s) for p in c.measured.decode),
+        ]
         for c in sources.ceilings
     ]
-    batches = [f"decode B={p.batch}" for p in sources.ceilings[0].decode]
+    batches = [f"decode B={p.batch}" for p in sources.ceilings[0].measured.decode]
     yield tables.markdown(["engine alone", "prefill tokens/s", *batches], rows)
     yield ""
 
@@ -322,12 +332,11 @@ def _cost_points(sources: Sources) -> list[tuple[str, float, float]]:
     if found is None or price is None:
         return []
     hashes = {s.name: s.model_sha256 for run in sources.summary.runs for s in run.subjects}
-    by_hash = {quality.model_sha256: quality.mean_kld for quality in sources.quality}
     rows = loads_of(sources.summary, found.shape)[-1]
     return [
-        (row.subject, cost.per_1k_tokens(price, row["output_tps"]), by_hash[sha])
+        (row.subject, cost.per_1k_tokens(price, row["output_tps"]), sources.quality[sha])
         for row in rows
-        if (sha := hashes.get(row.subject.partition(" (")[0])) in by_hash and sha is not None
+        if (sha := hashes.get(row.subject.partition(" (")[0])) in sources.quality and sha is not None
     ]
 
 

@@ -40,13 +40,15 @@ class Runner:
     continue_on_error: bool = False
     generators: int | None = None
 
-    def run(self) -> None:
-        """Measures every cell of the stored plan that is not done."""
+    def run(self, only_repeat: int | None = None) -> None:
+        """Measures every cell of the stored plan that is not done, or of one repeat those."""
         run = self.store.run()
         self.store.forget_partial()
-        for (_, name), specs in itertools.groupby(run.cells, key=lambda spec: (spec.repeat, spec.subject)):
+        for (repeat, name), specs in itertools.groupby(
+            run.cells, key=lambda spec: (spec.repeat, spec.subject)
+        ):
             pending = [spec for spec in specs if not self.store.is_done(spec)]
-            if pending:
+            if pending and only_repeat in (None, repeat):
                 self._block(run, self._target(name), pending)
 
     def _target(self, name: str) -> Target:

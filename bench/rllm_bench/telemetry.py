@@ -20,7 +20,7 @@ GAUGES = {
     "running": ("rllm_requests_running", "vllm:num_requests_running", "llamacpp:requests_processing"),
     "waiting": ("rllm_requests_waiting", "vllm:num_requests_waiting", "llamacpp:requests_deferred"),
 }
-"""Our name of a gauge and the names that servers give it; the first one present counts. ``a/b`` is a share."""
+"""Our name of a gauge and the names that servers give it; the first one present counts; a/b is a share."""
 
 
 def pick(samples: dict[str, float], names: tuple[str, ...]) -> float | None:

@@ -8,7 +8,9 @@ monotonic times at which it really arrived, sent its first and sent its last chu
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import socket
 import sys
 import time
@@ -21,6 +23,9 @@ from typing import Any, TextIO
 class Behaviour:
     ttft_s: float = 0.1
     tpot_s: float = 0.02
+    spread_s: float = 0.0
+    """The n-th request waits up to this much longer, so that streams do not march in step: clients would
+    otherwise all send at the same instant, which no client can."""
     tokens_per_chunk: int = 1
     stall_after_s: float | None = None
     """Counted from the arrival of the first request that is not for warming up."""
@@ -34,6 +39,7 @@ class DelayServer:
         self._behaviour = behaviour
         self._log = log
         self._began: float | None = None
+        self._served = 0
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         sock = writer.get_extra_info("socket")
@@ -64,6 +70,7 @@ class DelayServer:
             _reply(writer, self._behaviour.status, {"error": {"message": "refused"}})
             return
         self._began = arrived if self._began is None else self._began
+        self._served += 1
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
         sent = await self._stream(body["max_tokens"], arrived, writer)
         usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": body["max_tokens"]}
@@ -78,8 +85,9 @@ class DelayServer:
         """Due times are absolute, so that lateness does not add up."""
         sent = []
         step = self._behaviour.tokens_per_chunk
+        first = arrived + self._behaviour.ttft_s + self._behaviour.spread_s * (self._served * 0.618 % 1)
         for done in range(0, tokens, step):
-            due = arrived + self._behaviour.ttft_s + done * self._behaviour.tpot_s
+            due = first + done * self._behaviour.tpot_s
             await _until(self._after_stall(due))
             count = min(step, tokens - done)
             finish = "length" if done + count == tokens else None
@@ -103,7 +111,7 @@ async def _until(due: float) -> None:
 
 def _reply(writer: asyncio.StreamWriter, status: int, body: dict[str, Any]) -> None:
     data = json.dumps(body).encode()
-    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(data)}\r\nConnection: close\r\n\r\n"
     writer.write(head.encode() + data)
 
 
@@ -117,5 +125,7 @@ async def serve(port: int, log: TextIO, behaviour: Behaviour) -> None:
 
 
 if __name__ == "__main__":
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, 0, -15)
     with Path(sys.argv[2]).open("a") as sink:
         asyncio.run(serve(int(sys.argv[1]), sink, Behaviour(**json.loads(sys.argv[3]))))

@@ -15,6 +15,9 @@ TTFT_S, TPOT_S, TOKENS = 0.2, 0.04, 12
 pytestmark = pytest.mark.slow  # they compare clocks: a machine under load fails them rightly
 
 
+# The server is held to its own log: on a busy machine it wakes late too, and that is no error of ours.
+
+
 def near(value: float, truth_ms: float) -> bool:
     return abs(value - truth_ms) <= max(2.0, 0.02 * truth_ms)
 
@@ -24,17 +27,20 @@ def near(value: float, truth_ms: float) -> bool:
 def test_known_delays_are_found(
     delay: Callable[..., Delay], measure: Measure, mode: str, streams: int
 ) -> None:
-    server = delay(ttft_s=TTFT_S, tpot_s=TPOT_S)
+    server = delay(ttft_s=TTFT_S, tpot_s=TPOT_S, spread_s=0.5 if streams > 1 else 0.0)
     e2e_s = TTFT_S + (TOKENS - 1) * TPOT_S
-    load: dict[str, Any] = {"concurrency": [streams], "requests_per_user": 4}
+    load: dict[str, Any] = {"concurrency": [streams], "requests_per_user": 10}
     if mode == "open":  # as many in flight on average, by Little's law
         load = {"concurrency": [], "rates": [streams / e2e_s], "open_duration_s": 4.0, "arrival": "constant"}
     cell = only_cell(measure(server.url, output_tokens=[TOKENS], **load))
     assert not metrics.errors(cell)
-    assert near(float(np.median(cell.ttft_ms)), 1000 * TTFT_S)
+    really = server.served()
+    first = [1e3 * (one["first"] - one["arrived"]) for one in really]
+    whole = [1e3 * (one["last"] - one["arrived"]) for one in really]
+    assert near(float(np.median(cell.ttft_ms)), float(np.median(first)))
+    assert near(float(np.median(cell.e2e_ms)), float(np.median(whole)))
     assert near(float(np.median(cell.tpot_ms)), 1000 * TPOT_S)
     assert near(float(np.median(np.concatenate(cell.itl_ms))), 1000 * TPOT_S)
-    assert near(float(np.median(cell.e2e_ms)), 1000 * e2e_s)
 
 
 def test_a_stall_shows_in_an_open_loop(delay: Callable[..., Delay], measure: Measure) -> None:

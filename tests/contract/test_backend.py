@@ -197,6 +197,22 @@ def test_a_sequence_beside_others_is_as_it_is_alone(driver: Driver) -> None:
     assert together == alone
 
 
+def test_an_idle_sequence_between_decoding_ones_stays_as_it_was(driver: Driver) -> None:
+    """Whatever a backend does to keep its batch in one piece, the sequence in the gap does not notice."""
+    first, idle, third = (prompt(driver.backend, text) for text in ("one two", "three four five", "six"))
+    expected = [driver.greedy(seq, tokens, 6) for seq, tokens in enumerate((first, idle, third))]
+    said = [
+        [driver.prefill(seq, tokens, [Truncate(seq, 0)])] for seq, tokens in enumerate((first, idle, third))
+    ]
+    for _ in range(5):
+        result = driver.run((0, said[0][-1:], True), (2, said[2][-1:], True))
+        said[0].append(result.tokens[0])
+        said[2].append(result.tokens[2])
+    for _ in range(5):
+        said[1].append(driver.run((1, said[1][-1:], True)).tokens[1])
+    assert said == expected
+
+
 def test_prefill_beside_decode(driver: Driver) -> None:
     """A step that decodes one sequence and computes half a prompt of another disturbs neither."""
     first, second = (

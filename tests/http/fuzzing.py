@@ -4,17 +4,20 @@ Used by `test_fuzz` against the fake service and by ``scripts/fuzz`` against a l
 held to the document too: status codes, content types and bodies must be documented ones, and a request
 that the schema forbids must not be answered 200.
 
-To keep a run finite, requests that may generate get ``max_tokens`` of at most `MAX_TOKENS` where theirs is
-a larger valid number or none; nothing else of a generated request is changed.
+To keep a run finite, requests that may generate get ``max_tokens`` of at most `MAX_TOKENS` and ``n`` of at
+most `MAX_N` where theirs is a larger number (or, for max_tokens, none). Requests that do not fit the schema
+are sent as they are.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +32,7 @@ from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.specs.openapi import checks as openapi_checks
 
 MAX_TOKENS = 8
+MAX_N = 2
 CHECKS = [
     not_a_server_error,
     openapi_checks.status_code_conformance,
@@ -45,7 +49,9 @@ class Outcome:
     by_path: dict[str, Counter[int]] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     hangs: int = 0
+    """No answer in time, or a broken connection."""
     slowest_s: float = 0.0
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def total(self) -> int:
@@ -58,11 +64,6 @@ class Outcome:
     def share_ok(self) -> float:
         return self.statuses[200] / max(self.total, 1)
 
-    @property
-    def server_errors(self) -> int:
-        """503 is counted too: this fuzzer sends one request at a time, so nobody may be refused."""
-        return self.count(500)
-
 
 def fuzz(
     url: str,
@@ -71,23 +72,25 @@ def fuzz(
     api_key: str | None = None,
     timeout_s: float = 60.0,
     random_seed: int = 0,
-    check: bool = True,
+    parallel: int = 1,
     progress: Callable[[Outcome], None] | None = None,
 ) -> Outcome:
-    """Send about ``num_requests``, most of them to the routes that generate."""
+    """Send about ``num_requests``, most of them to the routes that generate, ``parallel`` at a time."""
     load_all_checks()
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json", headers=headers)
     outcome = Outcome()
-    with requests.Session() as session:
 
-        def send(case: Any) -> None:
-            _send(case, session, url, headers, timeout_s, check, outcome)
-            if progress is not None:
-                progress(outcome)
+    def send(case: Any) -> None:
+        _send(case, url, headers, timeout_s, outcome)
+        if progress is not None:
+            progress(outcome)
 
+    with ThreadPoolExecutor(parallel) as pool:
         for operation, mode, share in _plan(schema):
-            _run(operation, mode, max(1, round(num_requests * share)), random_seed, send)
+            cases = _generate(operation, mode, max(1, round(num_requests * share)), random_seed)
+            for _ in pool.map(send, cases):
+                pass
     return outcome
 
 
@@ -105,13 +108,12 @@ def _plan(schema: Any) -> Iterator[tuple[Any, GenerationMode, float]]:
         yield operation, GenerationMode.POSITIVE, 0.05 / len(gets)
 
 
-def _run(
-    operation: Any, mode: GenerationMode, count: int, random_seed: int, send: Callable[[Any], None]
-) -> None:
+def _generate(operation: Any, mode: GenerationMode, count: int, random_seed: int) -> list[Any]:
     try:
         strategy = operation.as_strategy(generation_mode=mode)
     except SchemathesisError:
-        return  # nothing of this kind can be generated
+        return []  # nothing of this kind can be generated
+    cases: list[Any] = []
 
     @seed(random_seed)
     @settings(
@@ -123,54 +125,57 @@ def _run(
     )
     @given(st.data())
     def run(data: Any) -> None:
-        send(data.draw(strategy))
+        cases.append(data.draw(strategy))
 
     run()
+    return cases
 
 
-def _send(
-    case: Any,
-    session: requests.Session,
-    url: str,
-    headers: dict[str, str],
-    timeout_s: float,
-    check: bool,
-    outcome: Outcome,
-) -> None:
-    if case.operation.path in GENERATING:
-        _limit_tokens(case.body)
+def _send(case: Any, url: str, headers: dict[str, str], timeout_s: float, outcome: Outcome) -> None:
+    if case.operation.path in GENERATING and case.meta.generation.mode is GenerationMode.POSITIVE:
+        _limit(case.body)
     started = time.monotonic()
     try:
-        response = case.call(base_url=url, session=session, headers=headers, timeout=timeout_s)
+        response = case.call(base_url=url, headers=headers, timeout=timeout_s)
     except (requests.Timeout, requests.ConnectionError) as error:
-        outcome.hangs += 1
-        outcome.failures.append(f"{case.method} {case.path}: {type(error).__name__}: {_short(case.body)}")
+        with outcome.lock:
+            outcome.hangs += 1
+            outcome.failures.append(f"{case.method} {case.path}: {type(error).__name__}: {_short(case.body)}")
         return
-    outcome.slowest_s = max(outcome.slowest_s, time.monotonic() - started)
-    outcome.statuses[response.status_code] += 1
-    outcome.by_path.setdefault(case.operation.path, Counter())[response.status_code] += 1
+    failures = list(_failures(case, response))
+    with outcome.lock:
+        outcome.slowest_s = max(outcome.slowest_s, time.monotonic() - started)
+        outcome.statuses[response.status_code] += 1
+        outcome.by_path.setdefault(case.operation.path, Counter())[response.status_code] += 1
+        outcome.failures += failures
+
+
+def _failures(case: Any, response: Any) -> Iterator[str]:
+    where = f"{case.method} {case.path} {response.status_code}"
     if response.status_code >= 500:
-        outcome.failures.append(f"{case.method} {case.path}: {response.status_code}: {_short(case.body)}")
-    if check and not _is_stream(response):
+        yield f"{where}: {_short(case.body)}"
+    elif not _is_stream(response):
         try:
             case.validate_response(response, checks=CHECKS)
         except (Failure, FailureGroup) as failure:
             reasons = getattr(failure, "exceptions", [failure])
             found = "; ".join(f"{type(reason).__name__}: {_short(reason)}" for reason in reasons)
-            outcome.failures.append(
-                f"{case.method} {case.path} {response.status_code}: {found}: {_short(case.body)}"
-            )
+            yield f"{where}: {found}: {_short(case.body)}"
 
 
-def _limit_tokens(body: Any) -> None:
+def _limit(body: Any) -> None:
     if not isinstance(body, dict):
         return
-    limit = body.get("max_tokens")
-    if limit is None or (type(limit) in (int, float) and limit > MAX_TOKENS and limit < 100_000):
+    if body.get("max_tokens") is None or _is_above(body["max_tokens"], MAX_TOKENS):
         body["max_tokens"] = MAX_TOKENS
-        least = body.get("min_tokens")
-        if type(least) in (int, float) and MAX_TOKENS < least < 100_000:
+        if _is_above(body.get("min_tokens"), MAX_TOKENS):
             body["min_tokens"] = MAX_TOKENS
+    if _is_above(body.get("n"), MAX_N):
+        body["n"] = MAX_N
+
+
+def _is_above(value: object, limit: int) -> bool:
+    return isinstance(value, int | float) and value > limit
 
 
 def _is_stream(response: Any) -> bool:
@@ -208,7 +213,8 @@ def main() -> int:
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--api-key")
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds after which a request hangs")
+    parser.add_argument("--parallel", type=int, default=1, help="requests at a time")
+    parser.add_argument("--timeout", type=float, default=300.0, help="seconds after which a request hangs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--min-ok", type=float, default=0.3, help="least share of requests answered 200")
     arguments = parser.parse_args()
@@ -225,6 +231,7 @@ def main() -> int:
         api_key=arguments.api_key,
         timeout_s=arguments.timeout,
         random_seed=arguments.seed,
+        parallel=arguments.parallel,
         progress=progress,
     )
     print(report(outcome))

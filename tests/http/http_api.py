@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
@@ -12,7 +13,9 @@ import openai
 from fake_service import FakeService
 from live_server import LiveServer
 
+from rllm.api.app import create_app
 from rllm.api.records import RequestRecord
+from rllm.api.settings import ApiSettings
 
 CHAT: dict[str, Any] = {
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
@@ -40,6 +43,20 @@ class Api:
 
 StartApi = Callable[..., Api]
 """``start_api(settings, service)``, see conftest."""
+
+
+@contextmanager
+def serve_fake(settings: ApiSettings | None = None, service: FakeService | None = None) -> Iterator[Api]:
+    service = service or FakeService()
+    records: queue.Queue[RequestRecord] = queue.Queue()
+    app = create_app(
+        service,
+        settings or ApiSettings(),
+        render_metrics=lambda: b"rllm_up 1\n",
+        on_request=records.put,
+    )
+    with LiveServer(app) as server:
+        yield Api(service, server, records)
 
 
 async def events(response: aiohttp.ClientResponse) -> list[Any]:

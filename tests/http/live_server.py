@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 
-from rllm.api.transport import AbortableProtocol
+from rllm.api.transport import HttpProtocol
 
 
 class _Server(uvicorn.Server):
@@ -31,7 +31,7 @@ class LiveServer:
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._socket.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(app, log_level="error", http=AbortableProtocol, timeout_graceful_shutdown=2)
+        config = uvicorn.Config(app, log_level="error", http=HttpProtocol, timeout_graceful_shutdown=2)
         self._server = _Server(config)
         self._thread = threading.Thread(target=self._run, name="live-server")
 

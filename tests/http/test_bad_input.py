@@ -81,13 +81,13 @@ async def refused(response: aiohttp.ClientResponse, status: int = 400) -> Any:
     ],
 )
 async def test_a_bad_field_is_named(
-    api: Api, http: aiohttp.ClientSession, change: dict[str, Any], param: str, said: str
+    shared_api: Api, http: aiohttp.ClientSession, change: dict[str, Any], param: str, said: str
 ) -> None:
-    async with http.post(f"{api.url}/v1/chat/completions", json={**CHAT, **change}) as response:
+    async with http.post(f"{shared_api.url}/v1/chat/completions", json={**CHAT, **change}) as response:
         error = await refused(response)
     assert error.param == param
     assert said in error.message
-    assert api.service.submitted.empty()
+    assert shared_api.service.submitted.empty()
 
 
 @pytest.mark.parametrize(
@@ -111,9 +111,9 @@ async def test_a_bad_field_is_named(
     ],
 )
 async def test_a_bad_field_of_a_completion_is_named(
-    api: Api, http: aiohttp.ClientSession, change: dict[str, Any], param: str
+    shared_api: Api, http: aiohttp.ClientSession, change: dict[str, Any], param: str
 ) -> None:
-    async with http.post(f"{api.url}/v1/completions", json={"prompt": "x", **change}) as response:
+    async with http.post(f"{shared_api.url}/v1/completions", json={"prompt": "x", **change}) as response:
         assert (await refused(response)).param == param
 
 
@@ -138,22 +138,24 @@ async def test_values_that_ask_for_nothing_are_accepted(api: Api, http: aiohttp.
 
 @pytest.mark.parametrize("prompt", ["x" * 600, "x" * 100_000])
 async def test_a_prompt_beyond_the_context_is_refused(
-    api: Api, http: aiohttp.ClientSession, prompt: str
+    shared_api: Api, http: aiohttp.ClientSession, prompt: str
 ) -> None:
     """The second could never fit and is not even tokenized."""
     messages = [{"role": "user", "content": prompt}]
-    async with http.post(f"{api.url}/v1/chat/completions", json={"messages": messages}) as response:
+    async with http.post(f"{shared_api.url}/v1/chat/completions", json={"messages": messages}) as response:
         error = await refused(response)
     assert (error.code, error.param) == ("context_length_exceeded", "messages")
     assert "512" in error.message
 
 
-async def test_an_unknown_model_is_not_found(api: Api, http: aiohttp.ClientSession) -> None:
-    async with http.post(f"{api.url}/v1/chat/completions", json={**CHAT, "model": "gpt-9"}) as response:
+async def test_an_unknown_model_is_not_found(shared_api: Api, http: aiohttp.ClientSession) -> None:
+    async with http.post(
+        f"{shared_api.url}/v1/chat/completions", json={**CHAT, "model": "gpt-9"}
+    ) as response:
         error = await refused(response, 404)
     assert (error.code, error.param) == ("model_not_found", "model")
     assert "'fake'" in error.message
-    async with http.get(f"{api.url}/v1/models/gpt/9") as response:
+    async with http.get(f"{shared_api.url}/v1/models/gpt/9") as response:
         await refused(response, 404)
 
 
@@ -172,10 +174,10 @@ async def test_an_unknown_model_is_not_found(api: Api, http: aiohttp.ClientSessi
     ],
 )
 async def test_broken_json_is_refused_with_its_place(
-    api: Api, http: aiohttp.ClientSession, body: bytes, said: str
+    shared_api: Api, http: aiohttp.ClientSession, body: bytes, said: str
 ) -> None:
     headers = {"content-type": "application/json"}
-    async with http.post(f"{api.url}/v1/completions", data=body, headers=headers) as response:
+    async with http.post(f"{shared_api.url}/v1/completions", data=body, headers=headers) as response:
         error = await refused(response)
     assert said in error.message
 
@@ -188,13 +190,13 @@ async def test_a_nul_character_is_text_like_any_other(api: Api, http: aiohttp.Cl
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain", None])
 async def test_another_content_type_is_refused_with_a_hint(
-    api: Api, http: aiohttp.ClientSession, kind: str | None
+    shared_api: Api, http: aiohttp.ClientSession, kind: str | None
 ) -> None:
     """Also because browsers may post these types from any page without asking first."""
     headers = {"content-type": kind} if kind else {}
     skip = None if kind else ["content-type"]
     data = json.dumps(CHAT).encode()
-    url = f"{api.url}/v1/chat/completions"
+    url = f"{shared_api.url}/v1/chat/completions"
     async with http.post(url, data=data, headers=headers, skip_auto_headers=skip) as response:
         error = await refused(response, 415)
     assert "application/json" in error.message

@@ -36,7 +36,7 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     monkeypatch.setenv("RLLM_PORT", "2000")
     settings = load({"slots": 1}, toml)
     assert (settings.slots, settings.port, settings.threads) == (1, 2000, 3)
-    assert settings.batch_size == 512  # nobody said anything
+    assert settings.max_step_tokens == 0  # nobody said anything
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +107,10 @@ def test_engine_settings_reach_the_worker() -> None:
             {"gguf": ("a",), "slots": 100, "batch_size": 30},
             r"slots \(100\) must not exceed batch_size \(30\)",
         ),
-        ({"gguf": ("a",), "ubatch_size": 1024}, r"ubatch_size \(1024\) must not exceed batch_size \(512\)"),
+        (
+            {"gguf": ("a",), "batch_size": 512, "ubatch_size": 1024},
+            r"ubatch_size \(1024\) must not exceed batch_size \(512\)",
+        ),
         ({"gguf": ("a",), "max_step_tokens": 4}, r"slots \(8\) must not exceed max_step_tokens \(4\)"),
         ({"gguf": ("a",), "cache_type_v": "q8_0", "flash_attn": "off"}, "needs flash attention"),
         ({"gguf": ("a", "b"), "alias": ("x",)}, "2 gguf but 1 alias"),
@@ -180,6 +183,10 @@ def test_the_printed_form_is_toml_that_says_where_values_come_from_and_hides_key
     assert lines["api_key"].endswith("# RLLM_API_KEY")
     assert lines["slots"].endswith("# " + str(toml))
     assert "#" not in lines["batch_size"]
+
+
+def test_what_is_unset_is_a_comment_in_the_printed_form() -> None:
+    assert "# keys_file is not set" in load(ONE).printable().splitlines()
 
 
 def test_the_printed_form_can_be_read_again(toml: Path, tmp_path: Path) -> None:

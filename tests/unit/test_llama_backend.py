@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from rllm.backends.options import LlamaOptions
 from rllm.engine.port import BackendFailed, Chunk, CopyPrefix, OpenSampler, Plan, Status, Truncate
 from rllm.engine.types import SamplingParams
 from rllm.errors import StartError
-from tests.tinymodel import write_tiny_model
+from tests.tinymodel import write_tiny_mamba, write_tiny_model
 
 GREEDY = SamplingParams(temperature=0.0)
 PROMPT = list(range(10, 20))
@@ -151,6 +152,24 @@ def test_a_prefix_that_is_not_there_is_lost(backend: LlamaBackend) -> None:
     plan = Plan((CopyPrefix(0, 1, len(PROMPT) + 1),), (Chunk(1, [3], len(PROMPT) + 1, False),))
     assert backend.execute(plan).lost_prefix == {1}
     assert backend._ctx.length(1) == 0
+
+
+def test_a_recurrent_memory_gives_no_prefixes_and_says_so(tmp_path: Path) -> None:
+    made = LlamaBackend(write_tiny_mamba(tmp_path / "mamba.gguf"), OPTIONS)
+    try:
+        assert not made.info.can_reuse_prefix
+        assert made.info.num_sequences == made.info.slots, "every sequence has a state of its own"
+        first = begin(made, 0, 1)
+        second = made.execute(decode_all(first)).tokens
+        chunks = (Chunk(0, PROMPT[5:], 5, True), Chunk(1, [7], len(PROMPT) + 1, True))
+        result = made.execute(Plan((Truncate(0, 5), CopyPrefix(1, 2, 4)), chunks))
+        assert result.lost_prefix == {0, 2}
+        assert set(result.tokens) == {1}
+        made.execute(Plan((Truncate(0, 0), Truncate(1, 0))))
+        assert begin(made, 0, 1) == first
+        assert made.execute(decode_all(first)).tokens == second
+    finally:
+        made.close()
 
 
 # Sampling
@@ -291,6 +310,16 @@ def test_a_vocabulary_is_loaded_without_weights(tiny_model: Path, tmp_path: Path
     vocabulary.close()
     with pytest.raises(StartError, match="No such file"):
         load_vocabulary(tmp_path / "missing.gguf")
+
+
+def test_a_vocabulary_may_be_used_from_several_threads(tiny_model: Path) -> None:
+    vocabulary = load_vocabulary(tiny_model)
+    texts = [f"the {number} thin hens in the inn <|im_end|>" * 20 for number in range(50)]
+    expected = [vocabulary.tokenize(text, add_special=True, parse_special=True) for text in texts]
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda text: vocabulary.tokenize(text, add_special=True, parse_special=True), texts)
+        assert list(found) == expected
+    vocabulary.close()
 
 
 def test_default_threads_are_within_reason() -> None:

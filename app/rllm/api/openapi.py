@@ -46,6 +46,7 @@ def build(app: FastAPI, service: Service, settings: ApiSettings) -> Schema:
 
 
 def _write_limits(schemas: Schema, settings: ApiSettings) -> None:
+    schemas["StreamOptions"]["properties"]["include_obfuscation"]["anyOf"][0]["const"] = False
     for name in ("ChatCompletionRequest", "CompletionRequest"):
         fields = schemas[name]["properties"]
         _typed(fields["n"], "integer")["maximum"] = settings.max_n

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rllm.api.fields import Content, Integer, LogitBias, Prompts, Stop, TokenId, refuse
 from rllm.api.json_body import check
@@ -25,9 +25,14 @@ class WireModel(BaseModel):
 
 class StreamOptions(WireModel):
     include_usage: bool | None = Field(None, description="End the stream with a chunk that holds the usage.")
-    include_obfuscation: Literal[False] | None = Field(
-        None, description="There is no obfuscation to switch on."
-    )
+    include_obfuscation: bool | None = Field(None, description="Only false: there is none to switch on.")
+
+    @field_validator("include_obfuscation")
+    @classmethod
+    def _no_obfuscation(cls, value: bool | None) -> bool | None:
+        if value:
+            raise refuse("{path} is not supported by this server", code="unsupported_parameter")
+        return value
 
 
 class GenerationRequest(WireModel):
@@ -54,7 +59,7 @@ class GenerationRequest(WireModel):
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10), _Finite] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2), _Finite] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2), _Finite] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Integer] | None = Field(
+    seed: Annotated[int, Field(ge=1 - 2**63, le=2**63 - 1), Integer] | None = Field(
         None, description="The same seed gives the same text on a quiet server. Choice i of n uses seed + i."
     )
     stop: Stop = ()
@@ -94,10 +99,7 @@ class ChatMessage(WireModel):
                 raise refuse(
                     f"messages with '{name}' are not supported by this server", code="unsupported_parameter"
                 )
-        kept = {key: value for key, value in data.items() if key not in _NULL_FIELDS}
-        if kept.get("content") is None and kept.get("role") == "assistant":
-            kept["content"] = ""  # what the official client sends for a message of its own that has no text
-        return kept
+        return {key: value for key, value in data.items() if key not in _NULL_FIELDS}
 
 
 _NULL_FIELDS = frozenset({"tool_calls", "function_call", "audio", "refusal"})

@@ -20,8 +20,8 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     cache_type_v: str = "f16"
     flash_attn: str = "auto"
     """auto, on or off."""
-    batch_size: int = 512
-    """Most tokens in one step."""
+    batch_size: int = 0
+    """Most tokens in one step; 0: what suits the device."""
     ubatch_size: int = 512
     mmap: bool = True
     mlock: bool = False

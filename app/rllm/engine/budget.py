@@ -10,6 +10,8 @@ from __future__ import annotations
 
 MIN_SHARE = 0.6
 MIN_TOKENS = 32
+MIN_PREFILL_STEP = 512
+"""A step of nothing but prefill is not cut further: smaller ones waste the device."""
 _SMOOTHING = 0.2
 
 
@@ -35,6 +37,12 @@ class StepBudget:
         decode_s = self._decode_s or 0.0
         time_s = max(self._target_s - decode_s, decode_s * MIN_SHARE / (1 - MIN_SHARE))
         return min(room, max(MIN_TOKENS, int(time_s / self._prefill_token_s)))
+
+    def prefill_step_tokens(self, *, others_decode: bool) -> int:
+        """Most prompt tokens for a step that computes nothing else."""
+        if not others_decode or self._prefill_token_s is None:
+            return self._max
+        return min(self._max, max(MIN_PREFILL_STEP, int(self._target_s / self._prefill_token_s)))
 
     def learn(self, num_decodes: int, num_prefill: int, seconds: float) -> None:
         """A step of that shape took that long."""

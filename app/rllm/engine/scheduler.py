@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from rllm.engine.budget import StepBudget
 from rllm.engine.port import Chunk, LiftBan, OpenSampler, Plan, Status, StepResult, Vocabulary
 from rllm.engine.residence import Residence
+from rllm.engine.rhythm import Rhythm
 from rllm.engine.sequence import Sequence, State
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, TokenLogprob
 from rllm.engine.waiting import WaitingLine
@@ -62,8 +63,9 @@ class Scheduler:
         self._limit = min(info.ctx_per_slot, info.kv_cells)
         self._end_tokens = vocabulary.end_tokens
         self._vocabulary = vocabulary
-        self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.05)
+        self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.1)
         self._residence = Residence(info, prefix_cache=prefix_cache)
+        self._rhythm = Rhythm()
         self._line = WaitingLine()
         self._requests: dict[str, Sequence] = {}
         self._running: dict[int, Sequence] = {}
@@ -116,18 +118,34 @@ class Scheduler:
     def plan(self, now: float) -> Plan:
         """The next step. An empty plan means that there is nothing to compute."""
         draft = _Draft()
-        self._plan_decodes(draft)
-        budget = self._budget.prefill_tokens(draft.tokens)
-        limit = min(self._info.batch_size, draft.tokens + budget)
+        if self._info.kv_unified:
+            self._plan_decodes(draft)
+            limit = draft.tokens + self._budget.prefill_tokens(draft.tokens)
+            self._plan_prefills(draft, limit, now)
+        else:
+            self._plan_one_kind(draft, now)
+        chunks = tuple(draft.chunks[seq] for seq in sorted(draft.chunks))
+        return Plan(ops=self._residence.take_ops(), chunks=chunks)
+
+    def _plan_one_kind(self, draft: _Draft, now: float) -> None:
+        """Either prefill or decode: see `rllm.engine.rhythm`."""
+        under_way = sum(1 for s in self._running.values() if s.state is State.PREFILLING)
+        decoding = len(self._running) - under_way
+        newcomers = min(len(self._line), self._info.slots - len(self._running))
+        if self._rhythm.wants_prefill(decoding, under_way, newcomers, now):
+            limit = self._budget.prefill_step_tokens(others_decode=decoding > 0)
+            self._plan_prefills(draft, limit, now)
+        if not draft.chunks:
+            self._plan_decodes(draft)
+
+    def _plan_prefills(self, draft: _Draft, limit: int, now: float) -> None:
         prefilling = [s for s in self._running.values() if s.state is State.PREFILLING]
         for sequence in sorted(prefilling, key=_by_order):
             self._plan_prefill(draft, sequence, limit)
-        while not draft.chunks and len(self._running) > 1:  # prompts alone have filled the cache
+        while prefilling and not draft.chunks and len(self._running) > 1:  # prompts have filled the cache
             self._preempt(max(self._running.values(), key=_by_order))
             self._plan_prefill(draft, min(self._running.values(), key=_by_order), limit)
         self._admit(draft, limit, now)
-        chunks = tuple(draft.chunks[seq] for seq in sorted(draft.chunks))
-        return Plan(ops=self._residence.take_ops(), chunks=chunks)
 
     def _plan_decodes(self, draft: _Draft) -> None:
         decodes = [s for s in self._running.values() if s.state is State.DECODING]
@@ -241,7 +259,9 @@ class Scheduler:
             return events
         decodes = sum(1 for chunk in plan.chunks if len(chunk.tokens) == 1 and chunk.sample)
         if result.status is Status.OK and not result.lost_prefix:
-            self._budget.learn(decodes, plan.num_tokens - decodes, result.execute_s + result.sample_s)
+            seconds = result.execute_s + result.sample_s
+            self._budget.learn(decodes, plan.num_tokens - decodes, seconds)
+            self._rhythm.took(prefill=plan.num_tokens > decodes, seconds=seconds)
         for chunk in plan.chunks:
             sequence = self._running[chunk.seq]
             if chunk.seq in result.lost_prefix:

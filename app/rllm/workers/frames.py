@@ -20,7 +20,7 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     max_step_tokens: int = 0
     """Most tokens of one step, prefill and decode together. 0: the batch size."""
     prefix_cache: bool = True
-    itl_target_s: float = 0.05
+    itl_target_s: float = 0.1
     """While somebody decodes, prefill is cut so that a step takes about this long."""
 
 

@@ -25,6 +25,7 @@ from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.context import Context, ContextOptions
 from rllm.backends.llama.drawing import Drawer
 from rllm.backends.llama.model import Model
+from rllm.backends.llama.padding import padding
 from rllm.backends.llama.sampler import Sampler, token_logprob
 from rllm.backends.llama.settings import context_options, uses_gpu
 from rllm.backends.llama.vocabulary import LlamaVocabulary
@@ -90,6 +91,7 @@ class LlamaBackend:
             raise
         self._info = _describe(self._model, self._context, wanted, options, perf_counter() - began)
         self._graphs_reused = self._context.num_graphs_reused()
+        self._pads = not self._info.kv_unified and self._info.can_reuse_prefix
 
     @property
     def info(self) -> ModelInfo:
@@ -179,6 +181,10 @@ class LlamaBackend:
     # Computing
 
     def _compute(self, chunks: Sequence[Chunk], step: _Step) -> Status:
+        if self._pads and (pads := padding(chunks, self._ctx.length, self._ctx.num_cells_per_sequence)):
+            if self._compute_padded(chunks, pads, step):
+                return Status.OK
+            step.retries += 1
         code = self._decode(chunks, step)
         if code == _OK:
             self._draw(chunks, step)
@@ -186,6 +192,16 @@ class LlamaBackend:
         if code == _NO_CELLS:
             return Status.NO_CELLS
         return self._compute_alone(chunks, code, step)
+
+    def _compute_padded(self, chunks: Sequence[Chunk], pads: Sequence[Chunk], step: _Step) -> bool:
+        """Compute together with ``pads``, of which nothing remains. False: as if nothing had been done."""
+        everything = sorted((*chunks, *pads), key=lambda chunk: chunk.seq)
+        computed = self._decode(everything, step) == _OK
+        if computed:
+            self._draw(everything, step, skip=frozenset(pad.seq for pad in pads))
+        for chunk in pads if computed else everything:
+            self._ctx.truncate(chunk.seq, chunk.start)
+        return computed
 
     def _compute_alone(self, chunks: Sequence[Chunk], code: int, step: _Step) -> Status:
         """After a batch that failed as a whole: find who can be computed."""
@@ -225,8 +241,11 @@ class LlamaBackend:
 
     # Drawing
 
-    def _draw(self, chunks: Sequence[Chunk], step: _Step) -> None:
-        """Draw for every chunk of the last decode that wants a token; its rows are valid until the next."""
+    def _draw(self, chunks: Sequence[Chunk], step: _Step, skip: frozenset[int] = frozenset()) -> None:
+        """Draw for every chunk of the last decode that wants a token; its rows are valid until the next.
+
+        The rows of sequences in ``skip`` are nobody's.
+        """
         began = perf_counter()
         rows: NDArray[np.float32] | None = None
         context = self._ctx.pointer
@@ -240,6 +259,8 @@ class LlamaBackend:
                 rows = self._rows.read()
             row = rows[num_outputs]
             num_outputs += 1
+            if chunk.seq in skip:
+                continue
             sampler = self._samplers[chunk.seq]
             token = step.tokens[chunk.seq] = sampler.draw(row, context, index)
             step.slow_samples += sampler.is_slow

@@ -158,11 +158,13 @@ def _ggml(name: str, result: Any) -> Any:
 @contextmanager
 def _no_visible_gpus() -> Iterator[None]:
     """CUDA reads this variable once, when it initialises; children must not inherit it."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    before, sink = os.environ.get("CUDA_VISIBLE_DEVICES"), log.sink
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    log.sink = lambda _level, _line: None  # CUDA calls it an error that no device is there
     try:
         yield
     finally:
+        log.sink = sink
         if before is None:
             del os.environ["CUDA_VISIBLE_DEVICES"]
         else:

@@ -9,6 +9,8 @@ from rllm.backends.options import LlamaOptions
 from rllm.errors import StartError
 from rllm.gguf_info import CACHE_TYPES
 
+CPU_BATCH, GPU_BATCH = 512, 2048
+
 
 def uses_gpu(options: LlamaOptions) -> bool:
     return options.gpu_layers != 0 and bool(lib.device_names(gpus=True))
@@ -20,10 +22,9 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
         StartError: a value llama.cpp does not know or the model cannot have.
     """
     _check(options)
-    # A step never exceeds one micro-batch: a larger batch is computed in pieces and only delays cancelling.
-    batch_size = max(options.batch_size, options.slots)
+    batch_size = max(options.batch_size or _batch_size(options), options.slots)
     kv_unified = _is_unified(options)
-    num_sequences = _num_sequences(options.slots, kv_unified)
+    num_sequences = _num_sequences(options.slots, kv_unified and model.can_drop_tail)
     return ContextOptions(
         num_cells=options.slots * _ctx_per_slot(options, model),
         num_sequences=num_sequences,
@@ -37,6 +38,12 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
         cache_type_v=options.cache_type_v,
         flash_attn=options.flash_attn,
     )
+
+
+def _batch_size(options: LlamaOptions) -> int:
+    """On the CPU more than a micro-batch per step only delays cancelling; on a GPU prompts that are
+    computed together amortise the change from decode to prefill and back."""
+    return GPU_BATCH if uses_gpu(options) else CPU_BATCH
 
 
 def _num_sequences(slots: int, kv_unified: bool) -> int:
@@ -75,6 +82,7 @@ def _check(options: LlamaOptions) -> None:
     ):
         if value not in allowed:
             raise StartError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
-    for name, number in (("slots", options.slots), ("batch_size", options.batch_size)):
-        if number < 1:
-            raise StartError(f"{name} is {number}; it must be at least 1")
+    if options.slots < 1:
+        raise StartError(f"slots is {options.slots}; it must be at least 1")
+    if options.batch_size < 0:
+        raise StartError(f"batch_size is {options.batch_size}; it must not be negative")

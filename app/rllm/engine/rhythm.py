@@ -1,0 +1,51 @@
+"""When to prefill, where prefill and decode do not mix in one step.
+
+In a split cache llama.cpp computes a batch in pieces in which every sequence has equally many tokens, so a
+step that mixes both costs as much as two and throws away the graph that pure decode steps reuse. There a step
+is one or the other. Switching has a price of its own, hence newcomers are gathered for a moment while many
+others decode, and a long prompt gives the decoders their share of the time between its pieces.
+"""
+
+from __future__ import annotations
+
+from rllm.engine.budget import MIN_SHARE
+
+GATHER_SHARE = 16
+"""Prefill starts when the newcomers are at least 1/GATHER_SHARE of those who decode ..."""
+GATHER_S = 0.06
+"""... or when the first of them has waited so long."""
+
+
+class Rhythm:
+    def __init__(self) -> None:
+        self._first_seen: float | None = None
+        self._owed_s = 0.0
+        """How long the decoders go first after the last prefill."""
+
+    def wants_prefill(self, num_decoding: int, num_under_way: int, num_newcomers: int, now: float) -> bool:
+        """Should the next step be a prefill?
+
+        Args:
+            num_under_way: admitted requests whose prompt is not complete.
+            num_newcomers: requests in line for which there is a slot.
+        """
+        if num_under_way + num_newcomers == 0:
+            self._first_seen = None
+            return False
+        if num_decoding == 0:
+            return True
+        if self._first_seen is None:
+            self._first_seen = now
+        if self._owed_s > 0:
+            return False
+        if num_under_way:
+            return True
+        return num_newcomers * GATHER_SHARE >= num_decoding or now - self._first_seen >= GATHER_S
+
+    def took(self, *, prefill: bool, seconds: float) -> None:
+        """The step took that long."""
+        if prefill:
+            self._first_seen = None
+            self._owed_s = seconds * (1 - MIN_SHARE) / MIN_SHARE
+        else:
+            self._owed_s = max(0.0, self._owed_s - seconds)

@@ -1,0 +1,72 @@
+"""`kill -9` loses at most the cell in flight; the run that is resumed gives a full report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from rllm_bench.plan import PlanError
+from rllm_bench.store import Store
+from tests.bench.conftest import Delay, Measure
+
+
+def command(url: str, out: Path, *more: str) -> list[str]:
+    words = f"matrix --preset smoke --url {url} --out {out} --name run --warmups 0 --output-tokens 4"
+    loads = "--prompt-tokens 8 --concurrency 1,2,3,4 --min-requests 8"
+    return [sys.executable, "-m", "rllm_bench.cli", *words.split(), *loads.split(), *more]
+
+
+def test_killed_and_resumed(delay: Callable[..., Delay], tmp_path: Path) -> None:
+    server = delay(ttft_s=0.05, tpot_s=0.005)
+    running = subprocess.Popen(command(server.url, tmp_path), stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    for line in running.stderr:  # one line per finished cell
+        if line.startswith("[2/4]"):
+            break
+    children = psutil.Process(running.pid).children(recursive=True)
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    running.stderr.close()
+    assert psutil.wait_procs(children, timeout=10)[1] == []  # nobody survives a killed bench
+    before = _cells(tmp_path / "run")
+    assert 2 <= len(before) < 4
+
+    done = subprocess.run(
+        command(server.url, tmp_path, "--resume"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    after = _cells(tmp_path / "run")
+    assert len(after) == 4
+    assert before.items() <= after.items()  # what was measured is not measured again
+    assert not list((tmp_path / "run" / "raw").glob("*.part"))
+    text = (tmp_path / "run" / "report.md").read_text()
+    assert all(f"{users} user" in text for users in (1, 2, 3, 4))
+    assert len(Store(tmp_path / "run").cells()) == 4
+
+
+def _cells(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in (folder / "raw").glob("*.cell.json")}
+
+
+def test_another_plan_does_not_continue_a_run(delay: Callable[..., Delay], measure: Measure) -> None:
+    server = delay(ttft_s=0.0, tpot_s=0.0)
+    measure(server.url)
+    with pytest.raises(PlanError, match="planned with other cells"):
+        measure(server.url, resume=True, seed=2)
+
+
+def test_a_run_is_not_overwritten(delay: Callable[..., Delay], measure: Measure) -> None:
+    server = delay(ttft_s=0.0, tpot_s=0.0)
+    store = measure(server.url)
+    before = json.loads((store.folder / "run.json").read_text())
+    with pytest.raises(PlanError, match="holds a run already"):
+        measure(server.url)
+    assert json.loads((store.folder / "run.json").read_text()) == before

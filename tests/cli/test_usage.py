@@ -1,0 +1,119 @@
+"""What the command line refuses, and how it says so: one line and an exit code."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from rllm.cli import main
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("RLLM_"):
+            monkeypatch.delenv(name)
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+
+
+def refused(result: Result, code: int) -> str:
+    """The last line of what was printed; the rest is usage."""
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    return result.output.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--slotz", 3), "No such option '--slotz'"),
+        (("--slots", "many"), "'many' is not a valid integer"),
+        (("--kv", "both"), "'both' is not one of"),
+        (("--slots", 0), "--slots: Input should be greater than or equal to 1 (got 0)"),
+        (("--config", "nowhere.toml"), "--config nowhere.toml: No such file"),
+        ((), "no model to serve"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[object, ...], message: str) -> None:
+    assert message in refused(call(*arguments), 2)
+
+
+def test_without_a_key_only_this_machine_is_served(tiny_model: Path) -> None:
+    line = refused(call("--gguf", tiny_model, "--host", "0.0.0.0"), 2)
+    assert "set an API key (RLLM_API_KEY) or allow_insecure" in line
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    result = call("--port", 0, "--gguf", tmp_path / "none.gguf")
+    assert "none.gguf: No such file" in refused(result, 1)
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_a_file_that_is_no_gguf_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "weights.gguf"
+    path.write_bytes(b"\x80\x02pickle" * 100)
+    assert "weights.gguf: not a GGUF file" in refused(call("--port", 0, "--gguf", path), 1)
+
+
+def test_a_truncated_file_is_one_line(tiny_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.gguf"
+    path.write_bytes(tiny_model.read_bytes()[:-5000])
+    assert "cut.gguf: truncated" in refused(call("--port", 0, "--gguf", path), 1)
+
+
+def test_a_start_that_cannot_fit_says_so_with_numbers(tiny_model: Path) -> None:
+    result = call("--port", 0, "--gguf", tiny_model, "--slots", 256, "--ctx-size", 10**8)
+    line = refused(result, 1)
+    assert "would not fit in memory" in line
+    assert "KV cache" in line
+
+
+def test_a_busy_port_is_found_before_the_model_is_read(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        line = refused(call("--port", port, "--gguf", tmp_path / "none.gguf"), 1)
+    assert line == f"rllm-serve: port {port} on 127.0.0.1 is in use; choose another with --port"
+
+
+def test_an_address_that_is_not_ours_is_one_line(tiny_model: Path) -> None:
+    assert "cannot listen on 192.0.2.1:0" in refused(
+        call("--host", "192.0.2.1", "--port", 0, "--allow-insecure", "--gguf", tiny_model), 1
+    )
+
+
+def test_the_settings_are_printed_with_keys_masked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RLLM_SLOTS", "2")
+    monkeypatch.setenv("RLLM_API_KEY", "from-env")
+    file = tmp_path / "c.toml"
+    file.write_text('slots = 3\nthreads = 3\napi_key = "from-file"\n')
+    result = call("--gguf", "a.gguf", "--api-key", "hunter2", "--print-config", "--config", file)
+    assert result.exit_code == 0
+    for secret in ("hunter2", "from-env", "from-file"):
+        assert secret not in result.output
+    assert 'api_key = ["**********"]' in result.output
+    assert "slots = 2 " in result.output
+    assert "threads = 3 " in result.output
+
+
+def test_a_misspelt_variable_is_pointed_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RLLM_SLOT", "2")
+    result = call("--port", 0, "--gguf", tmp_path / "none.gguf")
+    assert "RLLM_SLOT is no setting and has no effect" in result.output
+
+
+def test_help_is_grouped_and_says_the_defaults() -> None:
+    text = call("--help").output
+    positions = [text.index(f"\n{group}:\n") for group in ("Model", "Engine", "Server", "Limits", "Logging")]
+    assert positions == sorted(positions)
+    assert "[8000]" in text
+
+
+def test_the_version_is_told() -> None:
+    assert call("--version").output.startswith("rllm-serve, version ")
