@@ -44,8 +44,8 @@ class Words:
 def make_info() -> ModelInfo:
     return ModelInfo(
         path="", description="", architecture="", num_params=0, size_bytes=0, vocab_size=1000,
-        num_ctx_train=4096, slots=RUNNING, num_sequences=RUNNING, ctx_per_slot=4096, kv_cells=RUNNING * 4096, kv_unified=False,
-        kv_bytes=0, batch_size=2048, device="", can_reuse_prefix=True,
+        num_ctx_train=4096, slots=RUNNING, num_sequences=RUNNING, ctx_per_slot=4096, kv_cells=RUNNING * 4096,
+        kv_unified=False, kv_bytes=0, batch_size=2048, device="", can_reuse_prefix=True,
     )  # fmt: skip
 
 

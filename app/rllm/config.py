@@ -84,6 +84,12 @@ class EngineSettings(BaseModel):
     kv: Literal["auto", "split", "unified"] = _engine(
         "auto", "Layout of the KV cache: a stream per slot, or one shared by all."
     )
+    kv_cells: int = _engine(
+        0,
+        "Cells of a unified KV cache, shared by all slots; fewer than slots x ctx-size let more requests "
+        "run than would fit at full length. 0: slots x ctx-size.",
+        ge=0,
+    )
     cache_type_k: CacheType = _engine("f16", "Type of the keys in the KV cache.")
     cache_type_v: CacheType = _engine("f16", "Type of the values. Quantized: needs flash attention.")
     flash_attn: Literal["auto", "on", "off"] = _engine("auto", "Flash attention.")
@@ -115,6 +121,8 @@ class EngineSettings(BaseModel):
             _at_most(max_step_tokens=self.max_step_tokens, batch_size=self.batch_size)
         if self.max_step_tokens:
             _at_most(slots=self.slots, max_step_tokens=self.max_step_tokens)
+        if self.kv_cells and self.kv == "split":
+            raise ValueError("kv_cells is for a unified cache; with kv split every slot has its own")
         if self.flash_attn == "off" and self.cache_type_v not in {"f32", "f16", "bf16"}:
             raise ValueError(f"cache_type_v {self.cache_type_v} needs flash attention, and flash_attn is off")
         return self

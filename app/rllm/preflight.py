@@ -40,7 +40,7 @@ def check(model: ModelSettings) -> Checked:
     """
     parts = [read_gguf(path) for path in shard_paths(model.gguf)]
     options = model.llama_options(parts[0].num_ctx_train)
-    tokens = options.slots * options.ctx_per_slot
+    tokens = options.kv_cells or options.slots * options.ctx_per_slot
     return Checked(
         model=model,
         options=options,

@@ -56,7 +56,7 @@ class HttpProtocol(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._forget_deadline()
         self._head_bytes = 0
-        self._deadline = self.loop.call_later(self.head_timeout_s, self._abort)
+        self._deadline = self.loop.call_later(self.head_timeout_s, self.transport.abort)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:

@@ -16,6 +16,8 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     """-1: all that fit the build."""
     kv: str = "auto"
     """auto, split or unified."""
+    kv_cells: int = 0
+    """Cells of a unified cache; fewer than ``slots * ctx_per_slot`` bets on shorter requests. 0: all."""
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     flash_attn: str = "auto"

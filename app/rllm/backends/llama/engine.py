@@ -27,7 +27,7 @@ from rllm.backends.llama.drawing import Drawer
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.padding import padding
 from rllm.backends.llama.sampler import Sampler, token_logprob
-from rllm.backends.llama.settings import context_options, uses_gpu
+from rllm.backends.llama.settings import context_options, ctx_per_slot, uses_gpu
 from rllm.backends.llama.vocabulary import LlamaVocabulary
 from rllm.backends.options import LlamaOptions
 from rllm.engine.port import (
@@ -328,7 +328,7 @@ def _describe(
         num_ctx_train=model.num_ctx_train,
         slots=options.slots,
         num_sequences=context.num_sequences,
-        ctx_per_slot=wanted.num_cells // options.slots,
+        ctx_per_slot=ctx_per_slot(options, model),
         kv_cells=context.num_cells,
         kv_unified=context.kv_unified,
         kv_bytes=per_token * context.num_cells,

@@ -22,11 +22,12 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
         StartError: a value llama.cpp does not know or the model cannot have.
     """
     _check(options)
+    _warn_of_cut(options, model)
     batch_size = max(options.batch_size or _batch_size(options), options.slots)
     kv_unified = _is_unified(options)
     num_sequences = _num_sequences(options.slots, kv_unified and model.can_drop_tail)
     return ContextOptions(
-        num_cells=options.slots * _ctx_per_slot(options, model),
+        num_cells=options.kv_cells or options.slots * ctx_per_slot(options, model),
         num_sequences=num_sequences,
         batch_size=batch_size,
         ubatch_size=min(max(options.ubatch_size, options.slots), batch_size),
@@ -54,16 +55,16 @@ def _num_sequences(slots: int, kv_unified: bool) -> int:
     return max(slots, min(limit, slots * 4))
 
 
-def _ctx_per_slot(options: LlamaOptions, model: Model) -> int:
-    """Never more than the model was trained for; less is reported in `ModelInfo` and as a warning."""
+def ctx_per_slot(options: LlamaOptions, model: Model) -> int:
+    """Never more than the model was trained for, nor than the cache holds."""
     wanted = options.ctx_per_slot or 4096
-    trained = model.num_ctx_train
-    if 0 < trained < wanted:
-        lib.log.sink(
-            "warning", f"context of {wanted} cut to the {trained} tokens {model.path} was trained for"
-        )
-        return trained
-    return wanted
+    return min(wanted, model.num_ctx_train or wanted, options.kv_cells or wanted)
+
+
+def _warn_of_cut(options: LlamaOptions, model: Model) -> None:
+    wanted, real = options.ctx_per_slot or 4096, ctx_per_slot(options, model)
+    if real == model.num_ctx_train < wanted:
+        lib.log.sink("warning", f"context of {wanted} cut to the {real} tokens {model.path} was trained for")
 
 
 def _is_unified(options: LlamaOptions) -> bool:
@@ -82,6 +83,8 @@ def _check(options: LlamaOptions) -> None:
     ):
         if value not in allowed:
             raise StartError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")
+    if options.kv_cells and not _is_unified(options):
+        raise StartError("kv_cells is for a unified cache; in a split one every slot has its own")
     if options.slots < 1:
         raise StartError(f"slots is {options.slots}; it must be at least 1")
     if options.batch_size < 0:
