@@ -5,7 +5,7 @@
 
 llama-perplexity is built from the source inside the llama-cpp-python sdist, so that both use the
 same kernels. Each side is timed as a whole process, in turns, with the same number of threads.
-A second base file is written by us, and llama-perplexity reads it in turn.
+Then we write a base file of the same text, and llama-perplexity reads that one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -95,6 +97,24 @@ def score_one(model_path: Path, base: Path, threads: int) -> None:
     )
 
 
+def write_own_base(model_path: Path, like: Path, target: Path, threads: int) -> None:
+    """Our base file of the tokens of another one."""
+    from rllm.backends.llama.logits import LogitModel  # isort: skip  # before numpy
+    from rllm_bench.quality import rows
+    from rllm_bench.quality.kldbase import BaseReader, BaseWriter
+    from rllm_bench.quality.windows import window_logits
+
+    target.unlink(missing_ok=True)
+    with BaseReader(like) as reader:
+        layout, tokens = reader.layout, reader.tokens
+    with (
+        LogitModel(model_path, num_ctx=layout.num_ctx, threads=threads) as model,
+        BaseWriter(target, layout, tokens) as writer,
+    ):
+        for window in tokens:
+            writer.append(rows.encode(window_logits(model, window), layout.targets(window)).codes)
+
+
 def write_base(binary: Path, model: Path, text: Path, chunks: int, base: Path, threads: int) -> None:
     command = [
         binary,
@@ -117,14 +137,12 @@ def agrees(name: str, a: float, b: float) -> bool:
     return abs(a - b) <= max(0.01 * abs(b), 1e-3 if name.endswith("%") else 1e-4)
 
 
-def report(measured: dict[str, dict[str, object]], head: str) -> Iterator[str]:
+def report(measured: dict[str, dict[str, Any]], head: str) -> Iterator[str]:
     yield "# Agreement with llama-perplexity"
     yield ""
     yield head
     for model, result in measured.items():
         mine, other = result["ours"], result["theirs"]
-        assert isinstance(mine, dict)
-        assert isinstance(other, dict)
         yield f"\n## {model}\n\n| figure | llama-perplexity | ours | difference | within 1 % or 1e-4 |"
         yield "| --- | --- | --- | --- | --- |"
         for name, value in other.items():
@@ -132,7 +150,9 @@ def report(measured: dict[str, dict[str, object]], head: str) -> Iterator[str]:
             yield f"| {name} | {value:.6g} | {mine[name]:.6g} | {mine[name] - value:+.2g} | {verdict} |"
         yield (
             f"\nWhole process, median of {result['repeats']}: llama-perplexity {result['theirs_s']:.2f} s, "
-            f"ours {result['ours_s']:.2f} s: {result['speed']:.2f} times its speed. Our peak memory "
+            f"ours {result['ours_s']:.2f} s: {result['speed']:.2f} times its speed "
+            f"(processor time {result['cpu_theirs_s']:.1f} s and {result['cpu_ours_s']:.1f} s). "
+            f"Our peak memory "
             f"{result['peak_mb']:.0f} MB (model file {result['model_mb']:.0f} MB)."
         )
 
@@ -150,6 +170,7 @@ def report(measured: dict[str, dict[str, object]], head: str) -> Iterator[str]:
 @click.option("--scratch", default=Path("/tmp"), type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path))
 @click.option("--score-one", "base_to_score", type=click.Path(path_type=Path), hidden=True)
+@click.option("--write-base", "base_to_write", type=click.Path(path_type=Path), hidden=True)
 def main(
     models: tuple[Path, ...],
     binary: Path,
@@ -161,8 +182,12 @@ def main(
     scratch: Path,
     out: Path,
     base_to_score: Path | None,
+    base_to_write: Path | None,
 ) -> None:
     """Compare on MODELS; exit with 1 if a figure disagrees."""
+    if base_to_write is not None and base_to_score is not None:
+        write_own_base(models[0], base_to_score, base_to_write, threads)
+        return
     if base_to_score is not None:
         score_one(models[0], base_to_score, threads)
         return
@@ -173,6 +198,13 @@ def main(
     base = scratch / "agreement-base.kld"
     write_base(binary, reference, text, chunks, base, threads)
     measured = {model.stem: compare(binary, model, base, threads, repeats) for model in models}
+    own = scratch / "agreement-own.kld"
+    subprocess.run(
+        [sys.executable, __file__, "--write-base", str(own), "--score-one", str(base), str(reference)],
+        check=True,
+    )
+    swapped = compare(binary, models[0], own, threads, 1)
+    measured[f"{models[0].stem}, base file written by us"] = swapped
     out.mkdir(parents=True, exist_ok=True)
     head = (
         f"{chunks} windows of 512 tokens of `{text.name}`, reference `{reference.name}`, {threads} threads. "
@@ -184,23 +216,32 @@ def main(
     bad = [
         name
         for result in measured.values()
-        for name, value in result["theirs"].items()  # type: ignore[attr-defined]  # figures of one model
-        if not agrees(name, result["ours"][name], value)  # type: ignore[index]
+        for name, value in result["theirs"].items()
+        if not agrees(name, result["ours"][name], value)
     ]
     sys.exit(1 if bad else 0)
 
 
-def compare(binary: Path, model: Path, base: Path, threads: int, repeats: int) -> dict[str, object]:
-    their_times, our_times, peak = [], [], 0
+def children_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def compare(binary: Path, model: Path, base: Path, threads: int, repeats: int) -> dict[str, Any]:
+    their_times, our_times, peak, cpu = [], [], 0, [children_cpu_s()]
     for _ in range(repeats):
         other, elapsed = theirs(binary, model, base, threads)
         their_times.append(elapsed)
+        cpu.append(children_cpu_s())
         mine, elapsed, peak = ours(model, base, threads)
         our_times.append(elapsed)
+        cpu.append(children_cpu_s())
+    spent = [after - before for before, after in pairwise(cpu)]
     their_s, our_s = statistics.median(their_times), statistics.median(our_times)
     return {
         "theirs": other, "ours": mine, "repeats": repeats, "theirs_s": their_s, "ours_s": our_s,
         "speed": their_s / our_s, "peak_mb": peak / 1e6, "model_mb": model.stat().st_size / 1e6,
+        "cpu_theirs_s": statistics.median(spent[::2]), "cpu_ours_s": statistics.median(spent[1::2]),
         "times_theirs": their_times, "times_ours": our_times,
     }  # fmt: skip
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import click
 
 from rllm_bench.commands import ceiling, compare, knee, matrix, report, sweep, workload
+from rllm_bench.quality.cli import quality
+from rllm_bench.recommend.cli import recommend
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -15,6 +17,8 @@ def main() -> None:
 
 for module in (matrix, sweep, knee, compare, report, ceiling, workload):
     main.add_command(module.command)
+main.add_command(quality)
+main.add_command(recommend)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,9 @@ def _own_data(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
 @click.option("--cache-dir", default=None, type=_folder, help="Where reference runs are kept.")
 @click.option("--cache-limit-gb", default=8.0, show_default=True, type=click.FloatRange(0, min_open=True))
 @click.option("--thresholds", default=None, type=_file, help="A TOML of classes and limits.")
+@click.option(
+    "--note", "notes", multiple=True, help="A doubt to print, such as where the reference comes from."
+)
 @click.option("--gate", is_flag=True, help="Exit with 1 if a variant fails its limits.")
 def quality(
     variants: tuple[Path, ...],
@@ -69,6 +72,7 @@ def quality(
     cache_dir: Path | None,
     cache_limit_gb: float,
     thresholds: Path | None,
+    notes: tuple[str, ...],
     gate: bool,
 ) -> None:
     """What does each of VARIANTS lose against the reference?
@@ -102,7 +106,9 @@ def quality(
     try:
         limits = load_limits(thresholds)
         out.mkdir(parents=True, exist_ok=True)
-        run = measure(reference, variants, urls, settings, EvaluationData(own), QualityStore(out), cache)
+        run = measure(
+            reference, variants, urls, settings, EvaluationData(own), QualityStore(out), cache, notes
+        )
         click.echo(write_report(run, limits, out))
         verdicts = {result.model.name: judge(result, limits) for result in run.variants}
     except (RllmError, ValueError, RuntimeError) as exc:

@@ -28,6 +28,8 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     num_params: int
     type_shares: dict[str, float]
     """Share of the parameters held in each tensor type, largest first."""
+    odd_rows: float = 0.0
+    """Share of the parameters in rows that 256 does not divide: no K type can hold them."""
     served: str | None = None
     """Where the model was reached, if it was measured over HTTP."""
 
@@ -49,6 +51,8 @@ def describe(path: Path, name: str) -> ModelFile:
         file_bytes=info.file_bytes,
         num_params=info.num_params,
         type_shares=shares,
+        odd_rows=sum(t.num_params for t in info.tensors if len(t.shape) > 1 and t.shape[0] % 256)
+        / info.num_params,
     )
 
 

@@ -11,7 +11,7 @@ from rllm_bench.quality.metrics import Divergence
 from rllm_bench.quality.results import QualityRun, VariantResult
 from rllm_bench.quality.words import estimate
 
-_REQUANTIZED = {"Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"}
+_EXACT = {"F32", "F16", "BF16", "F64"}
 
 
 def render(run: QualityRun, limits: Sequence[Limits], plot: str | None) -> str:
@@ -153,7 +153,7 @@ def _tasks(run: QualityRun) -> Iterator[str]:
         if run.floor.greedy is not None:
             greedy.append(("noise: reading instead of writing", run.floor.greedy))
         yield from _table(
-            ("variant", "texts", "identical", "median tokens before the first difference"),
+            ("variant", "texts", "identical", "median tokens before the first difference, or in all"),
             [(name, str(len(g.lengths)), str(g.exact), f"{g.median_agreed:.0f}") for name, g in greedy],
         )
         yield ""
@@ -246,9 +246,15 @@ def _limits(verdicts: dict[str, Verdict]) -> Iterator[str]:
 
 def _notes(run: QualityRun) -> Iterator[str]:
     notes = list(run.notes)
-    shares = run.reference.model.type_shares
-    if not shares.keys() & {"F16", "BF16"} or shares.keys() & _REQUANTIZED:
+    model = run.reference.model
+    if set(model.type_shares) - _EXACT:
         notes.append("The reference is itself quantized: what it lost before is not counted here.")
+    if model.odd_rows > 0.01:
+        notes.append(
+            f"{model.odd_rows:.0%} of the parameters lie in rows that 256 does not divide. No K type can "
+            "hold them: "
+            "llama.cpp falls back to Q4_0, Q5_0 or Q8_0, so these K variants are not those of other models."
+        )
     if notes:
         yield "## Doubts"
         yield ""

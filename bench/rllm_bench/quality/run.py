@@ -30,6 +30,7 @@ def measure(
     data: EvaluationData,
     store: QualityStore,
     cache: ReferenceCache,
+    notes: Sequence[str] = (),
 ) -> QualityRun:
     """Measures what the store does not have yet, and saves the results."""
     threads = settings.threads or os.cpu_count() or 1
@@ -49,6 +50,7 @@ def measure(
             variants=[collector.variant(one) for one in subjects],
             served=[score_served(url, collector.tokens, collector.begin, collector.base) for url in urls],
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            notes=list(notes),
         )
     store.save(run)
     return run

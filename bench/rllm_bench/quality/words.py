@@ -88,6 +88,10 @@ def _capital(text: str) -> str:
 
 
 def estimate(value: Estimate | None, digits: int = 4, scale: float = 1.0) -> str:
+    """Value and standard error; in powers of ten where the digits would show nothing but zeros."""
     if value is None or math.isnan(value.value):
         return "-"
-    return f"{scale * value.value:.{digits}f} ± {scale * value.error:.{digits}f}"
+    shown, error = scale * value.value, scale * value.error
+    if 0 < abs(shown) < 10.0**-digits:
+        return f"{shown:.1e} ± {error:.1e}"
+    return f"{shown:.{digits}f} ± {error:.{digits}f}"

@@ -64,7 +64,7 @@ def test_the_report_says_it_in_words(tmp_path: Path, collector: MakeCollector) -
     text = render(load_run(tmp_path), LIMITS, None)
     assert "**quiet** passes" in text
     assert "call it the same model" in text
-    assert "**noisy** fails “near-lossless”: mean KL divergence" in text
+    assert "**noisy** fails “near-lossless, small model”: mean KL divergence" in text
     assert "noise: batch 1 against 32" in text
     assert "Q8_0 100%" in text
 
