@@ -68,7 +68,7 @@ class FileServer(ThreadingHTTPServer):
         self.statuses: list[int] = []
         """Statuses to answer with first, without a body."""
         self.ranges: list[str | None] = []
-        """The Range header of every request."""
+        """The Range header of every GET."""
 
     @property
     def url(self) -> str:
@@ -77,6 +77,17 @@ class FileServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: FileServer
+
+    def do_HEAD(self) -> None:
+        """What the Hugging Face hub's client asks for first; other paths do not exist there."""
+        found = self.path.startswith("/owner/repo/resolve/")
+        self.send_response(200 if found else 404)
+        self.send_header("ETag", self.server.etag)
+        self.send_header("X-Repo-Commit", "0" * 40)
+        if not found:
+            self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Length", str(len(self.server.body)) if found else "0")
+        self.end_headers()
 
     def do_GET(self) -> None:
         server = self.server

@@ -13,11 +13,12 @@ import msgspec
 import pytest
 
 from rllm.errors import HubError
+from rllm.modelhub import provenance
 from rllm.modelhub.catalog import PackageSource, load_catalog
 from rllm.modelhub.inspecting import as_text, inspect
 from rllm.modelhub.quantizing import QuantizeJob, quantize
 from rllm.modelhub.sources import _unpack
-from tests.unit.modelhub_files import sha256, write_gguf
+from tests.unit.modelhub_files import serve, sha256, write_gguf
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -189,3 +190,36 @@ def test_a_missing_package_is_one_line(tmp_path: Path) -> None:
 def test_inspection_survives_json(source: Path) -> None:
     found = inspect(source)
     assert msgspec.json.decode(msgspec.json.encode(found), type=type(found)) == found
+
+
+def test_a_file_comes_from_the_hub(tmp_path: Path, source: Path) -> None:
+    body = source.read_bytes()
+    folder = tmp_path / "models"
+    command = [sys.executable, "-m", "rllm.modelhub.cli", "--models-dir", str(folder), "pull"]
+    with serve(body) as server:
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": endpoint,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HOME": str(tmp_path),
+        }
+
+        def pull(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*command, *arguments], capture_output=True, text=True, check=False, env=environment
+            )
+
+        done = pull("hf:owner/repo/tiny.gguf@v1", "--sha256", sha256(body))
+        absent = pull("hf:owner/none/other.gguf")
+    assert done.returncode == 0, done.stderr
+    assert (folder / "tiny.gguf").read_bytes() == body
+    record = provenance.load(folder / "tiny.gguf")
+    assert record is not None
+    assert record.origin == "hf:owner/repo/tiny.gguf@v1"
+    assert absent.returncode == 1
+    assert absent.stderr.splitlines()[-1].startswith("rllm-models: error: hf:owner/none/other.gguf@main: 404")
+
+
+def test_a_hub_name_that_is_none_is_explained(tmp_path: Path) -> None:
+    assert "hf:OWNER/REPOSITORY/FILE.gguf" in fails("pull", "hf:owner/file.gguf", directory=tmp_path)

@@ -81,6 +81,8 @@ def _source(name: str) -> Source | None:
         return UrlSource(url=name)
     if found := _HF.fullmatch(name):
         return HfSource(repo=found["repo"], filename=found["file"], revision=found["revision"] or "main")
+    if name.startswith("hf:"):
+        raise HubError(f"{name}: expected hf:OWNER/REPOSITORY/FILE.gguf[@REVISION]")
     if "/" in name or name.endswith(".gguf"):
         return PathSource(path=str(Path(name).absolute()))
     return None

@@ -154,4 +154,5 @@ def _provenance_words(record: Provenance | None) -> str:
         return f"fetched {record.date} from {record.origin}, licence {record.licence or 'unknown'}"
     source = f"{record.sources[0].file} ({record.sources[0].type})" if record.sources else "unknown"
     version = record.tools.get("llama-cpp-python", "unknown")
-    return f"quantized {record.date} from {source} with llama-cpp-python {version}, no importance matrix"
+    matrix = f"importance matrix {record.imatrix}" if record.imatrix else "no importance matrix"
+    return f"quantized {record.date} from {source} with llama-cpp-python {version}, {matrix}"
