@@ -273,7 +273,7 @@ class Instance:
         self._stalled = True
         self._observer.on_stall(self.model, self.name, seconds)
         if self._worker is not None:
-            self._worker.kill()
+            self._worker.dump_and_kill()
 
     def _on_exit(self, error: EngineError) -> None:
         """The worker is gone: its flights go back to the group, and another worker is started."""

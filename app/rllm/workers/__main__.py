@@ -6,6 +6,7 @@ The only place that picks a backend. Standard input stays open: when it ends, th
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -20,6 +21,8 @@ from rllm.workers.link import Link
 
 
 def main() -> int:
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1)  # the watchdog asks for it before it kills
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the API process decides
     spec = decode_spec(_read_line())
     threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()

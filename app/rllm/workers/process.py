@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -32,6 +33,7 @@ from rllm.workers.frames import (
 
 _KILL_AFTER_S = 3.0
 _DRAIN_S = 0.2
+_DUMP_S = 0.2
 
 
 class WorkerProcess:
@@ -93,6 +95,13 @@ class WorkerProcess:
         """Never blocks; a command to a dead worker is lost, and `on_exit` has been or will be called."""
         if not self._socket.closed:
             self._socket.send(encode(command), zmq.NOBLOCK)
+
+    def dump_and_kill(self) -> None:
+        """Let it print where every thread stands, then end it; a stopped one prints nothing."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGUSR1)
+            asyncio.get_running_loop().call_later(_DUMP_S, self.kill)
 
     def kill(self) -> None:
         """End it at once, as the watchdog does. `on_exit` follows."""
