@@ -101,7 +101,8 @@ def test_the_source_is_never_its_own_target(source: Path) -> None:
 
 
 _STALLED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is started without
 from pathlib import Path
 from rllm.modelhub import cli, quantizing
 def stalled(job, part, *, dry_run):
