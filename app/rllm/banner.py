@@ -6,8 +6,16 @@ from collections.abc import Iterable
 from textwrap import dedent
 
 from rllm import __version__
+from rllm.engine.types import SamplingDefaults
 from rllm.preflight import gib
 from rllm.serving.service import ServedModel
+
+
+def _sampling(defaults: SamplingDefaults) -> str:
+    shown = [f"temperature {defaults.temperature:g}", f"top_p {defaults.top_p:g}"]
+    shown += [f"top_k {defaults.top_k}"] if defaults.top_k else []
+    shown += [f"min_p {defaults.min_p:g}"] if defaults.min_p else []
+    return ", ".join(shown)
 
 
 def banner(models: Iterable[ServedModel], address: str, threads: int, memory: int, with_key: bool) -> str:
@@ -23,6 +31,7 @@ def banner(models: Iterable[ServedModel], address: str, threads: int, memory: in
             f"  {model.id:<{width}}  {info.description}, {gib(info.size_bytes)} on {info.device}",
             f"  {'':<{width}}  {info.slots} slots x {info.ctx_per_slot:,} tokens, "
             f"KV cache {layout} {gib(info.kv_bytes)}, loaded in {info.load_s:.1f} s",
+            f"  {'':<{width}}  sampling where a request says nothing: {_sampling(model.sampling)}",
         ]
     lines += [f"  {threads} threads, {gib(memory)} resident in all processes", ""]
     return "\n".join(lines) + dedent(f"""

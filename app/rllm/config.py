@@ -105,6 +105,15 @@ class EngineSettings(BaseModel):
     itl_target_s: float = _engine(
         0.1, "While somebody decodes, prefill is cut for steps of about this length.", gt=0, le=60
     )
+    temperature: float | None = _engine(
+        None,
+        "Where a request says nothing. Default: what NAME.gguf.json recommends, else 1.",
+        ge=0,
+        le=2,
+    )
+    top_p: float | None = _engine(None, "The same for top_p.", ge=0, le=1)
+    top_k: int | None = _engine(None, "The same for top_k; 0: off.", ge=0, le=1_000_000)
+    min_p: float | None = _engine(None, "The same for min_p.", ge=0, le=1)
     prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
     mmap: bool = _engine(True, "Map the model file; instances on the CPU then share its pages.")
     mlock: bool = _engine(False, "Lock the model's pages in memory.")

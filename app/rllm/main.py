@@ -20,6 +20,7 @@ from rllm.backends.llama.context import default_threads
 from rllm.backends.llama.vocabulary import load_vocabulary
 from rllm.banner import banner
 from rllm.config import Settings, pairs
+from rllm.engine.types import SamplingDefaults
 from rllm.errors import StartError
 from rllm.lifecycle import listen, serve
 from rllm.observe.gpu import Gpus
@@ -28,6 +29,7 @@ from rllm.observe.logs import capture_libraries, make_logger
 from rllm.observe.metrics import Metrics
 from rllm.preflight import Checked, available_bytes, check, check_memory
 from rllm.reliability import KeyFile, pool_settings, replicate
+from rllm.sampling import sampling_defaults
 from rllm.serving.observer import Observers
 from rllm.serving.pool import ModelPlan, Pool
 from rllm.workers.frames import WorkerSpec
@@ -157,7 +159,16 @@ def _plan(
     )
     load = partial(load_vocabulary, model.gguf)
     workers = replicate(worker, model.id, model.replicas, model.devices)
-    return ModelPlan(model.id, (), load, workers, smaller.get(model.id), fallback.get(model.id))
+    given = {name: getattr(model, name) for name in SamplingDefaults.__struct_fields__}
+    return ModelPlan(
+        model.id,
+        (),
+        load,
+        workers,
+        sampling=sampling_defaults(model.gguf, given),
+        smaller=smaller.get(model.id),
+        fallback=fallback.get(model.id),
+    )
 
 
 def _api_settings(settings: Settings) -> ApiSettings:

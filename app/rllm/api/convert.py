@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from rllm.api.settings import ApiSettings
-from rllm.engine.types import EngineRequest, SamplingParams
+from rllm.engine.types import EngineRequest, SamplingDefaults, SamplingParams
 from rllm.errors import BadRequest, PromptTooLong
 from rllm.serving.service import ServedModel
 
@@ -142,7 +142,7 @@ def engine_requests(
                     min_tokens=request.min_tokens or 0,
                     ignore_eos=bool(request.ignore_eos),
                     stop=request.stop,
-                    sampling=_sampling(request, _fold(seed + choice)),
+                    sampling=_sampling(request, _fold(seed + choice), model.sampling),
                     priority=request.priority or 0,
                     cache_salt=request.cache_salt or "",
                 )
@@ -150,12 +150,12 @@ def engine_requests(
     return requests
 
 
-def _sampling(request: AnyGeneration, seed: int) -> SamplingParams:
+def _sampling(request: AnyGeneration, seed: int, defaults: SamplingDefaults) -> SamplingParams:
     return SamplingParams(
-        temperature=_or(request.temperature, 1.0),
-        top_k=max(request.top_k or 0, 0),
-        top_p=_or(request.top_p, 1.0),
-        min_p=_or(request.min_p, 0.0),
+        temperature=_or(request.temperature, defaults.temperature),
+        top_k=max(defaults.top_k if request.top_k is None else request.top_k, 0),
+        top_p=_or(request.top_p, defaults.top_p),
+        min_p=_or(request.min_p, defaults.min_p),
         typical_p=_or(request.typical_p, 1.0),
         repetition_penalty=_or(request.repetition_penalty, 1.0),
         presence_penalty=_or(request.presence_penalty, 0.0),

@@ -50,6 +50,18 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
         return self.repetition_penalty != 1.0 or self.presence_penalty != 0.0 or self.frequency_penalty != 0.0
 
 
+class SamplingDefaults(msgspec.Struct, frozen=True, kw_only=True):
+    """What holds where a request says nothing. As they stand here: OpenAI's."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+
+OPENAI_SAMPLING = SamplingDefaults()
+
+
 class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One sequence to generate. ``n > 1`` and lists of prompts are several of these.
 

@@ -52,6 +52,8 @@ class Variant(_Strict, frozen=True):
     type: str
     source: FileName
     allow_requantize: bool = False
+    imatrix: str | None = None
+    """An importance matrix in the folder of models.toml."""
 
 
 class Model(_Strict, frozen=True):
@@ -62,6 +64,8 @@ class Model(_Strict, frozen=True):
     homepage: str = ""
     sha256: Sha256 | None = None
     variants: tuple[Variant, ...] = ()
+    sampling: dict[str, float] = {}
+    """Recommended where a request says nothing; rllm-serve reads it from the sidecar."""
 
 
 class Catalog(_Strict, frozen=True):
@@ -96,6 +100,15 @@ def _shipped(directory: Path) -> tuple[Path, bytes]:
     if not shipped.is_file():
         raise HubError(f"{directory}: there is no models.toml; name the right folder with --models-dir")
     return Path(str(shipped)), shipped.read_bytes()
+
+
+def beside_catalog(directory: Path, name: str) -> Path:
+    """A file that belongs to the catalog: in its folder, or shipped with the package."""
+    path = directory / name
+    shipped = resources.files("rllm.modelhub") / name
+    if not path.is_file() and shipped.is_file():
+        return Path(str(shipped))
+    return path
 
 
 def _check(path: Path, catalog: Catalog) -> None:

@@ -52,6 +52,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True):
     """The importance matrix it was made with: file and checksum."""
     tensor_types: tuple[str, ...] = ()
     """Types that single tensors were told to have, as given."""
+    sampling: dict[str, float] = {}
+    """Recommended sampling, for rllm-serve."""
     num_fallbacks: int = 0
     """Tensors whose rows did not fit the type, and got another one."""
 

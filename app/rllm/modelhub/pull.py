@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from rllm.errors import HubError
 from rllm.gguf_info import read_gguf
 from rllm.modelhub import provenance
-from rllm.modelhub.catalog import Model, Variant
+from rllm.modelhub.catalog import Model, Variant, beside_catalog
 from rllm.modelhub.files import move_into_place, only_one, part_of
 from rllm.modelhub.progress import progress
 from rllm.modelhub.provenance import Provenance, State
 from rllm.modelhub.quant_types import file_type_name
-from rllm.modelhub.quantizing import QuantizeJob, quantize
+from rllm.modelhub.quantizing import QuantizeJob, describe_imatrix, quantize
 from rllm.modelhub.sources import bring
 
 Say = Callable[[str], None]
@@ -32,8 +34,10 @@ class Pull:
     def model(self, model: Model, *, with_variants: bool) -> None:
         with only_one(self.directory):
             self._file(model)
+            self._recommend(model.file, model.sampling)
             for variant in model.variants if with_variants else ():
                 self._variant(variant, model.licence)
+                self._recommend(variant.file, model.sampling)
 
     def _file(self, model: Model) -> None:
         target = self.directory / model.file
@@ -65,6 +69,17 @@ class Pull:
         self.say(f"{target}: there")
         return True
 
+    def _recommend(self, file: str, sampling: dict[str, float]) -> None:
+        """Write the catalog's recommendation beside a file of ours; others are left alone."""
+        target = self.directory / file
+        record = provenance.load(target)
+        if (
+            record is not None
+            and record.sampling != sampling
+            and provenance.state_of(target) is State.CURRENT
+        ):
+            provenance.save(target, msgspec.structs.replace(record, sampling=sampling))
+
     def _variant(self, variant: Variant, licence: str) -> None:
         source, target = self.directory / variant.source, self.directory / variant.file
         state = provenance.state_of(target)
@@ -73,7 +88,8 @@ class Pull:
                 f"{target}: not made by rllm-models, or changed since; left as it is (--force remakes it)"
             )
             return
-        if state is State.CURRENT and not self.force and _still_fits(target, variant, source):
+        imatrix = beside_catalog(self.directory, variant.imatrix) if variant.imatrix else None
+        if state is State.CURRENT and not self.force and _still_fits(target, variant, source, imatrix):
             self.say(f"{target}: there ({variant.type})")
             return
         quantize(
@@ -84,14 +100,17 @@ class Pull:
                 allow_requantize=variant.allow_requantize,
                 threads=self.threads,
                 licence=licence,
+                imatrix=imatrix,
             )
         )
         self.say(f"{target}: made ({variant.type} from {source.name})")
 
 
-def _still_fits(target: Path, variant: Variant, source: Path) -> bool:
+def _still_fits(target: Path, variant: Variant, source: Path, imatrix: Path | None) -> bool:
     record = provenance.load(target)
     if record is None or record.type != variant.type or not record.sources:
+        return False
+    if record.imatrix != (describe_imatrix(imatrix) if imatrix else None):
         return False
     return record.sources[0].sha256 == provenance.checksum(source)
 

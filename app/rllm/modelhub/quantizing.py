@@ -39,6 +39,10 @@ class QuantizeJob:
     """Regular expression of tensor names, and the type that they get; the first that fits counts."""
 
 
+def describe_imatrix(path: Path) -> str:
+    return f"{path.name} sha256 {provenance.sha256_of(path)}"
+
+
 def quantize(job: QuantizeJob) -> Provenance:
     """Write ``job.target`` and its sidecar. Whatever ends this early leaves no target and no broken one.
 
@@ -111,7 +115,7 @@ def _record(job: QuantizeJob, part: Path, source: Ancestor, lossy: list[str]) ->
         tools=provenance.tool_versions(),
         licence=job.licence or (earlier.licence if earlier else None),
         sources=(source, *(earlier.sources if earlier else ())),
-        imatrix=f"{job.imatrix.name} sha256 {provenance.sha256_of(job.imatrix)}" if job.imatrix else None,
+        imatrix=describe_imatrix(job.imatrix) if job.imatrix else None,
         tensor_types=tuple(f"{pattern}={name}" for pattern, name in job.tensor_types),
         requantized=bool(lossy) or (earlier is not None and earlier.requantized),
         num_fallbacks=len(fallen_back(job.type, read_gguf(part).tensors)),

@@ -12,7 +12,7 @@ from functools import partial
 import msgspec
 
 from rllm.engine.port import Vocabulary
-from rllm.engine.types import EngineRequest
+from rllm.engine.types import OPENAI_SAMPLING, EngineRequest, SamplingDefaults
 from rllm.errors import NotFound, Overloaded, Refused, StartError
 from rllm.serving.admission import Limits, check_fits
 from rllm.serving.degrading import Degrader, DegradeSettings, apply
@@ -36,6 +36,7 @@ class ModelPlan:
     aliases: tuple[str, ...]
     load_vocabulary: Callable[[], Vocabulary]
     workers: tuple[WorkerSpec, ...]
+    sampling: SamplingDefaults = OPENAI_SAMPLING
     smaller: str | None = None
     """Another model of this server, with the same vocabulary, that answers instead under overload."""
     fallback: str | None = None
@@ -108,7 +109,9 @@ class Pool:
         vocabulary, info = await asyncio.gather(
             asyncio.to_thread(plan.load_vocabulary), self._groups[plan.id].start()
         )
-        self._models[plan.id] = ServedModel(plan.id, plan.aliases, int(time.time()), info, vocabulary)
+        self._models[plan.id] = ServedModel(
+            plan.id, plan.aliases, int(time.time()), info, vocabulary, plan.sampling
+        )
         for name in (plan.id, *plan.aliases):
             self._names.setdefault(name, plan.id)
 

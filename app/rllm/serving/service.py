@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rllm.engine.port import Vocabulary
-from rllm.engine.types import EngineRequest, ModelInfo
+from rllm.engine.types import OPENAI_SAMPLING, EngineRequest, ModelInfo, SamplingDefaults
 from rllm.serving.stream import Stream
 from rllm.serving.terms import ANYBODY, Headers, Terms
 
@@ -21,6 +21,8 @@ class ServedModel:
     """Unix time at which it became ready."""
     info: ModelInfo
     vocabulary: Vocabulary
+    sampling: SamplingDefaults = OPENAI_SAMPLING
+    """What holds where a request says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
