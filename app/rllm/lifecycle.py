@@ -23,8 +23,8 @@ from rllm.api.transport import HttpProtocol
 from rllm.errors import StartError
 
 _KEEP_ALIVE_S = 75
-"""Longer than clients and proxies keep an idle connection: who closes first must not be the server, or it closes
-under a request that is on its way."""
+"""Longer than clients and proxies keep an idle connection: the server must not be who closes first, or it
+closes under a request that is on its way."""
 _CTRL_C_DRAIN_S = 1.0
 """Somebody waits at the keyboard; a worker that must be killed needs up to 3 s more."""
 
