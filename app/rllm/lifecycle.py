@@ -22,6 +22,9 @@ from fastapi import FastAPI
 from rllm.api.transport import HttpProtocol
 from rllm.errors import StartError
 
+_KEEP_ALIVE_S = 75
+"""Longer than clients and proxies keep an idle connection: the server must not be who closes first, or it
+closes under a request that is on its way."""
 _CTRL_C_DRAIN_S = 1.0
 """Somebody waits at the keyboard; a worker that must be killed needs up to 3 s more."""
 
@@ -97,6 +100,7 @@ async def serve(
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=_KEEP_ALIVE_S,
     )
     http = _HttpServer(config)
     serving = asyncio.create_task(http.serve(sockets=[listener]), name="http")

@@ -90,7 +90,12 @@ async def run(plan: SoakPlan) -> Result:
         "threads": [float(f.num_threads) for _, f in samples],
     }
     result.series.append(Series("File descriptors and threads", x, counts))
-    result.raw = {"rate": rate, "samples": [[at, vars(f)] for at, f in samples], "answers": len(answers)}
+    result.raw = {
+        "rate": rate,
+        "samples": [[at, vars(f)] for at, f in samples],
+        "answers": len(answers),
+        "bad": [a.row() for a in bad],
+    }
     return result
 
 
