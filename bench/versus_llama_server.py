@@ -1,6 +1,6 @@
 """rllm-serve against llama-server, over HTTP, the same file, slots, context and threads, in one run.
 
-    python bench/versus_llama_server.py [--pairs 7] [--only unique-8,shared] [--out reports/versus-llama-server]
+    python bench/versus_llama_server.py [--pairs 7] [--only unique-8,shared] [--out DIR]
 
 All servers are up for the whole run and idle but for the one that is measured; they take turns, in an order
 that is shuffled for every pair, because a small machine changes by more than the differences looked for.
@@ -190,7 +190,7 @@ async def interference(asker: Asker, rng: random.Random) -> dict[str, float]:
     streams = [Answer(0.0) for _ in range(6)]
     tasks = [asyncio.create_task(asker.ask(asker.words(30, rng), 400, answer)) for answer in streams]
     while not all(len(answer.times) > 10 or answer.failed for answer in streams):
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # noqa: ASYNC110 # the streams' own tasks fill the answers
     newcomer = await asker.ask(asker.words(1500, rng), 4)
     must_succeed([newcomer, *streams])
     for task in tasks:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 MIN_SHARE = 0.6
 MIN_TOKENS = 32
-MIN_PREFILL_STEP = 512
-"""A step of nothing but prefill is not cut further: smaller ones waste the device."""
+MIN_PREFILL_SHARE = 4
+"""A step of nothing but prefill has at least 1/MIN_PREFILL_SHARE of the batch: less wastes the device."""
 _SMOOTHING = 0.2
 
 
@@ -42,7 +42,9 @@ class StepBudget:
         """Most prompt tokens for a step that computes nothing else."""
         if not others_decode or self._prefill_token_s is None:
             return self._max
-        return min(self._max, max(MIN_PREFILL_STEP, int(self._target_s / self._prefill_token_s)))
+        return min(
+            self._max, max(self._max // MIN_PREFILL_SHARE, int(self._target_s / self._prefill_token_s))
+        )
 
     def learn(self, num_decodes: int, num_prefill: int, seconds: float) -> None:
         """A step of that shape took that long."""

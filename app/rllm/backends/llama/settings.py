@@ -68,9 +68,13 @@ def _warn_of_cut(options: LlamaOptions, model: Model) -> None:
 
 
 def _is_unified(options: LlamaOptions) -> bool:
-    """One pool of cells shares prefixes for free; a GPU decodes faster with a stream per sequence."""
+    """A stream per sequence unless fewer cells than all slots could fill are asked for.
+
+    In one pool every row of a batch attends over everything that is resident, idle prefixes included, and
+    masks it away: the more is kept for reuse, the slower everybody decodes.
+    """
     if options.kv == "auto":
-        return not uses_gpu(options)
+        return options.kv_cells > 0
     return options.kv == "unified"
 
 
