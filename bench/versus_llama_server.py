@@ -189,8 +189,8 @@ async def multi_turn(asker: Asker, rng: random.Random) -> dict[str, float]:
 async def interference(asker: Asker, rng: random.Random) -> dict[str, float]:
     streams = [Answer(0.0) for _ in range(6)]
     tasks = [asyncio.create_task(asker.ask(asker.words(30, rng), 400, answer)) for answer in streams]
-    while not all(len(answer.times) > 10 or answer.failed for answer in streams):
-        await asyncio.sleep(0.02)  # noqa: ASYNC110 # the streams' own tasks fill the answers
+    while not all(len(answer.times) > 10 or answer.failed for answer in streams):  # noqa: ASYNC110 # filled by tasks
+        await asyncio.sleep(0.02)
     newcomer = await asker.ask(asker.words(1500, rng), 4)
     must_succeed([newcomer, *streams])
     for task in tasks:

@@ -270,3 +270,16 @@ def test_a_prompt_that_can_never_fit_is_answered_and_not_queued() -> None:
     harness.step()
     assert harness.events[request_id][-1].finish is FinishReason.ERROR
     assert "from 1 to 6 fit" in (harness.events[request_id][-1].error or "")
+
+
+def test_a_preempted_request_may_end_once_it_has_its_minimum() -> None:
+    """The ban on end tokens is lifted also when the next token is drawn after computing everything again."""
+    for prompt in [(1,), (2,), (1, 2), (2, 1), (1, 1), (2, 2), (1, 1, 1), (1, 1, 2)]:
+        harness = Harness(make_info())
+        request_id = harness.submit(prompt, 9, min_tokens=2)
+        while len(harness.tokens(request_id)) < 2:
+            harness.step()
+        for sequence in list(harness.scheduler._running.values()):
+            harness.scheduler._preempt(sequence)
+        harness.run()
+        harness.check_answers()

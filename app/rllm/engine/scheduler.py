@@ -153,12 +153,16 @@ class Scheduler:
             self._make_room(len(decodes))
             decodes = [s for s in decodes if s.state is State.DECODING]
         for sequence in decodes:
-            if not sequence.ban_lifted and sequence.num_output >= sequence.request.min_tokens:
-                sequence.ban_lifted = True
-                if not sequence.request.ignore_eos:
-                    self._residence.add_op(LiftBan(sequence.seq))
+            self._lift_ban(sequence)
             draft.chunks[sequence.seq] = Chunk(sequence.seq, (sequence.tokens[-1],), sequence.computed, True)
         draft.tokens += len(decodes)
+
+    def _lift_ban(self, sequence: Sequence) -> None:
+        """The next draw of ``sequence`` may end it, if it has enough tokens by now."""
+        if not sequence.ban_lifted and sequence.num_output >= sequence.request.min_tokens:
+            sequence.ban_lifted = True
+            if not sequence.request.ignore_eos:
+                self._residence.add_op(LiftBan(sequence.seq))
 
     def _make_room(self, count: int) -> None:
         """Free cells for ``count`` tokens: idle prefixes first, then the last in line gives way.
@@ -197,6 +201,8 @@ class Scheduler:
         if count <= 0:
             return
         end = sequence.computed + count
+        if end == len(sequence.tokens):  # a preempted request may have reached its minimum before
+            self._lift_ban(sequence)
         draft.add(
             Chunk(
                 sequence.seq,
