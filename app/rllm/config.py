@@ -94,7 +94,7 @@ class EngineSettings(BaseModel):
     cache_type_v: CacheType = _engine("f16", "Type of the values. Quantized: needs flash attention.")
     flash_attn: Literal["auto", "on", "off"] = _engine("auto", "Flash attention.")
     batch_size: int = _engine(
-        0, "Most tokens of one llama_decode call. 0: 512 on the CPU, 2048 on a GPU.", ge=0, le=65536
+        0, "Most tokens of one llama_decode call. 0: 256 on the CPU, 2048 on a GPU.", ge=0, le=65536
     )
     ubatch_size: int = _engine(
         0, f"Most tokens computed at once. 0: the batch, up to {DEFAULT_UBATCH}.", ge=0, le=65536

@@ -9,7 +9,7 @@ from rllm.backends.options import LlamaOptions
 from rllm.errors import StartError
 from rllm.gguf_info import CACHE_TYPES
 
-CPU_BATCH, GPU_BATCH = 512, 2048
+CPU_BATCH, GPU_BATCH = 256, 2048
 
 
 def uses_gpu(options: LlamaOptions) -> bool:
