@@ -36,11 +36,11 @@ class ModelPlan:
     aliases: tuple[str, ...]
     load_vocabulary: Callable[[], Vocabulary]
     workers: tuple[WorkerSpec, ...]
-    sampling: SamplingDefaults = OPENAI_SAMPLING
     smaller: str | None = None
     """Another model of this server, with the same vocabulary, that answers instead under overload."""
     fallback: str | None = None
     """The same, while no instance of this one takes requests."""
+    sampling: SamplingDefaults = OPENAI_SAMPLING
 
 
 @dataclass(frozen=True, slots=True)
