@@ -298,10 +298,10 @@ def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
             peer = better(found, figure)
             ours, theirs = ([row[figure] for row in found[name]] for name in ("rllm", peer))
             ratio, low, high = ratio_interval(ours, theirs, 0)
-            medians = (statistics.median(ours), statistics.median(theirs))
+            medians = (f"{statistics.median(ours):.1f}", f"{statistics.median(theirs):.1f}")
             rows.append((scenario, figure, *medians, peer, f"{ratio:.2f}", f"{low:.2f}-{high:.2f}"))
     head = ("scenario", "figure", "rllm", "peer", "the better peer", "ratio", "95 % interval")
-    return tabulate(rows, head, tablefmt="github", floatfmt=".1f")
+    return tabulate(rows, head, tablefmt="github", disable_numparse=True)
 
 
 @click.command(help=__doc__)
@@ -322,7 +322,7 @@ def main(model: Path, pairs: int, threads: int, only: str, seed: int, out: Path)
     ):
         if not names:
             continue
-        with servers(model, threads, out / "logs", cells=cells) as endpoints:
+        with servers(model, threads, Path(".cache") / "versus-logs", cells=cells) as endpoints:
             for name in names:
                 click.echo(f"{name}: {pairs} pairs ...", err=True)
                 repeats = min(pairs, 3) if name == "oversubscribed" else pairs

@@ -82,6 +82,7 @@ class LlamaBackend:
             wanted = context_options(options, self._model)
             self._context = Context(self._model, wanted)
             self._vocabulary = LlamaVocabulary(self._model)
+            self._vocabulary.load_pieces()
             self._batch = Batch(self._context.batch_size, self._context.num_sequences)
             self._rows = _LogitRows(self._context)
             self._drawer = Drawer(self._model.vocab_size)
