@@ -61,7 +61,7 @@ class Engine:
     def _record(
         self, plan: Plan, result: StepResult, counters: Counters, plan_s: float, commit_s: float
     ) -> StepRecord:
-        decodes = sum(1 for chunk in plan.chunks if chunk.sample and len(chunk.tokens) == 1)
+        decodes = plan.num_decodes
         return StepRecord(
             decode_tokens=decodes,
             prefill_tokens=plan.num_tokens - decodes,

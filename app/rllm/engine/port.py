@@ -90,6 +90,11 @@ class Plan:
     def num_tokens(self) -> int:
         return sum(len(chunk.tokens) for chunk in self.chunks)
 
+    @property
+    def num_decodes(self) -> int:
+        """Chunks of one token after which another is drawn."""
+        return sum(1 for chunk in self.chunks if chunk.sample and len(chunk.tokens) == 1)
+
 
 class Status(Enum):
     """What became of a plan's chunks (its ops are always applied)."""

@@ -87,7 +87,7 @@ class PrefixIndex:
         while end > length:
             start = end - len(node.tokens)
             if start < length:
-                node = _split_below(node, length - start)
+                _split(node, length - start)  # the lower part stays ``node``, and goes
             node.seqs.discard(seq)
             parent = node.parent
             if parent is None:
@@ -198,9 +198,3 @@ def _split(node: _Node, keep: int) -> _Node:
     node.parent = upper
     upper.children[node.tokens[0]] = node
     return upper
-
-
-def _split_below(node: _Node, keep: int) -> _Node:
-    """Cut an edge after ``keep`` tokens; returns the lower part. Ends that pointed at it stay there."""
-    _split(node, keep)
-    return node

@@ -4,7 +4,8 @@ Pure decisions over integers: no clock, no lock, no logger, no model. `plan` say
 executes it, `commit` hears the outcome and says what to tell the clients. `submit` and `cancel` are called
 between steps, never between a plan and its commit.
 
-The order of a step: every decode, then prompts under way, then newcomers, as the budget and the cells allow.
+In a unified cache a step is every decode, then prompts under way, then newcomers, as the budget and
+the cells allow; in a split cache a step is one kind or the other (`rllm.engine.rhythm`).
 When cells run out, idle prefixes go first (least recently used), then the last in line among the running is
 preempted: it gives its cells back, keeps its sampler, and is computed again later.
 """
@@ -185,7 +186,6 @@ class Scheduler:
         del self._running[sequence.seq]
         self._residence.vacate(sequence.seq)
         sequence.computed = 0
-        sequence.num_preemptions += 1
         sequence.move(State.WAITING)
         self._line.push(sequence)
         self.counters.preemptions += 1
@@ -193,11 +193,10 @@ class Scheduler:
     def _plan_prefill(self, draft: _Draft, sequence: Sequence, limit: int) -> None:
         """Compute as much of what is pending as budget and cells allow."""
         count = min(sequence.num_pending, limit - draft.tokens)
-        room = self._residence.room(sequence.seq) - (draft.tokens if self._info.kv_unified else 0)
-        if room < count:
-            self._evict(count + (draft.tokens if self._info.kv_unified else 0))
-            room = self._residence.room(sequence.seq) - (draft.tokens if self._info.kv_unified else 0)
-        count = min(count, room)
+        taken = draft.tokens if self._info.kv_unified else 0  # of the same cells, by this step's other chunks
+        if self._residence.room(sequence.seq) - taken < count:
+            self._evict(count + taken)
+        count = min(count, self._residence.room(sequence.seq) - taken)
         if count <= 0:
             return
         end = sequence.computed + count
@@ -263,11 +262,11 @@ class Scheduler:
         if result.status is Status.NO_CELLS:
             events.extend(self._give_way(plan, now))
             return events
-        decodes = sum(1 for chunk in plan.chunks if len(chunk.tokens) == 1 and chunk.sample)
         if result.status is Status.OK and not result.lost_prefix:
             seconds = result.execute_s + result.sample_s
-            self._budget.learn(decodes, plan.num_tokens - decodes, seconds)
-            self._rhythm.took(prefill=plan.num_tokens > decodes, seconds=seconds)
+            decodes, tokens = plan.num_decodes, plan.num_tokens
+            self._budget.learn(decodes, tokens - decodes, seconds)
+            self._rhythm.took(prefill=tokens > decodes, seconds=seconds)
         for chunk in plan.chunks:
             sequence = self._running[chunk.seq]
             if chunk.seq in result.lost_prefix:

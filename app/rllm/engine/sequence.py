@@ -37,7 +37,6 @@ class Sequence:
         "cached_tokens",
         "computed",
         "first_token_at",
-        "num_preemptions",
         "order",
         "request",
         "seq",
@@ -60,7 +59,6 @@ class Sequence:
         self.first_token_at: float | None = None
         self.cached_tokens = 0
         self.ban_lifted = request.min_tokens <= 0
-        self.num_preemptions = 0
 
     @property
     def num_output(self) -> int:
