@@ -83,7 +83,6 @@ def test_the_last_token_can_be_drawn_and_none_after_it() -> None:
         SamplingParams(top_k=1),
         SamplingParams(typical_p=0.5),
         SamplingParams(repetition_penalty=1.2),
-        SamplingParams(logit_bias=((1, 1.0),)),
     ],
     ids=repr,
 )

@@ -2,7 +2,7 @@
 
 llama.cpp's chain copies 12 bytes per token and, for top-p without top-k, sorts all of them: 0.3 ms and
 2 ms a token at a vocabulary of 49k. Vectorized, the same distribution is drawn from in a tenth of that.
-With top-k first the native chain is as quick as this, and it has everything else: penalties, biases,
+With top-k first the native chain is as quick as this, and it has everything else: penalties and
 typical sampling.
 """
 
@@ -24,13 +24,7 @@ _COLDEST = 1e-4  # below this temperature nothing but the maximum can be drawn a
 
 def can_draw(params: SamplingParams) -> bool:
     """Whether `Drawer` knows these parameters."""
-    return not (
-        params.is_greedy
-        or params.top_k > 0
-        or params.typical_p < 1.0
-        or params.logit_bias
-        or params.has_penalties
-    )
+    return not (params.is_greedy or params.top_k > 0 or params.typical_p < 1.0 or params.has_penalties)
 
 
 class Drawer:

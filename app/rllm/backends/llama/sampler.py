@@ -32,17 +32,27 @@ class Sampler:
         self.params = op.params
         self._drawer = drawer
         self._random = Random(op.params.seed)
-        self._banned = bool(op.banned)
+        self._biases = _Biases(op.params.logit_bias, op.banned, vocab_size)
+        self._is_argmax = op.params.is_greedy and not op.params.has_penalties
         self._chain: _Native | None = None
-        if op.banned or not (self._is_argmax or can_draw(op.params)):
-            self._chain = _chain(op.params, op.banned, vocab_size, num_ctx)
+        if not (self._is_argmax or can_draw(op.params)):
+            self._chain = _chain(op.params, vocab_size, num_ctx)
         if op.params.has_penalties:
             look_back = _look_back(op.params, num_ctx)
             for token in op.history[-look_back:] if look_back else ():
                 api.llama_sampler_accept(self._chain, token)
 
     def draw(self, row: NDArray[np.float32], context: Any, index: int) -> int:
-        """The next token after the batch's token ``index``, whose logits are ``row``."""
+        """The next token after the batch's token ``index``, whose logits are ``row``: llama.cpp's own
+        memory, where the native chain sees the biases too."""
+        if self._biases.is_empty:
+            return self._draw(row, context, index)
+        unbiased = self._biases.apply(row)
+        token = self._draw(row, context, index)
+        self._biases.undo(row, unbiased)
+        return token
+
+    def _draw(self, row: NDArray[np.float32], context: Any, index: int) -> int:
         if self._is_argmax:
             return int(row.argmax())
         if self._chain is None:
@@ -55,20 +65,10 @@ class Sampler:
         params = self.params
         if params.num_logprobs >= 0:
             return True
-        if self._chain is None or self._is_argmax:
-            return False
-        return params.top_k <= 0 or params.has_penalties
-
-    @property
-    def _is_argmax(self) -> bool:
-        """The next token is the maximum of the unchanged logits."""
-        params = self.params
-        return params.is_greedy and not (self._banned or params.logit_bias or params.has_penalties)
+        return self._chain is not None and (params.top_k <= 0 or params.has_penalties)
 
     def lift_ban(self) -> None:
-        if self._banned:
-            self._banned = False
-            api.llama_sampler_free(api.llama_sampler_chain_remove(self._chain, 0))
+        self._biases = _Biases(self.params.logit_bias, (), self._biases.vocab_size)
 
     def close(self) -> None:
         if self._chain is not None:
@@ -76,11 +76,35 @@ class Sampler:
             self._chain = None
 
 
-def _chain(params: SamplingParams, banned: Sequence[int], vocab_size: int, num_ctx: int) -> _Native:
-    """The samplers in llama-server's order. The ban comes first, where `Sampler.lift_ban` finds it."""
-    biases = [(token, _NEVER) for token in banned]
-    if not all(0 <= token < vocab_size for token, _ in (*biases, *params.logit_bias)):
-        raise ValueError("a biased or banned token is outside the vocabulary")
+class _Biases:
+    """What is added to a few logits before anything else looks at them."""
+
+    def __init__(self, biases: Sequence[tuple[int, float]], banned: Sequence[int], vocab_size: int) -> None:
+        total: dict[int, float] = {}
+        for token, bias in (*biases, *((token, _NEVER) for token in banned)):
+            total[token] = total.get(token, 0.0) + bias
+        if not all(0 <= token < vocab_size for token in total):
+            raise ValueError("a biased or banned token is outside the vocabulary")
+        self.vocab_size = vocab_size
+        self._tokens = np.fromiter(total, dtype=np.intp, count=len(total))
+        self._added = np.fromiter(total.values(), dtype=np.float32, count=len(total))
+
+    @property
+    def is_empty(self) -> bool:
+        return len(self._tokens) == 0
+
+    def apply(self, row: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The logits that were there, for `undo`."""
+        before = row[self._tokens]
+        row[self._tokens] = before + self._added
+        return before
+
+    def undo(self, row: NDArray[np.float32], before: NDArray[np.float32]) -> None:
+        row[self._tokens] = before
+
+
+def _chain(params: SamplingParams, vocab_size: int, num_ctx: int) -> _Native:
+    """The samplers in llama-server's order, after the biases."""
     chain_params = api.llama_sampler_chain_default_params()
     chain_params.no_perf = True
     chain = api.llama_sampler_chain_init(chain_params)
@@ -88,10 +112,6 @@ def _chain(params: SamplingParams, banned: Sequence[int], vocab_size: int, num_c
     def add(sampler: _Native) -> None:
         api.llama_sampler_chain_add(chain, sampler)
 
-    if biases:
-        add(_logit_bias(biases, vocab_size))
-    if params.logit_bias:
-        add(_logit_bias(params.logit_bias, vocab_size))
     if params.has_penalties:
         add(
             api.llama_sampler_init_penalties(
@@ -116,11 +136,6 @@ def _chain(params: SamplingParams, banned: Sequence[int], vocab_size: int, num_c
     add(api.llama_sampler_init_temp(params.temperature))
     add(api.llama_sampler_init_dist(_native_seed(params.seed)))
     return chain
-
-
-def _logit_bias(biases: Sequence[tuple[int, float]], vocab_size: int) -> _Native:
-    array = (api.llama_logit_bias * len(biases))(*biases)  # copied by the sampler
-    return api.llama_sampler_init_logit_bias(vocab_size, len(biases), array)
 
 
 def _look_back(params: SamplingParams, num_ctx: int) -> int:
