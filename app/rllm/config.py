@@ -40,7 +40,6 @@ from rllm.workers.frames import SchedulerOptions
 
 ENV_PREFIX = "RLLM_"
 DEFAULT_CTX = 4096
-DEFAULT_UBATCH = 512
 MAX_SLOTS = 256
 """LLAMA_MAX_SEQ of the llama.cpp this package is built on."""
 
@@ -97,7 +96,7 @@ class EngineSettings(BaseModel):
         0, "Most tokens of one llama_decode call. 0: 256 on the CPU, 2048 on a GPU.", ge=0, le=65536
     )
     ubatch_size: int = _engine(
-        0, f"Most tokens computed at once. 0: the batch, up to {DEFAULT_UBATCH}.", ge=0, le=65536
+        0, "Most tokens computed at once. 0: the batch, on the CPU up to 512.", ge=0, le=65536
     )
     max_step_tokens: int = _engine(
         0, "Most tokens of one step, prefill and decode together. 0: the batch.", ge=0, le=65536
@@ -140,7 +139,6 @@ class EngineSettings(BaseModel):
         shared = EngineSettings.model_fields.keys() & set(LlamaOptions.__struct_fields__)
         values = {name: getattr(self, name) for name in shared}
         values["ctx_per_slot"] = self.ctx_size or min(num_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
-        values["ubatch_size"] = self.ubatch_size or min(self.batch_size or DEFAULT_UBATCH, DEFAULT_UBATCH)
         return LlamaOptions(**values)
 
     def scheduler_options(self) -> SchedulerOptions:

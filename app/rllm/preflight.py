@@ -15,6 +15,8 @@ from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf, shard_paths
 
 _WORKER_BYTES = 200 * 2**20
 """A worker without its model: interpreter, libraries, vocabulary, and some to spare."""
+_UBATCH = 512
+"""Assumed where the worker chooses."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -53,7 +55,7 @@ def check(model: ModelSettings) -> Checked:
 def _compute_bytes(info: GgufInfo, options: LlamaOptions) -> int:
     """Roughly: the widest activations of one micro-batch, and a row of logits for every slot."""
     widest = max(info.number("feed_forward_length"), info.embedding_length)
-    return 4 * (options.ubatch_size * widest * 4 + options.slots * info.vocab_size)
+    return 4 * ((options.ubatch_size or _UBATCH) * widest * 4 + options.slots * info.vocab_size)
 
 
 def check_memory(models: Sequence[Checked], available: int, what: str) -> None:

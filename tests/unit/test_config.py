@@ -91,7 +91,7 @@ def test_zero_context_means_what_the_model_was_trained_on_up_to_a_limit() -> Non
 def test_engine_settings_reach_the_worker() -> None:
     model = load({**ONE, "slots": 2, "kv": "split", "batch_size": 256, "prefix_cache": False}).served()[0]
     options = model.llama_options(2048)
-    assert (options.slots, options.kv, options.batch_size, options.ubatch_size) == (2, "split", 256, 256)
+    assert (options.slots, options.kv, options.batch_size, options.ubatch_size) == (2, "split", 256, 0)
     assert model.scheduler_options() == SchedulerOptions(prefix_cache=False)
 
 

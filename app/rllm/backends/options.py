@@ -24,7 +24,8 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     """auto, on or off."""
     batch_size: int = 0
     """Most tokens in one step; 0: what suits the device."""
-    ubatch_size: int = 512
+    ubatch_size: int = 0
+    """Most tokens computed at once; 0: what suits the device."""
     mmap: bool = True
     mlock: bool = False
 
