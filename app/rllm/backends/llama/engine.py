@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from rllm.backends.llama import lib
 from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.context import Context, ContextOptions
-from rllm.backends.llama.draws import Draw, Draws
+from rllm.backends.llama.drawing import Drawer
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.padding import padding
 from rllm.backends.llama.sampler import Sampler, token_logprob
-from rllm.backends.llama.settings import context_options, ctx_per_slot, draw_threads, uses_gpu
+from rllm.backends.llama.settings import context_options, ctx_per_slot, uses_gpu
 from rllm.backends.llama.vocabulary import LlamaVocabulary
 from rllm.backends.options import LlamaOptions
 from rllm.engine.port import (
@@ -78,7 +78,6 @@ class LlamaBackend:
         self._model = Model(path, gpu_layers=options.gpu_layers, mmap=options.mmap, mlock=options.mlock)
         self._context: Context | None = None
         self._samplers: dict[int, Sampler] = {}
-        self._draws = Draws(self._model.vocab_size, draw_threads(options))
         try:
             wanted = context_options(options, self._model)
             self._context = Context(self._model, wanted)
@@ -86,6 +85,7 @@ class LlamaBackend:
             self._vocabulary.load_pieces()
             self._batch = Batch(self._context.batch_size, self._context.num_sequences)
             self._rows = _LogitRows(self._context)
+            self._drawer = Drawer(self._model.vocab_size)
             self._warm_up()
         except BaseException:
             self.close()
@@ -128,7 +128,6 @@ class LlamaBackend:
         for sampler in self._samplers.values():
             sampler.close()
         self._samplers.clear()
-        self._draws.close()
         if self._context is not None:
             self._context.close()
             self._context = None
@@ -172,7 +171,9 @@ class LlamaBackend:
     def _open_sampler(self, op: OpenSampler) -> None:
         self._close_sampler(op.seq)
         info = self._info
-        self._samplers[op.seq] = Sampler(op, vocab_size=info.vocab_size, num_ctx=info.ctx_per_slot)
+        self._samplers[op.seq] = Sampler(
+            op, drawer=self._drawer, vocab_size=info.vocab_size, num_ctx=info.ctx_per_slot
+        )
 
     def _close_sampler(self, seq: int) -> None:
         if sampler := self._samplers.pop(seq, None):
@@ -247,21 +248,8 @@ class LlamaBackend:
         The rows of sequences in ``skip`` are nobody's.
         """
         began = perf_counter()
-        draws = self._wanted(chunks, skip)
-        if draws:
-            tokens = self._draws.draw(draws, self._ctx.pointer)
-            step.tokens.update(tokens)
-            for draw in draws:
-                params = draw.sampler.params
-                step.slow_samples += draw.sampler.is_slow
-                if params.num_logprobs >= 0:
-                    step.logprobs[draw.seq] = token_logprob(draw.row, tokens[draw.seq], params.num_logprobs)
-        step.sample_s += perf_counter() - began
-
-    def _wanted(self, chunks: Sequence[Chunk], skip: frozenset[int]) -> list[Draw]:
-        """Every output has a row, in the order of the chunks."""
-        draws: list[Draw] = []
         rows: NDArray[np.float32] | None = None
+        context = self._ctx.pointer
         num_outputs = 0
         index = -1
         for chunk in chunks:
@@ -270,10 +258,16 @@ class LlamaBackend:
                 continue
             if rows is None:
                 rows = self._rows.read()
-            if chunk.seq not in skip:
-                draws.append(Draw(chunk.seq, self._samplers[chunk.seq], rows[num_outputs], index))
+            row = rows[num_outputs]
             num_outputs += 1
-        return draws
+            if chunk.seq in skip:
+                continue
+            sampler = self._samplers[chunk.seq]
+            token = step.tokens[chunk.seq] = sampler.draw(row, context, index)
+            step.slow_samples += sampler.is_slow
+            if sampler.params.num_logprobs >= 0:
+                step.logprobs[chunk.seq] = token_logprob(row, token, sampler.params.num_logprobs)
+        step.sample_s += perf_counter() - began
 
     # Details
 

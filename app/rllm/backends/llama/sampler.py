@@ -22,14 +22,15 @@ _NEVER = float("-inf")
 
 class Sampler:
     """Draws by the quickest way its parameters allow: the plain maximum, a vectorized draw, or a native
-    chain, which it owns until `close`."""
+    chain, which it owns until `close`. Used by the thread that owns the context."""
 
-    def __init__(self, op: OpenSampler, *, vocab_size: int, num_ctx: int) -> None:
+    def __init__(self, op: OpenSampler, *, drawer: Drawer, vocab_size: int, num_ctx: int) -> None:
         """
         Raises:
             ValueError: a token id outside the vocabulary.
         """
         self.params = op.params
+        self._drawer = drawer
         self._random = Random(op.params.seed)
         self._biases = _Biases(op.params.logit_bias, op.banned, vocab_size)
         self._is_argmax = op.params.is_greedy and not op.params.has_penalties
@@ -41,26 +42,22 @@ class Sampler:
             for token in op.history[-look_back:] if look_back else ():
                 api.llama_sampler_accept(self._chain, token)
 
-    def draw(self, row: NDArray[np.float32], context: Any, index: int, drawer: Drawer) -> int:
+    def draw(self, row: NDArray[np.float32], context: Any, index: int) -> int:
         """The next token after the batch's token ``index``, whose logits are ``row``: llama.cpp's own
-        memory, where the native chain sees the biases too. Any thread may draw unless `is_native`."""
+        memory, where the native chain sees the biases too."""
         if self._biases.is_empty:
-            return self._draw(row, context, index, drawer)
+            return self._draw(row, context, index)
         unbiased = self._biases.apply(row)
-        token = self._draw(row, context, index, drawer)
+        token = self._draw(row, context, index)
         self._biases.undo(row, unbiased)
         return token
 
-    def _draw(self, row: NDArray[np.float32], context: Any, index: int, drawer: Drawer) -> int:
+    def _draw(self, row: NDArray[np.float32], context: Any, index: int) -> int:
         if self._is_argmax:
             return int(row.argmax())
         if self._chain is None:
-            return drawer.draw(row, self.params, self._random.random())
+            return self._drawer.draw(row, self.params, self._random.random())
         return int(api.llama_sampler_sample(self._chain, context, index))
-
-    @property
-    def is_native(self) -> bool:
-        return self._chain is not None
 
     @property
     def is_slow(self) -> bool:

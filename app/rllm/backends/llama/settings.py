@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from rllm.backends.llama import lib
 from rllm.backends.llama.context import ContextOptions
 from rllm.backends.llama.model import Model
@@ -54,11 +52,6 @@ def _ubatch_size(options: LlamaOptions) -> int:
     """On a GPU whole prompts in one piece: an H100 computes 20 % more prompt tokens a second than in
     pieces of 512."""
     return GPU_BATCH if uses_gpu(options) else CPU_UBATCH
-
-
-def draw_threads(options: LlamaOptions) -> int:
-    """How many threads draw tokens: see `rllm.backends.llama.draws`."""
-    return max(1, min(4, (os.cpu_count() or 1) // 2)) if uses_gpu(options) else 1
 
 
 def _num_sequences(slots: int, kv_unified: bool) -> int:
