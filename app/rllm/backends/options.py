@@ -27,6 +27,8 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     ubatch_size: int = 512
     mmap: bool = True
     mlock: bool = False
+    cuda_graphs: str = "auto"
+    """auto, on or off."""
 
 
 class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
