@@ -113,6 +113,9 @@ class EngineSettings(BaseModel):
     top_p: float | None = _engine(None, "The same for top_p.", ge=0, le=1)
     top_k: int | None = _engine(None, "The same for top_k; 0: off.", ge=0, le=1_000_000)
     min_p: float | None = _engine(None, "The same for min_p.", ge=0, le=1)
+    cuda_graphs: Literal["auto", "on", "off"] = _engine(
+        "auto", "CUDA graphs. auto: off where big matrices are not quantized, which can hang; else on."
+    )
     prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
     mmap: bool = _engine(True, "Map the model file; instances on the CPU then share its pages.")
     mlock: bool = _engine(False, "Lock the model's pages in memory.")

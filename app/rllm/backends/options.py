@@ -28,6 +28,8 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Most tokens computed at once; 0: what suits the device."""
     mmap: bool = True
     mlock: bool = False
+    cuda_graphs: str = "auto"
+    """auto, on or off."""
 
 
 class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):

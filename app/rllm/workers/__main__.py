@@ -64,8 +64,6 @@ def _run(spec: WorkerSpec, link: Link) -> int:
 
 def _backend(spec: WorkerSpec, log: Callable[[str, str], None]) -> Backend:
     if spec.llama is not None:
-        if "RLLM_CUDA_GRAPHS" not in os.environ:
-            os.environ["GGML_CUDA_DISABLE_GRAPHS"] = "1"  # RUNBOOK.md, 'A GPU worker that hangs'
         from rllm.backends.llama import lib  # first: it must be loaded before numpy
         from rllm.backends.llama.engine import LlamaBackend
 

@@ -75,7 +75,13 @@ class LlamaBackend:
             StartError: it cannot be served; one line says which file and why.
         """
         began = perf_counter()
-        self._model = Model(path, gpu_layers=options.gpu_layers, mmap=options.mmap, mlock=options.mlock)
+        self._model = Model(
+            path,
+            gpu_layers=options.gpu_layers,
+            mmap=options.mmap,
+            mlock=options.mlock,
+            cuda_graphs=options.cuda_graphs,
+        )
         self._context: Context | None = None
         self._samplers: dict[int, Sampler] = {}
         try:
