@@ -1,4 +1,4 @@
-"""Memory of the first GPU by process, where NVML tells (in a container it often does not)."""
+"""Memory of the card under test by process, where NVML tells (in a container it often does not)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import psutil
+
+from rllm_bench.cards import first_card
 
 
 class GpuMemory:
@@ -19,7 +21,7 @@ class GpuMemory:
             import pynvml
 
             pynvml.nvmlInit()
-            self._nvml, self._handle = pynvml, pynvml.nvmlDeviceGetHandleByIndex(0)
+            self._nvml, self._handle = pynvml, pynvml.nvmlDeviceGetHandleByIndex(first_card())
         except Exception:  # NVMLError or no library: no GPU to read
             self._nvml = None
 

@@ -13,6 +13,7 @@ import msgspec
 import psutil
 
 from rllm_bench import prometheus
+from rllm_bench.cards import first_card
 from rllm_bench.gpu_memory import GpuMemory, family
 from rllm_bench.records import TelemetrySample
 
@@ -108,7 +109,7 @@ def open_gpu(pid: int | None = None) -> Callable[[], dict[str, Any]]:
         return dict
     import pynvml
 
-    handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+    handle = pynvml.nvmlDeviceGetHandleByIndex(first_card())
 
     def read() -> dict[str, Any]:
         own = memory.of(family(pid)) if pid is not None else None
