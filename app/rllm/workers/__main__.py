@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 
 from rllm.engine.port import Backend
-from rllm.errors import StartError
-from rllm.workers.frames import LEVELS, Failed, LogLine, Ready, WorkerSpec, decode_spec
+from rllm.errors import OutOfMemory, StartError
+from rllm.workers.frames import LEVELS, OUT_OF_MEMORY, Failed, LogLine, Ready, WorkerSpec, decode_spec
 from rllm.workers.link import Link
 
 
@@ -30,7 +30,8 @@ def main() -> int:
     try:
         return _run(spec, link)
     except StartError as error:
-        link.send(Failed(reason=str(error), at_start=True))
+        short = error.code == OutOfMemory.code
+        link.send(Failed(reason=str(error), at_start=True, out_of_memory=short))
         return 1
     finally:
         link.close()
@@ -67,7 +68,13 @@ def _backend(spec: WorkerSpec, log: Callable[[str, str], None]) -> Backend:
         from rllm.backends.llama import lib  # first: it must be loaded before numpy
         from rllm.backends.llama.engine import LlamaBackend
 
-        lib.send_log_to(log)
+        def watch(level: str, text: str) -> None:
+            if lib.is_fatal_shortage(level, text):
+                print(f"{spec.name}: {text}", file=sys.stderr, flush=True)
+                os._exit(OUT_OF_MEMORY)  # ggml aborts next, and a signal would not say why
+            log(level, text)
+
+        lib.send_log_to(watch)
         return LlamaBackend(spec.model_path, spec.llama)
     if spec.fake is not None:
         from rllm.backends.fake import FakeBackend

@@ -26,6 +26,7 @@ from rllm.engine.port import (
     Truncate,
 )
 from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob, TopLogprob
+from rllm.errors import OutOfMemory
 
 NextToken = Callable[[Sequence[int], SamplingParams], int]
 
@@ -67,6 +68,8 @@ class FakeBackend:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.options = options = options or FakeOptions()
+        if options.most_slots and options.most_slots < options.slots:
+            raise OutOfMemory(f"fake: there is memory for {options.most_slots} slots, not {options.slots}")
         self.script = script or FakeScript()
         self._sleep = sleep
         num_cells = options.kv_cells or options.slots * options.ctx_per_slot
@@ -208,6 +211,8 @@ class FakeBackend:
             threading.Event().wait()
         if "die" in due:
             raise BackendFailed("a prompt asked for it")
+        if "oom" in due:
+            raise BackendFailed("a prompt asked for more memory than there is", out_of_memory=True)
         return "fail" in due or chunk.seq in self.script.fail.get(step, ())
 
     def _draw(self, seq: int) -> int:
