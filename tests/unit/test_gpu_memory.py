@@ -21,7 +21,9 @@ from rllm.errors import StartError
 from rllm.observe.gpu import Gpus
 from rllm.preflight import check
 
-OOM = "ggml_backend_cuda_buffer_type_alloc: allocating 512.00 MiB on device 0: cudaMalloc failed: out of memory"
+OOM = (
+    "ggml_backend_cuda_buffer_type_alloc: allocating 512.00 MiB on device 0: cudaMalloc failed: out of memory"
+)
 INFO, ERROR = 2, 4
 
 
