@@ -53,5 +53,7 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
     step_s: float = 0.0
     token_s: float = 0.0
     """Added to a step for each token computed."""
+    babbles: bool = False
+    """Every token is the same letter and prompts direct nothing: costs next to nothing."""
     most_slots: int = 0
     """With more, it does not start for want of memory. 0: any number; -1: none."""

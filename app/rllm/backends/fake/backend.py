@@ -28,6 +28,7 @@ from rllm.engine.port import (
 from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob, TopLogprob
 from rllm.errors import OutOfMemory
 
+_BABBLE = ord("a")
 NextToken = Callable[[Sequence[int], SamplingParams], int]
 
 
@@ -203,6 +204,8 @@ class FakeBackend:
         return result
 
     def _fails(self, chunk: Chunk, step: int) -> bool:
+        if self.options.babbles:
+            return False
         script = read_script(self.cells.tokens(chunk.seq)) if chunk.sample else None
         due = {name for name, at in script.faults.items() if at == len(script.answer)} if script else set()
         if "abort" in due:
@@ -216,6 +219,8 @@ class FakeBackend:
         return "fail" in due or chunk.seq in self.script.fail.get(step, ())
 
     def _draw(self, seq: int) -> int:
+        if self.options.babbles:
+            return _BABBLE
         sampler, tokens = self._samplers[seq], self.cells.tokens(seq)
         if self.script.next_token is not None:
             return self.script.next_token(tokens, sampler.params)
