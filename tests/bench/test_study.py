@@ -167,6 +167,14 @@ def test_a_vllm_that_ends_says_why(tmp_path: Path) -> None:
     assert "no GPU" in reason
 
 
+def test_no_two_pieces_ask_the_same() -> None:
+    seeds = [
+        {spec.workload.seed for spec in cells(piece, subjects(piece), piece.repeats, seed=1)}
+        for piece in PIECES
+    ]
+    assert sum(map(len, seeds)) == len(set.union(*seeds))
+
+
 def test_the_page_has_the_figures_and_says_what_was_not_measured(study: Study) -> None:
     study.run([PIECE])
     text = page(study.work)
