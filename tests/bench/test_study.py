@@ -17,9 +17,12 @@ from rllm_bench.store import Store, Subject
 from rllm_bench.study import run as study_run
 from rllm_bench.study import vllm
 from rllm_bench.study.cli import main
+from rllm_bench.study.goals import GOALS, table
 from rllm_bench.study.pieces import FLAVOURS, PIECES, Grid, Piece, split
+from rllm_bench.study.rows import Row
 from rllm_bench.study.run import Study, cells
 from rllm_bench.study.subjects import Configured, Places, target
+from rllm_bench.study.summary import page
 from rllm_bench.targets.base import Launch, Settings
 
 SCRIPT = Path(__file__).with_name("delay_server.py")
@@ -162,3 +165,38 @@ def test_a_vllm_that_ends_says_why(tmp_path: Path) -> None:
     reason = running.wait_ready(time.time() + 30)
     assert reason is not None
     assert "no GPU" in reason
+
+
+def test_no_two_pieces_ask_the_same() -> None:
+    seeds = [
+        {spec.workload.seed for spec in cells(piece, subjects(piece), piece.repeats, seed=1)}
+        for piece in PIECES
+    ]
+    assert sum(map(len, seeds)) == len(set.union(*seeds))
+
+
+def test_the_page_has_the_figures_and_says_what_was_not_measured(study: Study) -> None:
+    study.run([PIECE])
+    text = page(study.work)
+    assert "| rllm/q4_k_m+t08 | shared-prefix-c2-p8-o4-x4 |" in text
+    assert text.count("not measured") == len(GOALS)
+    assert "**tiny**" in text
+
+
+def row(subject: str, group: str, piece: str, **values: float) -> Row:
+    return Row(piece, subject, group, 3, values, 0)
+
+
+def test_goals_are_held_against_the_best_of_each_side() -> None:
+    group = "c64-p400-o128"
+    found = [
+        row("rllm/q4_k_m", group, "core-q4", output_tps=1700.0, itl_p50_ms=18.0),
+        row("rllm/f16", group, "core-f16", output_tps=2500.0),
+        row("llama-server/q4_k_m", group, "core-q4", output_tps=1000.0, itl_p50_ms=34.0),
+        row("llama-server/f16", group, "core-f16", output_tps=1250.0),
+        row("vllm/f16", group, "core-q4", output_tps=6000.0),
+    ]
+    text = "\n".join(table(found))
+    assert "| 2,500.0 | llama-server | 1,250.0 | 2.00 | ≥ 2.2 | **not reached** |" in text
+    assert "| 2,500.0 | vllm | 6,000.0 | 0.42 | ≥ 0.4 | reached |" in text
+    assert "c=64 q4_k_m, ITL p50 | 18.0 | llama-server | 34.0 | 0.53 | ≤ 0.6 | reached |" in text

@@ -184,6 +184,20 @@ def run(
     study.run(chosen)
 
 
+@main.command("summary")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="[default: standard output]")
+def summary_command(folder: Path, out: Path | None) -> None:
+    """One page out of the unpacked records: goals, figures, memory."""
+    from rllm_bench.study.summary import page
+
+    text = page(folder)
+    if out is None:
+        click.echo(text)
+    else:
+        out.write_text(text)
+
+
 def _vllm(work: Path, url: str | None, chosen: list[Piece]) -> vllm.Running | None:
     """The one to ask, once it answers; None, with the reason printed, where there is none."""
     if not any(name.startswith("vllm") for piece in chosen for name in piece.subjects):

@@ -97,7 +97,7 @@ class Fleet:
             "gpu_bytes_by_process": self._by_process(server.pid),
             "log": list(telling_lines(log)),
         }
-        click.echo(f"  {name} up in {about['start_s']} s: {' '.join(about['command'])}")
+        click.echo(f"  {name} up in {about['start_s']} s: {' '.join(server.launch.command or [])}")
         self._members[key] = member = _Member(server, stack, log, about)
         return member
 

@@ -252,7 +252,11 @@ class Study:
 
 
 def cells(piece: Piece, subjects: Sequence[Subject], repeats: int, seed: int) -> list[CellSpec]:
-    """Repeats outermost, subjects forth and back. The first cell of a server warms it up as a whole."""
+    """Repeats outermost, subjects forth and back. The first cell of a server warms it up as a whole.
+
+    Servers live on from piece to piece, with what they have cached: no two pieces ask the same.
+    """
+    seed = plan.cell_seed(seed, piece.name, 0)
     planned = [
         spec for grid in piece.grids for spec in plan.cells(grid.config(repeats, seed), list(subjects))
     ]

@@ -71,7 +71,7 @@ class Configured:
         )
 
 
-@functools.lru_cache
+@functools.cache
 def _version(target: Target) -> str:
     """Asking llama-server takes a second, and every cell wants to know."""
     return target.version()

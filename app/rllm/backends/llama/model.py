@@ -47,6 +47,7 @@ class Model:
         params.vocab_only = vocab_only
         params.load_mode = _load_mode(mmap, mlock)
         lib.log.errors.clear()
+        lib.log.buffers.clear()
         self.pointer = api.llama_model_load_from_file(str(self.path).encode(), params)
         if not self.pointer:
             raise StartError(f"{self.path}: {lib.log.last_error()}")
