@@ -100,7 +100,9 @@ def main(ctx: click.Context, /, config_path: Path | None, print_config: bool, **
         return
     for name in config.unknown_variables(os.environ):
         click.echo(f"rllm-serve: warning: {name} is no setting and has no effect", err=True)
-    from rllm.main import run  # late: --help needs none of it
+    # late: --help needs none of it; and llama.cpp before everything else: see `rllm.backends.llama.lib`
+    import rllm.backends.llama  # noqa: F401
+    from rllm.main import run
 
     try:
         sys.exit(run(settings))

@@ -14,6 +14,7 @@
     ├── TimedOut              a deadline passed after work had begun       504
     ├── EngineError           a worker failed while computing              500
     ├── StartError            the process cannot start; one line, exit 1   (CLI)
+    │   └── OutOfMemory       it might with fewer slots
     └── HubError              a model file could not be fetched or made    (CLI)
 
 `rllm.api.errors` has the one table that turns these into a status and OpenAI's envelope.
@@ -103,6 +104,10 @@ class StartError(RllmError):
     """The server or a worker cannot start. The message is one line and says what to do."""
 
     code = "start_error"
+
+
+class OutOfMemory(StartError):
+    code = "out_of_memory"
 
 
 class HubError(RllmError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from rllm.banner import banner
 from rllm.config import Settings, pairs
 from rllm.engine.types import SamplingDefaults
 from rllm.errors import StartError
+from rllm.gpu_fit import Card, fit
 from rllm.lifecycle import listen, serve
 from rllm.observe.gpu import Gpus
 from rllm.observe.log_observer import LogObserver
@@ -46,8 +48,7 @@ def run(settings: Settings) -> int:
     with listen(settings.host, settings.port) as listener:
         gpus = Gpus()
         models = [check(model) for model in settings.served()]
-        if not settings.allow_overcommit:
-            _check_memory(models, gpus)
+        models = _fit_memory(models, gpus, overcommit=settings.allow_overcommit)
         smaller, fallback = pairs(settings.smaller), pairs(settings.fallback)
         plans = [_plan(checked, settings.log_level, smaller, fallback) for checked in models]
         logger = make_logger(settings.log_format, settings.log_level)
@@ -188,14 +189,40 @@ def _api_settings(settings: Settings) -> ApiSettings:
     )
 
 
-def _check_memory(models: Sequence[Checked], gpus: Gpus) -> None:
-    """Models that go to the GPU as a whole are held against its memory; of a part nothing can be said."""
-    has_gpu = len(gpus) > 0 and lib.is_cuda_build()
-    models = [checked for checked in models for _ in range(checked.model.replicas)]
-    check_memory([m for m in models if not has_gpu or m.model.gpu_layers == 0], available_bytes(), "memory")
-    if has_gpu:
-        whole = [m for m in models if m.model.gpu_layers < 0]
-        check_memory(whole, gpus.free_bytes(), "GPU memory")
+def _fit_memory(models: Sequence[Checked], gpus: Gpus, *, overcommit: bool) -> list[Checked]:
+    """The models with the slots that memory has room for. Those that go to GPUs as a whole are held against
+    theirs; of a part nothing can be said.
+
+    Raises:
+        StartError: it has no room, and that is not allowed.
+    """
+    cards = _visible_cards(gpus) if lib.is_cuda_build() else []
+    resident = [c for c in models if not cards or c.model.gpu_layers == 0 for _ in range(c.model.replicas)]
+    if not overcommit:
+        check_memory(resident, available_bytes(), "memory")
+    whole = [checked for checked in models if cards and checked.model.gpu_layers < 0]
+    try:
+        fitted = fit(whole, cards)
+    except StartError:
+        if not overcommit:
+            raise
+        return list(models)
+    known = {checked.model.id: checked for checked in fitted}
+    return [known.get(checked.model.id, checked) for checked in models]
+
+
+def _visible_cards(gpus: Gpus) -> list[Card]:
+    """As far as CUDA_VISIBLE_DEVICES can be understood: it may also name cards by their UUID."""
+    cards = [
+        Card(card.index, card.name, card.memory_total_bytes, card.memory_total_bytes - card.memory_used_bytes)
+        for card in gpus.read()
+        if card.memory_total_bytes is not None and card.memory_used_bytes is not None
+    ]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return cards
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return [card for card in cards if str(card.index) in names] if all(map(str.isdigit, names)) else cards
 
 
 def _address(listener: socket.socket) -> str:

@@ -52,6 +52,9 @@ class Witness(Observer):
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         self._note("stall", instance)
 
+    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
+        self._note("fewer", instance, str(before), str(after))
+
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         self._note("breaker", instance, state.value)
 

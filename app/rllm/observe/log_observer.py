@@ -93,6 +93,7 @@ class LogObserver(Observer):
             ctx_per_slot=info.ctx_per_slot,
             kv_unified=info.kv_unified,
             device=info.device,
+            buffers=info.buffers,
             load_s=round(info.load_s, 3),
         )
 
@@ -109,6 +110,9 @@ class LogObserver(Observer):
 
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         self._logger.error("stall", model=model, instance=instance, seconds=round(seconds, 1))
+
+    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
+        self._logger.error("out of memory", model=model, instance=instance, slots_before=before, slots=after)
 
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         self._logger.warning("breaker", model=model, instance=instance, state=state.value)

@@ -108,6 +108,9 @@ class Metrics(Observer):
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         self._reliability.stalls.labels(model, instance).inc()
 
+    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
+        self._reliability.short_memory.labels(model, instance).inc()
+
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         self._reliability.breaker_changed(model, instance, state)
 
@@ -247,7 +250,17 @@ class _StateMetrics:
             registry=registry,
         )
 
+        self._buffers = Gauge(
+            "rllm_buffer_bytes",
+            "What an instance's backend has allocated, by place (CUDA0) and purpose (model, KV, compute).",
+            [*labels, "place", "purpose"],
+            registry=registry,
+        )
+
     def ready(self, model: str, instance: str, info: ModelInfo) -> None:
+        for name, size in info.buffers.items():
+            place, _, purpose = name.partition(" ")
+            self._buffers.labels(model, instance, place, purpose).set(size)
         kv = "unified" if info.kv_unified else "split"
         self._info.labels(model, instance, info.description, info.architecture, info.device, kv).set(1)
         self._load.labels(model, instance).set(info.load_s)

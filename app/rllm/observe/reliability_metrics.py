@@ -29,6 +29,12 @@ class ReliabilityMetrics:
             instance,
             registry=registry,
         )
+        self.short_memory = Counter(
+            "rllm_out_of_memory_total",
+            "Times an instance was given fewer slots because memory ran out (rllm_slots says how many).",
+            instance,
+            registry=registry,
+        )
         self._breaker = Gauge(
             "rllm_breaker_state",
             "1 for the state an instance's circuit breaker was last seen in.",
@@ -48,6 +54,7 @@ class ReliabilityMetrics:
     def ready(self, model: str, instance: str) -> None:
         """Counters that have not counted yet are shown as 0."""
         self.stalls.labels(model, instance)
+        self.short_memory.labels(model, instance)
         self.level.labels(model)
         for outcome in ("retried", "failed"):
             self.lost.labels(model, instance, outcome)

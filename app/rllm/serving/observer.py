@@ -60,6 +60,9 @@ class Observer:
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         """A worker had work and made no step for so long; it is being killed."""
 
+    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
+        """Memory ran out, and an instance goes on with fewer slots."""
+
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         """An instance's circuit breaker changed its state."""
 
@@ -124,6 +127,10 @@ class Observers(Observer):
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         for observer in self._observers:
             observer.on_stall(model, instance, seconds)
+
+    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
+        for observer in self._observers:
+            observer.on_fewer_slots(model, instance, before, after)
 
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         for observer in self._observers:

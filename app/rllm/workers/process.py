@@ -17,6 +17,7 @@ import zmq.asyncio
 
 from rllm.errors import EngineError, StartError
 from rllm.workers.frames import (
+    OUT_OF_MEMORY,
     Bye,
     Command,
     Failed,
@@ -63,13 +64,20 @@ class WorkerProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self._failure: str | None = None
+        self._failure: Failed | None = None
         self._stopping = False
         self._said_bye = False
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    @property
+    def was_out_of_memory(self) -> bool:
+        """Whether that is what ended it."""
+        if self._failure is not None:
+            return self._failure.out_of_memory
+        return self._process is not None and self._process.returncode == OUT_OF_MEMORY
 
     async def start(self, timeout_s: float) -> Ready:
         """Start the process and wait until it has loaded its model.
@@ -158,8 +166,8 @@ class WorkerProcess:
             case Ready():
                 if not self._ready.done():
                     self._ready.set_result(message)
-            case Failed(reason=reason):
-                self._failure = reason
+            case Failed():
+                self._failure = message
             case Bye():
                 self._said_bye = True
             case LogLine():
@@ -167,10 +175,12 @@ class WorkerProcess:
 
     def _reason(self) -> str:
         if self._failure is not None:
-            return self._failure
+            return self._failure.reason
         if self._stopping:
             return f"{self.spec.name} was stopped"
         status = self._process.returncode if self._process else None
+        if status == OUT_OF_MEMORY:
+            return f"{self.spec.name} had no memory left on its GPU"
         how = (
             f"was killed by signal {-status}"
             if status is not None and status < 0

@@ -40,7 +40,7 @@ def serve(engine: Engine, link: Inbox) -> int:
         link.send(Bye())
         return 0
     except BackendFailed as error:
-        link.send(Failed(reason=str(error)))
+        link.send(Failed(reason=str(error), out_of_memory=error.out_of_memory))
         return 1
     except Exception as error:  # the top of the thread: the other side must hear of it
         link.send(Failed(reason=f"{type(error).__name__}: {error}"))
