@@ -82,7 +82,7 @@ GOALS = (
     Goal("c=64, best variants, tok/s", _best("rllm", 64), _best(_LS, 64), 2.2),
     Goal(
         "c=64, temperature 0.8, tok/s",
-        Figure("output_tps", "rllm", f"{Q4}+t08", _load(64), "t08"),
+        Figure("output_tps", "rllm", "f16+t08", _load(64), "t08"),
         Figure("output_tps", _LS, None, _load(64), "t08"),
         1.9,
     ),
