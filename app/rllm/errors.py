@@ -83,6 +83,19 @@ class NotFound(RllmError):
 class Refused(RllmError):
     """Nothing was computed; the same request may be sent again later."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+        bound: str = "",
+    ) -> None:
+        """``bound``: which of the limits behind one code was met; for metrics, one of a few words."""
+        super().__init__(message, param=param, code=code, retry_after_s=retry_after_s)
+        self.bound = bound
+
 
 class RateLimited(Refused):
     code = "rate_limit_exceeded"

@@ -228,6 +228,7 @@ class Instance:
         for request_id in frame.started:
             if (flight := self._flights.get(request_id)) is not None:
                 flight.times.started_at = now
+                self._observer.on_started(self.model, self.name, flight.request)
                 self._hooks.on_started(flight)
         for event in frame.events:
             flight = self._flights.get(event.request_id)
@@ -329,4 +330,4 @@ class Instance:
             self._observer.on_breaker(self.model, self.name, state)
 
     def _on_log(self, line: LogLine) -> None:
-        self._observer.on_log(self.name, line.level, line.text, line.request_id)
+        self._observer.on_log(self.name, line.level, line.text, line.sequences)

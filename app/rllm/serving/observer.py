@@ -5,6 +5,7 @@ Every method is called on the event loop and must return quickly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
@@ -37,8 +38,11 @@ class Observer:
     def on_accepted(self, model: str, instance: str, request: EngineRequest) -> None:
         """A sequence was handed to an instance."""
 
-    def on_rejected(self, model: str, reason: str) -> None:
-        """A request was refused at the door; ``reason`` is an error code."""
+    def on_started(self, model: str, instance: str, request: EngineRequest) -> None:
+        """A sequence was given a slot, for the first time since it was accepted."""
+
+    def on_rejected(self, model: str, reason: str, bound: str) -> None:
+        """A request was refused at the door; ``reason`` is an error code, ``bound`` the limit behind it."""
 
     def on_first_token(self, model: str, instance: str, seconds: float) -> None:
         """Time from acceptance to the first token of one sequence."""
@@ -72,8 +76,8 @@ class Observer:
     def on_rerouted(self, model: str, to: str, reason: str) -> None:
         """A request was given to another model: ``degraded`` or ``fallback``."""
 
-    def on_log(self, instance: str, level: str, text: str, request_id: str | None) -> None:
-        """A line of a worker's log."""
+    def on_log(self, instance: str, level: str, text: str, sequences: Sequence[str]) -> None:
+        """A line of a worker's log, and the sequences that it is about or that were being computed."""
 
 
 class Observers(Observer):
@@ -98,9 +102,13 @@ class Observers(Observer):
         for observer in self._observers:
             observer.on_accepted(model, instance, request)
 
-    def on_rejected(self, model: str, reason: str) -> None:
+    def on_started(self, model: str, instance: str, request: EngineRequest) -> None:
         for observer in self._observers:
-            observer.on_rejected(model, reason)
+            observer.on_started(model, instance, request)
+
+    def on_rejected(self, model: str, reason: str, bound: str) -> None:
+        for observer in self._observers:
+            observer.on_rejected(model, reason, bound)
 
     def on_first_token(self, model: str, instance: str, seconds: float) -> None:
         for observer in self._observers:
@@ -144,6 +152,6 @@ class Observers(Observer):
         for observer in self._observers:
             observer.on_rerouted(model, to, reason)
 
-    def on_log(self, instance: str, level: str, text: str, request_id: str | None) -> None:
+    def on_log(self, instance: str, level: str, text: str, sequences: Sequence[str]) -> None:
         for observer in self._observers:
-            observer.on_log(instance, level, text, request_id)
+            observer.on_log(instance, level, text, sequences)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from rllm.engine.port import Backend
 from rllm.errors import OutOfMemory, StartError
-from rllm.workers.frames import LEVELS, OUT_OF_MEMORY, Failed, LogLine, Ready, WorkerSpec, decode_spec
+from rllm.workers.frames import OUT_OF_MEMORY, Failed, Ready, WorkerSpec, decode_spec
+from rllm.workers.worker_log import WorkerLog
 
 if TYPE_CHECKING:
     from rllm.workers.link import Link
@@ -45,13 +46,8 @@ def main() -> int:
 
 
 def _run(spec: WorkerSpec, link: Link) -> int:
-    least = LEVELS.index(spec.log_level)
-
-    def log(level: str, text: str) -> None:
-        if LEVELS.index(level) >= least:
-            link.send(LogLine(level=level, text=text))
-
-    backend = _backend(spec, log)
+    log = WorkerLog(link.send, spec.log_level)
+    backend = _backend(spec, log.native)
     try:
         # late, so that the native library is loaded before numpy whatever the engine's imports become
         from rllm.engine.budget import StepBudget
@@ -65,7 +61,7 @@ def _run(spec: WorkerSpec, link: Link) -> int:
         )
         scheduler = Scheduler(info, backend.vocabulary, budget=budget, prefix_cache=options.prefix_cache)
         link.send(Ready(info=info, pid=os.getpid()))
-        return serve(Engine(scheduler, backend, time.monotonic), link)
+        return serve(Engine(scheduler, backend, time.monotonic), link, log)
     finally:
         backend.close()
 

@@ -102,7 +102,8 @@ class Bye(msgspec.Struct, frozen=True, tag="bye"):
 class LogLine(msgspec.Struct, frozen=True, tag="log"):
     level: str
     text: str
-    request_id: str | None = None
+    sequences: tuple[str, ...] = ()
+    """Ids of the requests that it is about; of llama.cpp's own lines those that were being computed."""
 
 
 Message = Ready | StepFrame | Failed | Bye | LogLine
