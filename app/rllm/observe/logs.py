@@ -35,6 +35,9 @@ def _json(_logger: object, _method: str, event: structlog.typing.EventDict) -> s
     return orjson.dumps(event, default=str).decode()
 
 
+_EXTRA = ("request_id", "path", "exc_info")
+
+
 class _Forward(logging.Handler):
     """Sends what libraries log through `logging` into our stream."""
 
@@ -43,7 +46,7 @@ class _Forward(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields = {"exc_info": record.exc_info} if record.exc_info else {}
+        fields = {name: value for name in _EXTRA if (value := record.__dict__.get(name))}
         self._logger.log(record.levelno, record.getMessage(), logger=record.name, **fields)
 
 

@@ -27,7 +27,9 @@ class WorkerLog:
 
     def accepted(self, request: EngineRequest) -> None:
         if self._details:
-            self._say(request.id, f"accepted: {len(request.prompt)} prompt tokens, {request.max_tokens} at most")
+            self._say(
+                request.id, f"accepted: {len(request.prompt)} prompt tokens, {request.max_tokens} at most"
+            )
 
     def stepped(self, started: Iterable[str], events: Iterable[Event]) -> None:
         """What a step brought. Called for every step, so whatever is not a beginning or an end is skipped."""

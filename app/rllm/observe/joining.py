@@ -1,0 +1,117 @@
+"""Brings together what HTTP knows of a request and what its sequences reported.
+
+The two end at different times: a client that goes away ends its HTTP request at once, and the worker lets
+go of the sequence with its next step. Whoever tells of a request as a whole hears of it when both are over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rllm.api.records import RequestRecord
+from rllm.engine.types import EngineRequest, Event, FinishReason, Timings, Usage
+from rllm.serving.observer import Observer
+
+_MAX_OPEN = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceEnd:
+    """One sequence as the worker that answered for it reported it."""
+
+    instance: str
+    accepted_at: float
+    """On the monotonic clock, like the times of the record."""
+    finish: FinishReason | None = None
+    """None: its worker was lost and nobody tried again."""
+    error: str | None = None
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """A request from its arrival to the moment when nobody works on it any more."""
+
+    record: RequestRecord
+    sequences: tuple[SequenceEnd, ...] = ()
+    num_lost: int = 0
+    """How often one of its sequences lost its worker."""
+
+
+Listener = Callable[[Story], None]
+
+
+@dataclass(slots=True)
+class _Open:
+    running: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """Instance and time of acceptance, by sequence id."""
+    ended: list[SequenceEnd] = field(default_factory=list)
+    num_lost: int = 0
+    record: RequestRecord | None = None
+
+
+class Joiner(Observer):
+    """Calls every listener once for each HTTP request."""
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+        self._open: dict[str, _Open] = {}
+
+    def on_request(self, record: RequestRecord) -> None:
+        """HTTP is done with it."""
+        key = "" if record.response_id is None else f"{record.request_id}.{record.response_id[-8:]}"
+        story = self._open.get(key)
+        if story is None:
+            self._tell(Story(record))
+            return
+        story.record = record
+        self._tell_if_over(key, story)
+
+    def on_accepted(self, model: str, instance: str, request: EngineRequest) -> None:
+        if len(self._open) >= _MAX_OPEN:  # sequences that no HTTP request belongs to would stay for ever
+            del self._open[next(iter(self._open))]
+        story = self._open.setdefault(key_of(request.id), _Open())
+        story.running[request.id] = (instance, time.monotonic())
+
+    def on_finished(
+        self, model: str, instance: str, request: EngineRequest, event: Event, seconds: float
+    ) -> None:
+        key = key_of(request.id)
+        story = self._open.get(key)
+        if story is None or (begun := story.running.pop(request.id, None)) is None:
+            return
+        end = SequenceEnd(instance, begun[1], event.finish, event.error, event.usage, event.timings)
+        story.ended.append(end)
+        self._tell_if_over(key, story)
+
+    def on_lost(self, model: str, instance: str, request: EngineRequest, retried: bool) -> None:
+        key = key_of(request.id)
+        story = self._open.get(key)
+        if story is None or (begun := story.running.pop(request.id, None)) is None:
+            return
+        story.num_lost += 1
+        if not retried:
+            story.ended.append(SequenceEnd(instance, begun[1]))
+            self._tell_if_over(key, story)
+
+    def _tell_if_over(self, key: str, story: _Open) -> None:
+        if story.record is not None and not story.running:
+            del self._open[key]
+            self._tell(Story(story.record, tuple(story.ended), story.num_lost))
+
+    def _tell(self, story: Story) -> None:
+        for listener in self._listeners:
+            listener(story)
+
+
+def key_of(sequence: str) -> str:
+    """What the sequences of one HTTP request have in common."""
+    return sequence.rpartition(".")[0]
+
+
+def request_id_of(sequence: str) -> str:
+    """The x-request-id that a sequence belongs to; see `rllm.api.routes.generate`."""
+    return sequence.rsplit(".", 2)[0]
