@@ -270,6 +270,14 @@ class Settings(EngineSettings, BaseSettings):
     log_format: Literal["auto", "json", "console"] = _log("auto", "auto: console on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = _log("info", "Least level to log.")
     log_prompts: bool = _log(False, "Log what clients send. Off: only lengths.")
+    metrics_compat: Literal["none", "vllm"] = _log(
+        "none", "vllm: show the common metrics also under vLLM's names."
+    )
+    otlp_endpoint: str = _log(
+        "",
+        "Send traces to this OpenTelemetry collector, http://HOST:4318. Needs rllm[tracing]. Default: what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says; without either nothing is traced.",
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from rllm import __version__
 from rllm.api.records import RequestRecord
@@ -23,6 +25,7 @@ from rllm.observe.queue_metrics import QueueMetrics
 from rllm.observe.reliability_metrics import ReliabilityMetrics
 from rllm.observe.sequence_metrics import SequenceMetrics
 from rllm.observe.step_metrics import InstanceMetrics, StepMetrics
+from rllm.observe.vllm_names import vllm_families
 from rllm.serving.breaker import BreakerState
 from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.timeouts import Limit
@@ -34,8 +37,10 @@ _UNKNOWN = ""
 class Metrics(Observer):
     """One registry with everything. Call it from the event loop only."""
 
-    def __init__(self, gpus: Gpus | None = None) -> None:
+    def __init__(self, gpus: Gpus | None = None, *, vllm_names: bool = False) -> None:
+        """``vllm_names``: show the common ones also under vLLM's names."""
         self.registry = CollectorRegistry()
+        self._vllm_names = vllm_names
         self._models: set[str] = set()
         self._http = HttpMetrics(self.registry)
         self._sequences = SequenceMetrics(self.registry)
@@ -55,7 +60,10 @@ class Metrics(Observer):
 
     def render(self) -> bytes:
         """The text for a scrape."""
-        return generate_latest(self.registry)
+        families = list(self.registry.collect())
+        if self._vllm_names:
+            families += vllm_families(families)
+        return generate_latest(_Families(families))
 
     # --- HTTP -----------------------------------------------------------------------------------
 
@@ -143,6 +151,16 @@ class Metrics(Observer):
 
     def on_rerouted(self, model: str, to: str, reason: str) -> None:
         self._reliability.rerouted.labels(model, to, reason).inc()
+
+
+class _Families(Collector):
+    """What was collected already, in the form that is rendered."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
 
 
 class _StateMetrics:
