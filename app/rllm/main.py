@@ -14,7 +14,6 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from rllm.api.app import create_app
-from rllm.api.records import RequestRecord
 from rllm.api.settings import ApiKey, ApiSettings
 from rllm.backends.llama import lib
 from rllm.backends.llama.context import default_threads
@@ -26,14 +25,12 @@ from rllm.errors import StartError
 from rllm.gpu_fit import Card, fit
 from rllm.lifecycle import listen, serve
 from rllm.observe.gpu import Gpus
-from rllm.observe.log_observer import LogObserver
-from rllm.observe.logs import capture_libraries, make_logger
-from rllm.observe.metrics import Metrics
+from rllm.observe.logs import capture_libraries, make_logger, native_sink
 from rllm.preflight import Checked, available_bytes, check, check_memory
 from rllm.reliability import KeyFile, pool_settings, replicate
 from rllm.sampling import sampling_defaults
-from rllm.serving.observer import Observers
 from rllm.serving.pool import ModelPlan, Pool
+from rllm.watching import Watchers
 from rllm.workers.frames import WorkerSpec
 
 
@@ -53,6 +50,7 @@ def run(settings: Settings) -> int:
         plans = [_plan(checked, settings.log_level, smaller, fallback) for checked in models]
         logger = make_logger(settings.log_format, settings.log_level)
         capture_libraries(logger, settings.log_level)
+        lib.send_log_to(native_sink(logger))
         serve_plans(settings, plans, listener, logger, gpus)
     return 0
 
@@ -93,20 +91,16 @@ async def _serve(
     def detokenize(model: str, tokens: Sequence[int]) -> str:
         return pool.model(model).vocabulary.detokenize(tokens, special=True)
 
-    metrics = Metrics(gpus)
     keys = KeyFile(settings.keys_file)
-    log = LogObserver(logger, detokenize if settings.log_prompts else None)
-    pool = Pool(plans, pool_settings(settings, keys.limits), Observers(metrics, log))
-
-    def on_request(record: RequestRecord) -> None:
-        metrics.on_request(record)
-        log.on_request(record)
-
+    watchers = Watchers(settings, logger, gpus, detokenize)
+    watchers.metrics.know_keys(keys.limits)
+    pool = Pool(plans, pool_settings(settings, keys.limits), watchers.observer)
     app = create_app(
         pool,
         _api_settings(settings),
-        render_metrics=metrics.render,
-        on_request=on_request,
+        render_metrics=watchers.metrics.render,
+        on_start=watchers.on_start,
+        on_request=watchers.on_request,
         more_keys=lambda: keys.entries,
     )
     address = _address(listener)
@@ -131,19 +125,23 @@ async def _serve(
             logger.error("reload failed", error=str(error))
             return
         pool.set_keys(keys.limits)
+        watchers.metrics.know_keys(keys.limits)
         logger.info("reloaded", keys=len(keys.entries))
 
     logger.info("loading", address=address, models=[plan.id for plan in plans])
-    await serve(
-        app,
-        pool,
-        listener,
-        drain_s=settings.drain_timeout_s,
-        delay_s=settings.drain_delay_s,
-        on_ready=on_ready,
-        on_stopping=on_stopping,
-        on_reload=on_reload,
-    )
+    try:
+        await serve(
+            app,
+            pool,
+            listener,
+            drain_s=settings.drain_timeout_s,
+            delay_s=settings.drain_delay_s,
+            on_ready=on_ready,
+            on_stopping=on_stopping,
+            on_reload=on_reload,
+        )
+    finally:
+        await watchers.close()
 
 
 def _plan(

@@ -40,6 +40,30 @@ class Story:
     num_lost: int = 0
     """How often one of its sequences lost its worker."""
 
+    @property
+    def finish_reasons(self) -> tuple[str, ...]:
+        if self._was_answered:
+            return self.record.finish_reasons
+        return tuple(end.finish or "lost" for end in self.sequences)
+
+    @property
+    def output_tokens(self) -> int:
+        """Those that were generated, also where nobody was there any more to receive them."""
+        if self._was_answered:
+            return self.record.completion_tokens
+        return sum(end.usage.completion_tokens for end in self.sequences if end.usage is not None)
+
+    @property
+    def cached_tokens(self) -> int:
+        if self._was_answered:
+            return self.record.cached_tokens
+        return min((end.usage.cached_tokens for end in self.sequences if end.usage is not None), default=0)
+
+    @property
+    def _was_answered(self) -> bool:
+        """Every choice to its end: then HTTP knows best, as it counts a prompt of several choices once."""
+        return len(self.record.finish_reasons) == self.record.num_choices
+
 
 Listener = Callable[[Story], None]
 

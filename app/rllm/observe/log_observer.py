@@ -10,15 +10,13 @@ from structlog.typing import FilteringBoundLogger
 from rllm.api.records import PROBES
 from rllm.engine.types import EngineRequest, ModelInfo
 from rllm.observe.joining import Story, request_id_of
+from rllm.observe.logs import NATIVE_LEVELS
 from rllm.serving.breaker import BreakerState
 from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.timeouts import Limit
 
 Detokenize = Callable[[str, Sequence[int]], str]
 """(model, tokens) -> text."""
-
-_LEVELS = {"debug": "debug", "info": "debug", "warning": "warning", "error": "error"}
-"""llama.cpp says hundreds of things at its level "info" while it loads: they are details here."""
 
 
 class LogObserver(Observer):
@@ -103,28 +101,22 @@ class LogObserver(Observer):
         self._logger.warning("degraded", model=model, level=level, measures=measures)
 
     def on_log(self, instance: str, level: str, text: str, sequences: Sequence[str]) -> None:
-        log = getattr(self._logger, _LEVELS[level])
+        log = getattr(self._logger, NATIVE_LEVELS[level])
         log("worker", instance=instance, text=text, **_requests(sequences))
 
 
 def _of_sequences(story: Story) -> dict[str, Any]:
-    """Tokens are those that were computed, whether or not anybody was there to receive them. Of the times of
-    several choices the longest: they ran beside each other."""
-    record, ends = story.record, story.sequences
-    usages = [end.usage for end in ends if end.usage is not None]
-    reasons = record.finish_reasons if len(record.finish_reasons) == record.num_choices else None
+    """Of the times of several choices the longest: they ran beside each other."""
+    ends = story.sequences
     fields: dict[str, Any] = {
         "instance": ",".join(sorted({end.instance for end in ends})) or None,
-        "finish_reason": ",".join(reasons or (end.finish or "lost" for end in ends)) or None,
-        "prompt_tokens": record.prompt_tokens,
-        "output_tokens": record.completion_tokens,
-        "cached_tokens": record.cached_tokens,
+        "finish_reason": ",".join(story.finish_reasons) or None,
+        "prompt_tokens": story.record.prompt_tokens,
+        "output_tokens": story.output_tokens,
+        "cached_tokens": story.cached_tokens,
         "lost": story.num_lost or None,
         "error": next((end.error for end in ends if end.error is not None), None),
     }
-    if reasons is None:
-        fields["output_tokens"] = sum(usage.completion_tokens for usage in usages)
-        fields["cached_tokens"] = min((usage.cached_tokens for usage in usages), default=0)
     timings = [end.timings for end in ends if end.timings is not None]
     for name in ("queue_s", "prefill_s", "decode_s"):
         fields[name] = _rounded(max((getattr(timing, name) for timing in timings), default=None))
