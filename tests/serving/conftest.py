@@ -64,7 +64,7 @@ class Witness(Observer):
     def on_rerouted(self, model: str, to: str, reason: str) -> None:
         self._note("rerouted", model, to, reason)
 
-    def on_rejected(self, model: str, reason: str) -> None:
+    def on_rejected(self, model: str, reason: str, bound: str) -> None:
         self._note("rejected", reason)
 
 

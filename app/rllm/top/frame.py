@@ -87,8 +87,8 @@ def _latencies(history: History) -> Table:
 
 
 def _outcomes(now: Reading) -> Table:
-    headings = ("finished", "cancelled", "failed", "refused", "too late", "prompt reused")
-    table = _table("Model, since start", "Degradation", right=headings)
+    headings = ("finished", "cancelled", "failed", "refused", "too late", "reused")
+    table = _table("Model, since start", "level", right=headings)
     for model in now.labels("rllm_model_info", "model"):
         level = now.total("rllm_degradation_level", model=model) or 0
         ended = {
@@ -99,7 +99,7 @@ def _outcomes(now: Reading) -> Table:
         reused = now.total("rllm_cached_prompt_tokens_total", model=model)
         table.add_row(
             model,
-            Text(f"level {count(level)}", style="bold yellow" if level else "green"),
+            Text(count(level), style="bold yellow" if level else "green"),
             count(ended["stop"] + ended["length"]),
             count(ended["cancelled"]),
             count(ended["error"] + lost),
