@@ -87,7 +87,7 @@ def _latencies(history: History) -> Table:
 
 
 def _outcomes(now: Reading) -> Table:
-    headings = ("finished", "cancelled", "failed", "refused", "too late", "reused")
+    headings = ("finished", "cancelled", "failed", "refused", "late", "reused")
     table = _table("Model, since start", "level", right=headings)
     for model in now.labels("rllm_model_info", "model"):
         level = now.total("rllm_degradation_level", model=model) or 0
