@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,16 +51,19 @@ class Callers:
 
     async def scrape_until(self, name: str, value: float, **labels: str) -> Scraped:
         """Wait for a metric to be what it must become."""
-        async with asyncio.timeout(30):
-            while (scraped := await self.scrape()).total(name, **labels) != value:
-                await asyncio.sleep(0.01)
-        return scraped
+        return await self._until(lambda scraped: scraped.total(name, **labels) == value)
 
     async def quiet(self) -> Scraped:
+        """Wait until nothing is under way."""
+        return await self._until(lambda scraped: scraped.is_quiet)
+
+    async def _until(self, is_there: Callable[[Scraped], bool]) -> Scraped:
         async with asyncio.timeout(30):
-            while not (scraped := await self.scrape()).is_quiet:
+            while True:
+                scraped = await self.scrape()
+                if is_there(scraped):
+                    return scraped
                 await asyncio.sleep(0.01)
-        return scraped
 
     async def watch(self) -> None:
         """Scrape all the time; every scrape is checked."""

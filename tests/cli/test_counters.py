@@ -90,7 +90,7 @@ async def test_what_clients_counted_is_what_the_metrics_say(server: RunningServe
     # tokens
     assert total("rllm_generated_tokens_total") - total("rllm_wasted_tokens_total") == books.tokens
     assert total("rllm_prompt_tokens_total") == books.prompt_tokens
-    assert total("rllm_wasted_tokens_total") >= SLOTS + 1  # whoever left or was too late had a token at least
+    assert total("rllm_wasted_tokens_total") >= SLOTS  # whoever left had a token at least
     # requests in = finished + rejected + cancelled + failed
     statuses = {int(status): count for status, count in metrics.by("rllm_requests_total", "status").items()}
     probes = sum(total("rllm_requests_total", route=route) for route in ("/metrics", "/health"))
@@ -122,7 +122,7 @@ async def test_histograms_count_the_same_things_as_the_counters(server: RunningS
     first, gaps = (
         total(f"rllm_{name}_seconds_count") for name in ("time_to_first_token", "inter_token_latency")
     )
-    assert first == ended
+    assert first in (ended, ended - 1)  # the one that was too late may have none
     assert first + gaps == total("rllm_generated_tokens_total")
     assert total("rllm_decode_tokens_total") == gaps
     # vLLM's names show the same
