@@ -50,7 +50,7 @@ def test_one_id_is_found_in_answer_logs_and_trace(tiny_model: Path, collector: C
     with running("--gguf", tiny_model, *SMALL, *options, **QUICK) as server:
         given = {"x-request-id": "find-me.7", "traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
         headers, _ = ask(server, given, stream=True)
-        server.wait_for('"event":"request".*find-me')
+        server.wait_for('find-me.*"event":"request"')
         spans = collector.wait_for("POST /v1/completions")
         events = server.events()
 

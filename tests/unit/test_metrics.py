@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -341,6 +343,18 @@ def test_vllms_names_show_the_same_numbers() -> None:
     assert value(metrics, "vllm:inter_token_latency_seconds_bucket", **engine, le="0.004") == 1
     refused = [name for name, _ in read(metrics) if name == "vllm:admission_rejections_total"]
     assert len(refused) == 1
+
+
+def test_every_metric_is_in_the_documentation() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    metrics = Metrics(Gpus(FakeNvml()))
+    metrics.on_ready("q4", "q4-0", INFO, os.getpid())
+    named = set(re.findall(r"`(rllm_\w+)`", document))
+    exposed = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in metrics.registry.collect()
+    }
+    assert exposed == named
 
 
 def test_every_metric_is_ours_and_explained(metrics: Metrics) -> None:

@@ -177,5 +177,7 @@ def test_another_protocol_is_refused() -> None:
 def test_nothing_of_it_is_imported_while_it_is_off() -> None:
     code = "import sys, rllm.main; print([m for m in sys.modules if m.startswith('opentelemetry.sdk')])"
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    result = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]", result.stderr
