@@ -169,7 +169,9 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         start_tracing("http://there:4318", {})
 
 
-def test_another_protocol_is_refused() -> None:
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(StartError, match="must be http"):
+        start_tracing("there:4318", {})
     with pytest.raises(StartError, match="grpc"):
         start_tracing("", {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"})
 

@@ -33,6 +33,8 @@ def start_tracing(endpoint: str, environ: Mapping[str, str]) -> Tracing:
     Raises:
         StartError: the extra is not installed, or the protocol is one that we do not bring.
     """
+    if endpoint and not endpoint.startswith(("http://", "https://")):
+        raise StartError(f"--otlp-endpoint {endpoint}: must be http://HOST:PORT or https://HOST:PORT")
     protocol = next((value for name in _PROTOCOLS if (value := environ.get(name))), "http/protobuf")
     if protocol != "http/protobuf" and not endpoint:
         raise StartError(f"traces are sent as http/protobuf; the environment asks for {protocol}")

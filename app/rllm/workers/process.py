@@ -31,6 +31,7 @@ from rllm.workers.frames import (
     encode,
     encode_spec,
 )
+from rllm.workers.stderr import StderrReader
 
 _KILL_AFTER_S = 3.0
 _DRAIN_S = 0.2
@@ -62,6 +63,7 @@ class WorkerProcess:
         self._socket.set_hwm(0)
         self._socket.linger = 0
         self._process: asyncio.subprocess.Process | None = None
+        self._stderr: StderrReader | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._failure: Failed | None = None
@@ -86,9 +88,16 @@ class WorkerProcess:
             StartError: it could not start; the message is its own.
         """
         self._socket.bind(self.spec.endpoint)
+        self._stderr = stderr = StderrReader(lambda text: self._on_log(LogLine("error", text)))
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rllm.workers", stdin=asyncio.subprocess.PIPE, env=self._env
+            sys.executable,
+            "-m",
+            "rllm.workers",
+            stdin=asyncio.subprocess.PIPE,
+            stderr=stderr.fd,
+            env=self._env,
         )
+        stderr.started()
         if self._process.stdin is None:
             raise RuntimeError("the worker was started without a pipe")
         self._process.stdin.write(encode_spec(self.spec) + b"\n")
@@ -147,6 +156,8 @@ class WorkerProcess:
             await exited
             await self._drain()
         finally:
+            if self._stderr is not None:
+                self._stderr.close()
             error = EngineError(self._reason())
             if not self._ready.done():
                 self._ready.set_exception(StartError(str(error)))
