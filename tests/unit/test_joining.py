@@ -75,7 +75,24 @@ def test_a_sequence_that_is_lost_for_good_ends_the_story() -> None:
     joiner.on_accepted("q4", "q4-0", ONE)
     joiner.on_request(record(num_choices=1))
     joiner.on_lost("q4", "q4-0", ONE, retried=False)
-    assert told[0].finish_reasons == ("lost",)
+    assert told[0].finish_reasons == ("unanswered",)
+
+
+def test_a_worker_that_stands_still_does_not_keep_a_request_from_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[Story] = []
+    joiner = Joiner(told.append)
+    joiner.on_accepted("q4", "q4-0", ONE)
+    joiner.on_request(record(num_choices=1))
+    probe = record(response_id=None)
+    joiner.on_request(probe)
+    assert [story.record for story in told] == [probe]
+    monkeypatch.setattr("rllm.observe.joining.PATIENCE_S", 0.0)
+    joiner.on_request(probe)
+    assert [story.finish_reasons for story in told] == [(), ("unanswered",), ()]
+    finish(joiner, ONE)  # it wakes up after all
+    assert len(told) == 3
 
 
 def test_sequences_that_no_http_request_belongs_to_do_not_pile_up() -> None:

@@ -78,7 +78,7 @@ def test_a_request_whose_worker_was_lost_says_so(stream: io.StringIO) -> None:
         Story(record(error_code="worker_lost"), (SequenceEnd("q4-0", 0.0),), num_lost=1)
     )
     (event,) = events(stream)
-    assert (event["finish_reason"], event["lost"], event["error_code"]) == ("lost", 1, "worker_lost")
+    assert (event["finish_reason"], event["lost"], event["error_code"]) == ("unanswered", 1, "worker_lost")
 
 
 def test_prompts_are_logged_only_when_asked_for(stream: io.StringIO) -> None:

@@ -1,12 +1,14 @@
 """Brings together what HTTP knows of a request and what its sequences reported.
 
 The two end at different times: a client that goes away ends its HTTP request at once, and the worker lets
-go of the sequence with its next step. Whoever tells of a request as a whole hears of it when both are over.
+go of the sequence with its next step. Whoever tells of a request as a whole hears of it when both are over, or when a worker that stands still
+has kept everybody waiting for long enough.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -14,6 +16,8 @@ from rllm.api.records import RequestRecord
 from rllm.engine.types import EngineRequest, Event, FinishReason, Timings, Usage
 from rllm.serving.observer import Observer
 
+PATIENCE_S = 5.0
+"""How long a request that HTTP is done with waits for its worker. Looked at when the next request is over."""
 _MAX_OPEN = 10_000
 
 
@@ -25,7 +29,7 @@ class SequenceEnd:
     accepted_at: float
     """On the monotonic clock, like the times of the record."""
     finish: FinishReason | None = None
-    """None: its worker was lost and nobody tried again."""
+    """None: its worker did not say; it was lost, or stood still."""
     error: str | None = None
     usage: Usage | None = None
     timings: Timings | None = None
@@ -44,7 +48,7 @@ class Story:
     def finish_reasons(self) -> tuple[str, ...]:
         if self._was_answered:
             return self.record.finish_reasons
-        return tuple(end.finish or "lost" for end in self.sequences)
+        return tuple(end.finish or "unanswered" for end in self.sequences)
 
     @property
     def output_tokens(self) -> int:
@@ -83,16 +87,29 @@ class Joiner(Observer):
     def __init__(self, *listeners: Listener) -> None:
         self._listeners = listeners
         self._open: dict[str, _Open] = {}
+        self._late: deque[tuple[float, str]] = deque()
+        """Requests that wait for their workers, and since when."""
 
     def on_request(self, record: RequestRecord) -> None:
         """HTTP is done with it."""
+        now = time.monotonic()
+        self._lose_patience(now - PATIENCE_S)
         key = "" if record.response_id is None else f"{record.request_id}.{record.response_id[-8:]}"
         story = self._open.get(key)
         if story is None:
             self._tell(Story(record))
             return
         story.record = record
-        self._tell_if_over(key, story)
+        if not self._tell_if_over(key, story):
+            self._late.append((now, key))
+
+    def _lose_patience(self, before: float) -> None:
+        while self._late and self._late[0][0] <= before:
+            _, key = self._late.popleft()
+            if (story := self._open.get(key)) is not None:
+                story.ended += [SequenceEnd(*begun) for begun in story.running.values()]
+                story.running.clear()
+                self._tell_if_over(key, story)
 
     def on_accepted(self, model: str, instance: str, request: EngineRequest) -> None:
         if len(self._open) >= _MAX_OPEN:  # sequences that no HTTP request belongs to would stay for ever
@@ -121,10 +138,12 @@ class Joiner(Observer):
             story.ended.append(SequenceEnd(instance, begun[1]))
             self._tell_if_over(key, story)
 
-    def _tell_if_over(self, key: str, story: _Open) -> None:
-        if story.record is not None and not story.running:
-            del self._open[key]
-            self._tell(Story(story.record, tuple(story.ended), story.num_lost))
+    def _tell_if_over(self, key: str, story: _Open) -> bool:
+        if story.record is None or story.running:
+            return False
+        del self._open[key]
+        self._tell(Story(story.record, tuple(story.ended), story.num_lost))
+        return True
 
     def _tell(self, story: Story) -> None:
         for listener in self._listeners:
