@@ -29,7 +29,7 @@ def finish(joiner: Joiner, request: EngineRequest, tokens: int = 3) -> None:
     joiner.on_finished("q4", "q4-0", request, event, 1.0)
 
 
-@pytest.mark.parametrize("order", permutations(range(3)))
+@pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_the_order_of_ends_does_not_matter(order: tuple[int, ...]) -> None:
     told: list[Story] = []
     joiner = Joiner(told.append)

@@ -1,8 +1,8 @@
 """Brings together what HTTP knows of a request and what its sequences reported.
 
 The two end at different times: a client that goes away ends its HTTP request at once, and the worker lets
-go of the sequence with its next step. Whoever tells of a request as a whole hears of it when both are over, or when a worker that stands still
-has kept everybody waiting for long enough.
+go of the sequence with its next step. Whoever tells of a request as a whole hears of it when both are over,
+or when a worker that stands still has kept it waiting for long enough.
 """
 
 from __future__ import annotations
