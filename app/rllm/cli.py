@@ -122,7 +122,7 @@ def main(ctx: click.Context, /, config_path: Path | None, print_config: bool, **
 @click.argument("url", default="http://127.0.0.1:8000")
 @click.option("--api-key", envvar="RLLM_API_KEY", help="Where the server wants one. Also RLLM_API_KEY.")
 @click.option("--interval-s", type=click.FloatRange(0.2, 60), default=2.0, show_default=True)
-@click.option("--once", is_flag=True, help="Show one frame and end.")
+@click.option("--once", is_flag=True, help="Show one frame and end; so it does where no terminal is.")
 def top(url: str, api_key: str | None, interval_s: float, once: bool) -> None:
     """Watch a running server in the terminal: slots, queue, latencies, KV cells, faults, GPU."""
     from rich.console import Console
@@ -132,10 +132,11 @@ def top(url: str, api_key: str | None, interval_s: float, once: bool) -> None:
 
     try:
         scraper = Scraper(url, (api_key or "").partition(",")[0])
-        if once:
-            show_once(scraper, Console())
+        console = Console()
+        if once or not console.is_terminal:
+            show_once(scraper, console)
         else:
-            watch(scraper, Console(), interval_s)
+            watch(scraper, console, interval_s)
     except ScrapeError as error:
         click.echo(f"rllm-serve top: {error}", err=True)
         sys.exit(1)

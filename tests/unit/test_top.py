@@ -18,6 +18,7 @@ from rllm.serving.breaker import BreakerState
 from rllm.serving.observer import InstanceState
 from rllm.top.frame import frame
 from rllm.top.history import WINDOW_S, History
+from rllm.top.run import watch
 from rllm.top.scrape import Reading, ScrapeError, Scraper, difference, parse, quantile
 from rllm.top.words import duration, memory, number, share
 from tests.http.fake_service import model_info
@@ -116,6 +117,31 @@ def test_an_old_server_is_shown_with_dashes() -> None:
     Console(file=output, width=80).print(frame(history, "http://there:8000"))
     assert "ready" in output.getvalue()
     assert "–" in output.getvalue()
+
+
+class Flaky(Scraper):
+    """There at first, then gone, then the operator has seen enough."""
+
+    def __init__(self) -> None:
+        super().__init__("there:8000")
+        self._metrics = Metrics(Gpus(NoNvml()))
+        busy_server(self._metrics)
+        self._looks = 0
+
+    def read(self) -> Reading:
+        self._looks += 1
+        if self._looks == 2:
+            raise ScrapeError("connection refused")
+        if self._looks == 3:
+            raise KeyboardInterrupt
+        return parse(self._metrics.render().decode(), float(self._looks))
+
+
+def test_a_server_that_goes_away_leaves_its_last_numbers() -> None:
+    output = io.StringIO()
+    watch(Flaky(), Console(file=output, width=80, height=30, force_terminal=True), 0.0)
+    assert "stale: connection refused" in output.getvalue()
+    assert output.getvalue().count("half_open") == 2
 
 
 def test_numbers_are_short() -> None:
