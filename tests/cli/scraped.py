@@ -41,9 +41,9 @@ class Scraped:
         return found
 
     def counters(self) -> Iterator[tuple[object, float]]:
-        """Whatever may only grow."""
+        """Whatever may only grow; a process that is replaced begins anew."""
         for key, value in self.values.items():
-            if key[0].endswith(("_total", "_bucket", "_count", "_sum")):
+            if key[0].endswith(("_total", "_bucket", "_count", "_sum")) and "_process_" not in key[0]:
                 yield key, value
 
     def check_grown_since(self, earlier: Scraped) -> None:
