@@ -12,6 +12,7 @@ done for a token. This module is imported only where tracing is on.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 
@@ -24,6 +25,7 @@ from rllm import __version__
 from rllm.api.records import Headers, RequestRecord
 from rllm.observe.joining import SequenceEnd, Story
 
+CLOSE_S = 2.0
 _TAKEN = (b"traceparent", b"tracestate")
 Attributes = Mapping[str, str | int | float | bool | tuple[str, ...] | None]
 
@@ -69,8 +71,10 @@ class Tracing:
         span.end(_unix_ns(record.started + record.duration_s, offset_ns))
 
     def close(self) -> None:
-        """Send what is left. May take a while where the collector does not answer."""
-        self._provider.shutdown()
+        """Send what is left. Where no collector answers it is given up: a server that was told to stop stops."""
+        flush = threading.Thread(target=self._provider.shutdown, name="trace-flush", daemon=True)
+        flush.start()
+        flush.join(CLOSE_S)
 
     def _children(self, story: Story, parent: Span, offset_ns: int) -> None:
         record, context = story.record, set_span_in_context(parent, Context())
