@@ -71,7 +71,7 @@ class Tracing:
         span.end(_unix_ns(record.started + record.duration_s, offset_ns))
 
     def close(self) -> None:
-        """Send what is left. Where no collector answers it is given up: a server that was told to stop stops."""
+        """Send what is left; given up where no collector answers, for a server that is told to stop stops."""
         flush = threading.Thread(target=self._provider.shutdown, name="trace-flush", daemon=True)
         flush.start()
         flush.join(CLOSE_S)
