@@ -131,7 +131,7 @@ def _processes(history: History) -> Text:
     for name in now.labels("rllm_process_resident_memory_bytes", "process"):
         busy = history.rate("rllm_process_cpu_seconds_total", process=name)
         resident = memory(now.total("rllm_process_resident_memory_bytes", process=name))
-        line.append(f"   {name} {share(busy, 1.0)} CPU, {resident}")
+        line.append(f"   {name} {resident}" + ("" if busy is None else f", {share(busy, 1.0)} CPU"))
     return line
 
 
