@@ -88,6 +88,7 @@ def test_an_id_is_made_where_none_or_a_wild_one_was_given(tiny_model: Path) -> N
             server.wait_for(headers["x-request-id"])
 
 
+@pytest.mark.slow  # the exporter tries again before it gives up
 def test_a_collector_that_is_not_there_disturbs_nobody(tiny_model: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
