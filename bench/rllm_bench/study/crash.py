@@ -82,6 +82,7 @@ def _wait_for_workers(pid: int | None, happened: dict[str, Any], patience_s: flo
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         if len(workers(pid)) >= happened.get("workers", 1):
-            return round(time.monotonic() - happened.pop("killed_at", time.monotonic()), 2)
+            killed_at: float = happened.pop("killed_at", time.monotonic())
+            return round(time.monotonic() - killed_at, 2)
         time.sleep(0.2)
     return None

@@ -88,16 +88,17 @@ class Fleet:
             server, log = replace(server, pid=vllm.pid, launch=launch), Path(vllm.log or log)
         after = self._gpu.card_bytes()
         grown = None if before is None or after is None else after - before
+        command = server.launch.command or []
         about = {
             "subject": name,
-            "command": server.launch.command or [],
+            "command": command,
             "env": server.launch.env,
             "start_s": round(time.monotonic() - began, 2),
             "card_bytes_grown": grown,
             "gpu_bytes_by_process": self._by_process(server.pid),
             "log": list(telling_lines(log)),
         }
-        click.echo(f"  {name} up in {about['start_s']} s: {' '.join(server.launch.command or [])}")
+        click.echo(f"  {name} up in {about['start_s']} s: {' '.join(command)}")
         self._members[key] = member = _Member(server, stack, log, about)
         return member
 
