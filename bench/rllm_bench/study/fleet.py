@@ -142,7 +142,7 @@ def telling_lines(log: Path) -> Iterator[str]:
     """What the log says about memory and devices."""
     if log.exists():
         lines = log.read_bytes()[:4_000_000].decode("utf-8", "replace").splitlines()
-        yield from [line[:240] for line in lines if _TELLING.search(line)][:_MOST_LINES]
+        yield from [line[:700] for line in lines if _TELLING.search(line)][:_MOST_LINES]
 
 
 def log_tail(log: Path | None, lines: int = 12) -> str:
