@@ -1,10 +1,10 @@
-"""Does llama.cpp load although numpy or ZeroMQ may come first? With a CUDA build reading a vocabulary crashes.
+"""Does llama.cpp load although numpy or ZeroMQ may come first? With CUDA, reading a vocabulary then crashes.
 
     python bench/load_order.py --gguf models/q4.gguf [--no-server]
 
-Every case is a process of its own, without LD_PRELOAD. The first must load; with a CUDA build the wrong orders
-must be refused in words (the guard of `rllm.backends.llama.lib`); the last shows what llama_cpp does by itself
-then: it crashes. Then a server is started as a user starts it, and asked for five tokens.
+Every case is a process of its own, without LD_PRELOAD. The first must load; with a CUDA build the wrong
+orders must be refused in words (the guard of `rllm.backends.llama.lib`); the last shows what llama_cpp does
+by itself then: it crashes. Then a server is started as a user starts it, and asked for five tokens.
 Exit status 0: users cannot meet the crash.
 """
 
