@@ -198,7 +198,8 @@ def _report(rate: float | None, seconds: float, seen: list[Seen], before: _State
         f"tokens per chunk mean {tokens.mean():.2f} p99 {np.percentile(tokens, 99):.0f}",
         f"ITL client mean {gaps.mean():.2f} p50 {p50:.2f} p99 {p99:.2f} ms, server mean {server_ms:.2f} ms "
         f"({gaps.mean() / server_ms - 1:+.1%})",
-        f"cores: API {api:.2f}, worker {worker:.2f}, clients {clients:.2f}",
+        f"cores: API {api:.2f} ({tokens.sum() / seconds / max(api, 0.01):,.0f} tokens a second of it), "
+        f"worker {worker:.2f}, clients {clients:.2f}",
         *([f"{failed} FAILED"] if failed else []),
     )
     click.echo(", ".join(parts))

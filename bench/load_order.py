@@ -1,10 +1,10 @@
-"""Does llama.cpp load although numpy may come first? With a CUDA build reading a vocabulary then crashes.
+"""Does llama.cpp load although numpy or ZeroMQ may come first? With CUDA, reading a vocabulary then crashes.
 
     python bench/load_order.py --gguf models/q4.gguf [--no-server]
 
-Every case is a process of its own, without LD_PRELOAD. The first must load, the second must be refused in
-words (the guard of `rllm.backends.llama.lib`), the third shows what llama_cpp does by itself: a crash with a
-CUDA build, nothing otherwise. Then a server is started as a user starts it, and asked for five tokens.
+Every case is a process of its own, without LD_PRELOAD. The first must load; with a CUDA build the wrong
+orders must be refused in words (the guard of `rllm.backends.llama.lib`); the last shows what llama_cpp does
+by itself then: it crashes. Then a server is started as a user starts it, and asked for five tokens.
 Exit status 0: users cannot meet the crash.
 """
 
@@ -79,11 +79,13 @@ def main(gguf: Path, no_server: bool) -> None:
     os.environ.pop("LD_PRELOAD", None)
     status, said = attempt(_LOAD.format(numpy="import numpy"), gguf)
     click.echo(f"rllm, then numpy: {how(status)}: {said}")
-    guarded, refusal = attempt("import numpy" + _LOAD.format(numpy=""), gguf)
-    click.echo(f"numpy, then rllm: {how(guarded)}: {refusal}")
+    good = status == 0
+    for early in ("numpy", "zmq"):
+        guarded, refusal = attempt(f"import {early}{_LOAD.format(numpy='')}", gguf)
+        click.echo(f"{early}, then rllm: {how(guarded)}: {refusal}")
+        good = good and guarded >= 0
     bare, seen = attempt(_UNGUARDED, gguf)
     click.echo(f"numpy, then llama_cpp alone: {how(bare)}: {seen}")
-    good = status == 0 and guarded >= 0
     sys.exit(0 if good and (no_server or serves(gguf)) else 1)
 
 

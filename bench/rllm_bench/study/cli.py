@@ -14,7 +14,7 @@ import msgspec
 from rllm_bench import environment
 from rllm_bench.study import vllm
 from rllm_bench.study.pace import Pace
-from rllm_bench.study.pieces import PIECES, Piece
+from rllm_bench.study.pieces import FLAVOURS, PIECES, Piece
 from rllm_bench.study.run import Study, cells, estimate_s
 from rllm_bench.study.subjects import Places
 
@@ -130,6 +130,12 @@ def vllm_command(action: str, work: Path | None, template: str | None, share: fl
     help="Folder of q4_k_m.gguf, q8_0.gguf, f16.gguf.  [default: $W/m]",
 )
 @click.option("--llama-server", help="Path of the binary.  [default: $W/bin/llama-server, else on the PATH]")
+@click.option(
+    "--peer",
+    multiple=True,
+    type=click.Choice([name for name, flavour in FLAVOURS.items() if "llama-server" in flavour.options]),
+    help="Given to the llama-server that is compared with: nocache, say.  [default: what `layout` found]",
+)
 @click.option("--vllm-url", help="A vLLM that somebody else started.")
 @click.option(
     "--without", multiple=True, help="Engine that is not measured this time, e.g. vllm; may be repeated."
@@ -146,6 +152,7 @@ def run(
     out: Path | None,
     models: Path | None,
     llama_server: str | None,
+    peer: tuple[str, ...],
     vllm_url: str | None,
     without: tuple[str, ...],
     budget_s: float,
@@ -178,7 +185,7 @@ def run(
         repeats=repeats,
         commit=commit,
         without=without,
-        best=_read(place / "best.json", tuple[str, ...], ()),
+        best=peer or _read(place / "best.json", tuple[str, ...], ()),
         hashes=_read(place / "hashes.json", dict[str, str], {}),
     )
     study.run(chosen)

@@ -6,6 +6,8 @@ import contextlib
 import signal
 import threading
 import time
+import urllib.error
+import urllib.request
 from typing import Any
 
 import msgspec
@@ -20,6 +22,7 @@ from rllm_bench.targets.server import Server
 NEEDS_S = 45.0
 _USERS, _REQUESTS = 32, 256
 _KILL_AFTER_S = 4.0
+_PATIENCE_S = 40.0
 _METRICS = (
     "rllm_worker_restarts_total",
     "rllm_sequences_lost_total",
@@ -40,15 +43,11 @@ def kill_one(store: Store, server: Server, *, seed: int) -> dict[str, Any]:
         timeout_s=60.0,
     )
     happened: dict[str, Any] = {}
-    killer = threading.Timer(_KILL_AFTER_S, _kill, (server.pid, happened))
+    killer = threading.Thread(target=_kill, args=(server, happened), daemon=True)
     killer.start()
-    try:
-        outcome = measure(store, server, spec)
-    finally:
-        killer.cancel()
-        killer.join()
+    outcome = measure(store, server, spec)
+    killer.join(_PATIENCE_S)
     store.save(outcome.record, outcome.telemetry)
-    happened["workers_back_s"] = _wait_for_workers(server.pid, happened)
     data = store.load(spec)
     happened["requests"] = len(data.requests)
     happened["answered"] = len(data.good)
@@ -68,20 +67,31 @@ def workers(pid: int | None) -> list[psutil.Process]:
     return found
 
 
-def _kill(pid: int | None, happened: dict[str, Any]) -> None:
-    found = workers(pid)
+def _kill(server: Server, happened: dict[str, Any]) -> None:
+    """Under load; then watch until every instance is ready again."""
+    time.sleep(_KILL_AFTER_S)
+    found = workers(server.pid)
     happened["workers"] = len(found)
-    if found:
-        happened["killed_pid"] = found[0].pid
-        happened["killed_at"] = time.monotonic()
-        found[0].send_signal(signal.SIGKILL)
+    if not found:
+        return
+    happened["killed_pid"] = found[0].pid
+    found[0].send_signal(signal.SIGKILL)
+    killed_at, gone = time.monotonic(), False
+    while time.monotonic() - killed_at < _PATIENCE_S:
+        states = _states(server.launch.endpoint.base_url)
+        gone = gone or any(state != "ready" for state in states)
+        if gone and states and all(state == "ready" for state in states):
+            happened["all_ready_again_s"] = round(time.monotonic() - killed_at, 2)
+            return
+        time.sleep(0.05)
 
 
-def _wait_for_workers(pid: int | None, happened: dict[str, Any], patience_s: float = 30.0) -> float | None:
-    """Seconds after the kill until as many workers run as before (not until the new one has loaded)."""
-    deadline = time.monotonic() + patience_s
-    while time.monotonic() < deadline:
-        if len(workers(pid)) >= happened.get("workers", 1):
-            return round(time.monotonic() - happened.pop("killed_at", time.monotonic()), 2)
-        time.sleep(0.2)
-    return None
+def _states(base_url: str) -> list[str]:
+    try:
+        with urllib.request.urlopen(f"{base_url}/health/ready", timeout=5) as response:
+            data = response.read()
+    except urllib.error.HTTPError as error:  # not ready is an answer, too
+        data = error.read()
+    except OSError:
+        return []
+    return list(msgspec.json.decode(data).get("instances", {}).values())

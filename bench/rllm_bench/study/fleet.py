@@ -88,16 +88,17 @@ class Fleet:
             server, log = replace(server, pid=vllm.pid, launch=launch), Path(vllm.log or log)
         after = self._gpu.card_bytes()
         grown = None if before is None or after is None else after - before
+        command = server.launch.command or []
         about = {
             "subject": name,
-            "command": server.launch.command or [],
+            "command": command,
             "env": server.launch.env,
             "start_s": round(time.monotonic() - began, 2),
             "card_bytes_grown": grown,
             "gpu_bytes_by_process": self._by_process(server.pid),
             "log": list(telling_lines(log)),
         }
-        click.echo(f"  {name} up in {about['start_s']} s: {' '.join(server.launch.command or [])}")
+        click.echo(f"  {name} up in {about['start_s']} s: {' '.join(command)}")
         self._members[key] = member = _Member(server, stack, log, about)
         return member
 
@@ -141,7 +142,7 @@ def telling_lines(log: Path) -> Iterator[str]:
     """What the log says about memory and devices."""
     if log.exists():
         lines = log.read_bytes()[:4_000_000].decode("utf-8", "replace").splitlines()
-        yield from [line[:240] for line in lines if _TELLING.search(line)][:_MOST_LINES]
+        yield from [line[:700] for line in lines if _TELLING.search(line)][:_MOST_LINES]
 
 
 def log_tail(log: Path | None, lines: int = 12) -> str:

@@ -55,7 +55,7 @@ class Configured:
         return self.inner.missing()
 
     def version(self) -> str:
-        return _version(self.inner)
+        return _version(self.inner)  # type: ignore[arg-type]  # targets are frozen dataclasses
 
     def launch(self, settings: Settings, port: int, end_tokens: tuple[int, ...]) -> Launch:
         made = self.inner.launch(settings, port, end_tokens)
