@@ -1,8 +1,8 @@
 """How many slots the cards hold, and a refusal with numbers where they hold none. Pure arithmetic.
 
-What an instance takes beside weights and cache was compared with an H100 (8B shape, 64 slots of 1,024,
-ubatch 512): 0.92 GB there with F16, 0.96 with Q8_0, 1.0 by this. What llama.cpp really allocates is in the
-banner and in rllm_buffer_bytes.
+What an instance takes beside its file and its cache was compared with an H100 (8B shape, 64 slots of 1,024,
+after load): 0.85 GB with F16, 0.88 with Q8_0, 0.99 with Q4_K_M by NVML, 1.23 by this. What llama.cpp really
+allocates is in the banner and in rllm_buffer_bytes.
 """
 
 from __future__ import annotations
