@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rllm_bench.compare import MARGIN
 from rllm_bench.recommend.decide import Change, Decision
 from rllm_bench.recommend.options import Floor, Option
 
@@ -98,8 +99,19 @@ def _reasons(decision: Decision) -> Iterator[str]:
             cost = option.cost_per_1k
             price = f", {money(cost)} per 1,000" if cost is not None else ""
             speed = f"{option.users} at a time: {option.good_tps:,.0f} tokens/s{price}"
-            yield f"- {option.subject} meets both, {speed}"
+            yield f"- {option.subject} meets both, {speed}{_close(option, best)}"
     yield from (f"- {one.option.subject}: {one.reason}" for one in decision.rejected)
+
+
+def _close(option: Option, best: Option) -> str:
+    """Where measuring again could turn it round, quality may decide instead."""
+    if option.good_tps * (1 + MARGIN) < best.good_tps:
+        return ""
+    text = f" – within {100 * MARGIN:.0f} %, which is no difference"
+    ours, theirs = option.quality, best.quality
+    if ours and theirs and (ours.mean_kld or 0.0) < (theirs.mean_kld or 0.0):
+        text += f"; its quality is better (mean KLD {ours.mean_kld or 0.0:.4g} against {theirs.mean_kld:.4g})"
+    return text
 
 
 def _changes(changed: Sequence[Change], decision: Decision) -> Iterator[str]:
