@@ -108,9 +108,9 @@ def _close(option: Option, best: Option) -> str:
     if option.good_tps * (1 + MARGIN) < best.good_tps:
         return ""
     text = f" – within {100 * MARGIN:.0f} %, which is no difference"
-    ours, theirs = option.quality, best.quality
-    if ours and theirs and (ours.mean_kld or 0.0) < (theirs.mean_kld or 0.0):
-        text += f"; its quality is better (mean KLD {ours.mean_kld or 0.0:.4g} against {theirs.mean_kld:.4g})"
+    ours, theirs = (one.quality.mean_kld if one.quality else None for one in (option, best))
+    if ours is not None and theirs is not None and ours < theirs:
+        text += f"; its quality is better (mean KLD {ours:.4g} against {theirs:.4g})"
     return text
 
 
