@@ -89,8 +89,9 @@ def _setup(sources: Sources) -> Iterator[str]:
         tuned = "tuned" if one.settings.extra.get(known.engine) else "default"
         size = f"{known.model_bytes / 1e6:,.0f} MB" if known.model_bytes else "–"
         state = f"**not measured: {known.missing}**" if known.missing else known.version or "unknown"
-        rows.append([known.name, state, tuned, f"`{known.model}`" if known.model else "–", size])
-    yield tables.markdown(["subject", "version", "options", "model", "size"], rows)
+        kind = sources.file_type(known) or "–"
+        rows.append([known.name, state, tuned, f"`{known.model}`" if known.model else "–", kind, size])
+    yield tables.markdown(["subject", "version", "options", "model", "type", "size"], rows)
     yield ""
     yield from _commands(sources)
     yield "### Machine"
