@@ -65,7 +65,9 @@ class Answer:
             every = listed(sorted({light.subject, *self.light.same, *self.heavy.same}))
             small = f": take the smallest file, {light.subject}" if self.light.smallest else ""
             return f"No difference in speed between {every} {loads}{small}."
-        return f"Choose {light.subject} {loads}."
+        equal = [name for name in self.light.same if single or name in self.heavy.same]
+        also = f"; {listed(equal)} {'are' if equal[1:] else 'is'} no different in speed" if equal else ""
+        return f"Choose {light.subject} {loads}{also}."
 
     def _figures(self) -> str:
         prompt, output = self.shape

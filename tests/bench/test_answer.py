@@ -72,6 +72,13 @@ def test_one_server_for_both_loads_where_nothing_beats_it() -> None:
     assert "1.50× rllm/q4" in said[1]
 
 
+def test_a_tie_among_some_is_in_the_headline() -> None:
+    rows = [row("rllm/q4", 8, 100), row("rllm/q8", 8, 102), row("rllm/f16", 8, 70)]
+    said = sentences(*rows)
+    assert said[0] == "Choose rllm/q4 for 8 at once; rllm/q8 is no different in speed."
+    assert "no different from rllm/q8, 1.43× rllm/f16" in said[1]
+
+
 def test_repeats_that_overlap_are_no_difference_however_far_the_means_are() -> None:
     one, other = row("rllm/q4", 1, 100, spread=(80, 125)), row("rllm/f16", 1, 120, spread=(118, 122))
     taken = choose(summary(one, other), standing(summary(one, other), [one, other]))
