@@ -46,10 +46,23 @@ class Choice:
 @dataclass(frozen=True)
 class Answer:
     shape: tuple[int, int]
-    light: Choice
-    heavy: Choice
+    choices: tuple[Choice, ...]
+    """One for each load, from light to heavy."""
     goal: str
     """Up to which load the choice keeps the first goal."""
+
+    @property
+    def light(self) -> Choice:
+        return self.choices[0]
+
+    @property
+    def heavy(self) -> Choice:
+        return self.choices[-1]
+
+    @property
+    def always_same(self) -> list[str]:
+        """What cannot be told apart from the choice under any load."""
+        return [name for name in self.light.same if all(name in one.same for one in self.choices)]
 
     @property
     def sentences(self) -> list[str]:
@@ -57,15 +70,17 @@ class Answer:
 
     def _choice(self) -> str:
         light, heavy = self.light.result, self.heavy.result
-        single = light.group == heavy.group
         if light.subject != heavy.subject:
             return f"Choose {light.subject} for {_load(light)}, and {heavy.subject} for {_load(heavy)}."
-        loads = f"for {_load(light)}" if single else f"from {_load(light)} to {_load(heavy)}"
-        if self.light.same and not self.light.behind and not self.heavy.behind:
-            every = listed(sorted({light.subject, *self.light.same, *self.heavy.same}))
+        loads = f"for {_load(light)}"
+        if light.group != heavy.group:
+            throughout = all(one.result.subject == light.subject for one in self.choices)
+            loads = f"from {_load(light)} to {_load(heavy)}" if throughout else f"{loads} and {_load(heavy)}"
+        equal = self.always_same
+        if equal and not any(one.behind for one in self.choices):
+            every = listed(sorted([light.subject, *equal]))
             small = f": take the smallest file, {light.subject}" if self.light.smallest else ""
             return f"No difference in speed between {every} {loads}{small}."
-        equal = [name for name in self.light.same if single or name in self.heavy.same]
         also = f"; {listed(equal)} {'are' if equal[1:] else 'is'} no different in speed" if equal else ""
         return f"Choose {light.subject} {loads}{also}."
 
@@ -103,10 +118,11 @@ def answer(summary: Summary) -> Answer | None:
         return None
     shape = shapes[len(shapes) // 2]
     loads = loads_of(summary, shape)
-    light, heavy = standing(summary, loads[0]), standing(summary, loads[-1])
-    both = light.names & heavy.names  # one server for both, where one is as good as any under both
-    chosen = (choose(summary, light, both), choose(summary, heavy, both))
-    return Answer(shape, *chosen, _goal(summary, loads, chosen[1].result.subject))
+    found = [standing(summary, rows) for rows in loads]
+    # One server for all loads, where none is beaten under any; else for the lightest and the heaviest.
+    good = frozenset.intersection(*(one.names for one in found)) or found[0].names & found[-1].names
+    chosen = tuple(choose(summary, one, good) for one in found)
+    return Answer(shape, chosen, _goal(summary, loads, chosen[-1].result.subject))
 
 
 def loads_of(summary: Summary, shape: tuple[int, int]) -> list[list[Result]]:

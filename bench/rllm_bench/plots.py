@@ -139,8 +139,8 @@ def first_page(
             [f"{label}{_file_size(summary, label)}" for label in labels],
             loc="upper center",
             bbox_to_anchor=(0.5, 0.72),
-            ncol=min(5, len(labels)),
-            fontsize=10,
+            ncol=min(4, len(labels)),
+            fontsize=10 if len(labels) < 5 else 9,
         )
         _paragraphs(figure, sentences, subtitle)
         limits = "\n".join(textwrap.wrap(f"Limitation: {footer}", 150))

@@ -72,6 +72,12 @@ def test_one_server_for_both_loads_where_nothing_beats_it() -> None:
     assert "1.50× rllm/q4" in said[1]
 
 
+def test_a_load_in_the_middle_counts() -> None:
+    rows = [row("rllm/q4", users, 100) for users in (1, 4, 8)]
+    rows += [row("rllm/f16", users, tps) for users, tps in ((1, 99), (4, 130), (8, 101))]
+    assert sentences(*rows)[0] == "Choose rllm/f16 from one request at a time to 8 at once."
+
+
 def test_a_tie_among_some_is_in_the_headline() -> None:
     rows = [row("rllm/q4", 8, 100), row("rllm/q8", 8, 102), row("rllm/f16", 8, 70)]
     said = sentences(*rows)
