@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rllm_bench.compare import Comparison, compare
 from rllm_bench.summary import Result, Summary
-from rllm_bench.words import listed, number, plural, slo
+from rllm_bench.words import limits_of, listed, number, plural
 
 KEPT = 0.95
 """A goal is kept under a load when at least this share of the requests meets it."""
@@ -39,7 +39,8 @@ class Choice:
 
     @property
     def margin(self) -> str:
-        text = f", no different from {listed(self.same)}" if self.same else ""
+        names = listed(self.same) if len(self.same) <= 3 else f"{len(self.same)} others"
+        text = f", no different from {names}" if self.same else ""
         return text + (f", {self.behind.ratio:.2f}× {self.behind.old}" if self.behind else "")
 
 
@@ -175,18 +176,16 @@ def _goal(summary: Summary, loads: Sequence[Sequence[Result]], subject: str) -> 
     if not summary.slos:
         return ""
     name, limits = next(iter(summary.slos.items()))
+    goal = limits_of(limits)
     rows = [row for group in loads for row in group if row.subject == subject]
     kept = list(_kept(rows, f"attained_{name}"))
-    goal = f"the goal {slo(name, limits)}"
     if not kept:
         return f"At none of these loads do {100 * KEPT:.0f} % of its requests meet {goal}."
+    keeps = f"{subject} keeps {goal} for {100 * KEPT:.0f} % of the requests up to {_load(kept[-1])}"
     if len(kept) == len(rows):
-        return f"{subject} keeps {goal} up to {_load(kept[-1])}, the heaviest load measured."
+        return f"{keeps}, the heaviest load measured."
     missed = rows[len(kept)]
-    return (
-        f"{subject} keeps {goal} up to {_load(kept[-1])}; with {_load(missed)} "
-        f"{100 * missed[f'attained_{name}']:.0f} % of the requests meet it."
-    )
+    return f"{keeps}; with {_load(missed)} {100 * missed[f'attained_{name}']:.0f} % meet it."
 
 
 def _kept(rows: Sequence[Result], share: str) -> Iterator[Result]:

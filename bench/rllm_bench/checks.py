@@ -160,7 +160,7 @@ def _busy(summary: Summary) -> Iterator[str]:
     if busy:
         yield (
             f"other processes used up to {100 * shares[busy[0]]:.0f} % of the machine in {len(busy)} of "
-            f"{len(known)} cells ({_some(busy)}): these figures are worse than on a quiet machine (†)"
+            f"{len(known)} cells ({_some(busy)}): these figures are worse than on a quiet machine, and marked"
         )
 
 

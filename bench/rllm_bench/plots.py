@@ -106,7 +106,7 @@ def curve(axes: Axes, summary: Summary, look: Look, shape: tuple[int, int], name
             if bounds is not None:
                 axes.plot([x, x], [bounds.low, bounds.high], color=look(subject)["color"], lw=3, alpha=0.35)
     _load_axis(axes, sorted({point[0] for line in lines.values() for point in line}), summary, shape)
-    axes.set_title(f"{title}; hollow: disturbed" if hollow else title)
+    axes.set_title(f"{title}; hollow: machine shared" if hollow else title)
     axes.set_ylim(bottom=0)
 
 
