@@ -305,8 +305,9 @@ def _reproduce(sources: Sources) -> Iterator[str]:
             if subject.model_sha256:
                 yield f"- `{subject.model}`: sha256 `{subject.model_sha256}`"
         yield ""
-    folders = " ".join(f"reports/{run.name}" for run in sources.summary.runs)
-    yield f"This page from the raw records again, byte for byte: `rllm-bench report {folders}`."
+    words = [f"reports/{run.name}" for run in sources.summary.runs]
+    words += [f"--with {place}" for place in sources.extra]
+    yield f"This page from the raw records again, byte for byte: `rllm-bench report {' '.join(words)}`."
     yield f"Goals: {'; '.join(slo(name, limits) for name, limits in sources.summary.slos.items())}."
     yield ""
     yield "Hashes of what was asked, by load and repeat:"

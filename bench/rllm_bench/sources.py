@@ -22,6 +22,8 @@ class Sources:
     ceilings: Sequence[Ceiling]
     quality: Mapping[str, Judged]
     """By sha256 of the model file."""
+    extra: Sequence[Path] = ()
+    """What was read beside the runs."""
 
     @property
     def run(self) -> RunRecord:
@@ -43,7 +45,7 @@ def read(folders: Sequence[Path], extra: Sequence[Path] = ()) -> Sources:
     """``extra``: ceiling.json or quality result files from elsewhere."""
     stores = [Store(folder) for folder in folders]
     places = [*folders, *extra]
-    return Sources(stores, summarize(stores), ceilings_in(places), judged(places))
+    return Sources(stores, summarize(stores), ceilings_in(places), judged(places), extra)
 
 
 def ceilings_in(places: Sequence[Path]) -> list[Ceiling]:
