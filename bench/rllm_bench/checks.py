@@ -150,17 +150,17 @@ def _loaded_at_start(run: RunRecord) -> bool:
 
 def _busy(summary: Summary) -> Iterator[str]:
     """Somebody else used the machine while we measured."""
-    known = {cell.record.spec.id: busy_share(summary, cell) for cell in summary.cells}
-    shares = {name: share for name, share in known.items() if share is not None}
+    known = [(cell.record.spec.id, busy_share(summary, cell)) for cell in summary.cells]
     for run in summary.runs:
-        if not shares and _loaded_at_start(run):
+        if all(share is None for _, share in known) and _loaded_at_start(run):
             load, cores = run.environment["load_average"][0], run.environment["cpu"]["cores_logical"]
             yield f"the machine was busy when run {run.name} began: load average {load} on {cores} cores"
-    busy = sorted((name for name, share in shares.items() if share > BUSY_LIMIT), key=lambda n: -shares[n])
+    busy = sorted(((share, name) for name, share in known if share and share > BUSY_LIMIT), reverse=True)
     if busy:
         yield (
-            f"other processes used up to {100 * shares[busy[0]]:.0f} % of the machine in {len(busy)} of "
-            f"{len(known)} cells ({_some(busy)}): these figures are worse than on a quiet machine, and marked"
+            f"other processes used up to {100 * busy[0][0]:.0f} % of the machine in {len(busy)} of "
+            f"{len(known)} cells ({_some([name for _, name in busy])}): these figures are worse than on a "
+            "quiet machine, and marked"
         )
 
 

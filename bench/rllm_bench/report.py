@@ -305,7 +305,10 @@ def _reproduce(sources: Sources) -> Iterator[str]:
             if subject.model_sha256:
                 yield f"- `{subject.model}`: sha256 `{subject.model_sha256}`"
         yield ""
-    words = [f"reports/{run.name}" for run in sources.summary.runs]
+    words = [
+        _below_reports(store.folder, run)
+        for store, run in zip(sources.stores, sources.summary.runs, strict=True)
+    ]
     words += [f"--with {place}" for place in sources.extra]
     yield f"This page from the raw records again, byte for byte: `rllm-bench report {' '.join(words)}`."
     yield f"Goals: {'; '.join(slo(name, limits) for name, limits in sources.summary.slos.items())}."
@@ -318,3 +321,11 @@ def _reproduce(sources: Sources) -> Iterator[str]:
         if cell.record.workload_hash
     }
     yield tables.markdown(["load", "repeat", "hash"], [[g, r, f"`{h}`"] for (g, r), h in hashes.items()])
+
+
+def _below_reports(folder: Path, run: RunRecord) -> str:
+    """As a reader types it in the project's folder."""
+    parts = folder.parts
+    if "reports" not in parts:
+        return f"reports/{run.name}"
+    return "/".join(parts[len(parts) - 1 - parts[::-1].index("reports") :])

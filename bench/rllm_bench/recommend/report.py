@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rllm_bench.compare import MARGIN
 from rllm_bench.recommend.decide import Change, Decision
 from rllm_bench.recommend.options import Floor, Option
+from rllm_bench.words import plural
 
 _NAMES = {"ttft": "time to first token", "tpot": "time per output token", "e2el": "whole answer"}
 
@@ -57,7 +58,7 @@ def floor_in_words(floor: Floor) -> str:
 
 def _answer(best: Option, following: Option | None, goal: Mapping[str, float]) -> Iterator[str]:
     slots = f"{best.slots} slots were configured"
-    yield f"**Serve {best.variant} with {best.engine}, {best.users} requests at a time ({slots}).**"
+    yield f"**Serve {best.variant} with {best.engine}, {plural(best.users, 'request')} at a time ({slots}).**"
     yield ""
     yield (
         f"- expected goodput: {best.goodput_rps:.2f} requests/s within the goal ({best.attained:.0%} of "

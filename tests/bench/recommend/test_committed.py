@@ -157,3 +157,26 @@ def test_the_command_writes_answer_and_plot(speed: Path, tmp_path: Path) -> None
     assert "**Serve " in text
     assert "What would change the answer" in text
     assert list((tmp_path / "out").glob("cost-*.png"))
+
+
+@pytest.mark.skipif(not (REPORTS / "cpu-peers" / "run.json").exists(), reason="no committed run")
+@pytest.mark.parametrize(
+    ("engine", "ttft", "tpot", "max_kld", "answer"),
+    [
+        ("rllm", 2000, 100, 0.06, ("rllm/f16", "c8")),
+        ("rllm", 500, 30, 0.06, ("rllm/f16", "c4")),
+        ("rllm", 300, 20, 0.01, ("rllm/q8", "c1")),
+        ("rllm", 300, 20, 0.001, ("rllm/f16", "c1")),
+        ("llama-server", 2000, 100, 0.06, ("llama-server/q8", "c8")),
+        ("llama-server", 2000, 100, 0.001, ("llama-server/f16", "c4")),
+        ("llama-server", 500, 30, 0.06, ("llama-server/q8", "c1")),
+        ("llama-server", 50, 30, 0.06, None),
+    ],
+)
+def test_goal_and_floor_move_the_answer(
+    engine: str, ttft: float, tpot: float, max_kld: float, answer: tuple[str, str] | None
+) -> None:
+    """The answers that reports/recommend-cpu gives."""
+    found = options(REPORTS / "cpu-peers", {"ttft": ttft, "tpot": tpot})
+    decision = decide([one for one in found if one.engine == engine], Floor(max_mean_kld=max_kld), SHARE)
+    assert decision.answer == answer
