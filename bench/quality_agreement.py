@@ -160,7 +160,9 @@ def overview(measured: dict[str, dict[str, Any]]) -> Iterator[str]:
         close = sum(agrees(name, mine[name], value) for name, value in other.items())
         words = ["met" if good else "**missed**" for good in met(result)]
         extra = result["peak_mb"] - result["model_mb"]
-        speed = f"{result['speed']:.2f} times: {words[1]}" if result["repeats"] > 1 else "-"
+        fastest = min(result["times_theirs"]) / min(result["times_ours"])
+        speed = f"median {result['speed']:.2f}, fastest {fastest:.2f}: {words[1]}"
+        speed = speed if result["repeats"] > 1 else "-"
         yield f"| {model} | {close} of {len(other)}: {words[0]} | {speed} | {extra:.0f} MB: {words[2]} |"
 
 
@@ -178,7 +180,7 @@ def report(measured: dict[str, dict[str, Any]], head: str) -> Iterator[str]:
             yield f"| {name} | {value:.6g} | {mine[name]:.6g} | {mine[name] - value:+.2g} | {verdict} |"
         runs = [", ".join(f"{t:.2f}" for t in result[side]) for side in ("times_theirs", "times_ours")]
         yield (
-            f"\nWhole process, median of {result['repeats']} in turns: llama-perplexity "
+            f"\nWhole process, median of {result['repeats']}, in turns: llama-perplexity "
             f"{result['theirs_s']:.2f} s ({runs[0]}), ours {result['ours_s']:.2f} s ({runs[1]}): "
             f"{result['speed']:.2f} times its speed "
             f"(processor time {result['cpu_theirs_s']:.1f} s and {result['cpu_ours_s']:.1f} s). "
