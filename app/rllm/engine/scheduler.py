@@ -12,10 +12,21 @@ preempted: it gives its cells back, keeps its sampler, and is computed again lat
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rllm.engine.budget import StepBudget
-from rllm.engine.port import Chunk, LiftBan, OpenSampler, Plan, Status, StepResult, Vocabulary
+from rllm.engine.costs import Costs
+from rllm.engine.port import (
+    Chunk,
+    LiftBan,
+    OpenSampler,
+    Plan,
+    Status,
+    StepResult,
+    StoredPrefix,
+    Vocabulary,
+)
 from rllm.engine.residence import Residence
 from rllm.engine.rhythm import Rhythm
 from rllm.engine.sequence import Sequence, State
@@ -61,13 +72,20 @@ class Scheduler:
         *,
         budget: StepBudget | None = None,
         prefix_cache: bool = True,
+        costs: Costs | None = None,
+        stored: Iterable[StoredPrefix] = (),
     ) -> None:
+        """
+        Args:
+            costs: estimates to start with and to learn into; fixed ones make decisions reproducible.
+            stored: prefixes that the backend has on disk.
+        """
         self._info = info
         self._limit = min(info.ctx_per_slot, info.kv_cells)
         self._end_tokens = vocabulary.end_tokens
         self._vocabulary = vocabulary
         self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.1)
-        self._residence = Residence(info, prefix_cache=prefix_cache)
+        self._residence = Residence(info, prefix_cache=prefix_cache, costs=costs, stored=stored)
         self._rhythm = Rhythm()
         self._line = WaitingLine()
         self._requests: dict[str, Sequence] = {}
@@ -89,7 +107,12 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests or self._unsent or self._residence.has_ops)
+        return bool(self._requests or self._unsent or self._residence.has_ops or self._residence.wants_quiet)
+
+    @property
+    def store_bytes(self) -> tuple[int, int]:
+        """Prefixes stored outside the cache, in memory and on disk."""
+        return self._residence.store_bytes
 
     # --- the door -------------------------------------------------------------------------------
 
@@ -128,6 +151,8 @@ class Scheduler:
         else:
             self._plan_one_kind(draft, now)
         chunks = tuple(draft.chunks[seq] for seq in sorted(draft.chunks))
+        if not chunks:
+            self._residence.save_quietly()
         return Plan(ops=self._residence.take_ops(), chunks=chunks)
 
     def _plan_one_kind(self, draft: _Draft, now: float) -> None:
@@ -267,6 +292,9 @@ class Scheduler:
     def commit(self, plan: Plan, result: StepResult, now: float) -> list[Event]:
         """Take note of what was computed; returns what the clients are to be told, in order."""
         events, self._unsent = self._unsent, []
+        self._residence.heard(result, self._budget.prefill_token_s)
+        for seq in result.lost_prefix & self._running.keys():
+            self._restart(self._running[seq])
         if result.status is Status.NO_CELLS:
             events.extend(self._give_way(plan, now))
             return events
@@ -278,8 +306,8 @@ class Scheduler:
         for chunk in plan.chunks:
             sequence = self._running[chunk.seq]
             if chunk.seq in result.lost_prefix:
-                self._restart(sequence)
-            elif chunk.seq in result.failed:
+                continue
+            if chunk.seq in result.failed:
                 events.append(
                     self._end(sequence, FinishReason.ERROR, now, "the model could not compute this request")
                 )

@@ -1,0 +1,115 @@
+"""What moving and computing tokens takes on this machine, learned while serving, and what therefore pays.
+
+Every estimate is a running mean of what the backend measured. Before the first measurement a constant
+decides. A way that is refused is not measured any more, therefore each refusal makes its estimate a little
+better: one that was wrong once (memory that was swapped out, a busy disk) does not stay wrong for ever.
+"""
+
+from __future__ import annotations
+
+from rllm.engine.port import Effort, StepResult
+
+MIN_COPY = 64
+"""Until a copy between streams was measured: shorter prefixes are computed again."""
+MAX_LOSS = 4
+"""Until then, an idle prefix is continued in place when at most 1/MAX_LOSS of what is kept is cut off."""
+MIN_RESTORE = 64
+"""Until a restore was measured: it must save so many tokens."""
+RETURN_CHANCE = 0.25
+"""How likely what is cut off or dropped is asked for again, as long as nothing better is known."""
+_SMOOTHING = 0.5
+_DOUBT = 0.99
+
+
+class _Rate:
+    """Seconds per unit."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value: float | None = None
+
+    def learn(self, effort: Effort) -> None:
+        if effort.amount > 0:
+            new = effort.seconds / effort.amount
+            self.value = new if self.value is None else self.value + _SMOOTHING * (new - self.value)
+
+    def seconds(self, amount: int) -> float:
+        """0 where nothing was measured."""
+        return 0.0 if self.value is None else self.value * amount
+
+    def doubt(self) -> None:
+        if self.value is not None:
+            self.value *= _DOUBT
+
+
+class Costs:
+    """Cells are tokens that are moved, wanted or not; bytes are those of a stored prefix."""
+
+    def __init__(self) -> None:
+        self._prefill_token_s: float | None = None
+        self._copy_cell_s = _Rate()
+        self._save_byte_s = _Rate()
+        self._restore_byte_s = _Rate()
+        self._load_byte_s = _Rate()
+
+    def learn(self, result: StepResult, prefill_token_s: float | None) -> None:
+        """Take note of what a step moved; ``prefill_token_s`` is the newest estimate of computing a token."""
+        self._prefill_token_s = prefill_token_s
+        self._copy_cell_s.learn(result.copied)
+        if result.store is not None:
+            self._save_byte_s.learn(result.store.save)
+            self._restore_byte_s.learn(result.store.restore)
+            self._load_byte_s.learn(result.store.load)
+
+    def copy_pays(self, reused: int, moved_cells: int) -> bool:
+        """Copy ``moved_cells`` between streams rather than compute ``reused`` tokens again."""
+        token_s, copy = self._prefill_token_s, self._copy_cell_s
+        if token_s is None or copy.value is None:
+            return reused >= MIN_COPY
+        if copy.seconds(moved_cells) < reused * token_s:
+            return True
+        copy.doubt()
+        return False
+
+    def continuing_pays(self, kept: int, loss: int, moved_cells: int) -> bool:
+        """Cut ``loss`` tokens off an idle prefix and go on after the ``kept`` ones, rather than copy it."""
+        token_s, copy = self._prefill_token_s, self._copy_cell_s
+        if loss == 0:
+            return True
+        if token_s is None or copy.value is None:
+            return loss * MAX_LOSS <= kept
+        return loss * token_s * RETURN_CHANCE <= copy.seconds(moved_cells)
+
+    def restore_pays(self, gain: int, num_bytes: int, *, from_disk: bool, spared_cells: int) -> bool:
+        """Restore a stored prefix which is ``gain`` tokens longer than the best resident one.
+
+        Args:
+            spared_cells: what using the resident one would copy between streams.
+        """
+        token_s, restore = self._prefill_token_s, self._restore_byte_s
+        if token_s is None or restore.value is None:
+            return gain >= MIN_RESTORE
+        seconds = self.restore_s(num_bytes, from_disk=from_disk) - self._copy_cell_s.seconds(spared_cells)
+        if seconds < gain * token_s:
+            return True
+        (self._load_byte_s if from_disk else restore).doubt()
+        return False
+
+    def save_pays(self, gain: int, num_bytes: int, chance: float) -> bool:
+        """Store a prefix that is asked for again with ``chance``; ``gain`` tokens would be lost otherwise."""
+        if self._prefill_token_s is None:
+            return gain >= MIN_RESTORE
+        spared_s = gain * self._prefill_token_s - self.restore_s(num_bytes, from_disk=False)
+        if self.save_s(num_bytes) < chance * spared_s:
+            return True
+        self._save_byte_s.doubt()
+        self._restore_byte_s.doubt()
+        return False
+
+    def save_s(self, num_bytes: int) -> float:
+        return self._save_byte_s.seconds(num_bytes)
+
+    def restore_s(self, num_bytes: int, *, from_disk: bool) -> float:
+        load_s = self._load_byte_s.seconds(num_bytes) if from_disk else 0.0
+        return self._restore_byte_s.seconds(num_bytes) + load_s
