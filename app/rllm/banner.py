@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from textwrap import dedent
 
 from rllm import __version__
-from rllm.engine.types import SamplingDefaults
+from rllm.engine.types import ModelInfo, SamplingDefaults
 from rllm.preflight import gib
 from rllm.serving.service import ServedModel
 
@@ -31,6 +31,13 @@ def _places(buffers: Mapping[str, int]) -> list[str]:
     return [f"each instance on {card}: {', '.join(parts)}" for card, parts in cards.items()]
 
 
+def _store(info: ModelInfo) -> str:
+    if not info.store_bytes:
+        return ""
+    disk = f" and {gib(info.store_disk_bytes)} on disk" if info.store_disk_bytes else ""
+    return f" + prefix store {gib(info.store_bytes)}{disk}"
+
+
 def banner(models: Iterable[ServedModel], address: str, threads: int, memory: int, with_key: bool) -> str:
     """Plain text, the same on a terminal and in a file."""
     served = list(models)
@@ -43,7 +50,7 @@ def banner(models: Iterable[ServedModel], address: str, threads: int, memory: in
         lines += [
             f"  {model.id:<{width}}  {info.description}, {gib(info.size_bytes)} on {info.device}",
             f"  {'':<{width}}  {info.slots} slots x {info.ctx_per_slot:,} tokens, "
-            f"KV cache {layout} {gib(info.kv_bytes)}, loaded in {info.load_s:.1f} s",
+            f"KV cache {layout} {gib(info.kv_bytes)}{_store(info)}, loaded in {info.load_s:.1f} s",
             *(f"  {'':<{width}}  {line}" for line in _places(info.buffers)),
             f"  {'':<{width}}  sampling where a request says nothing: {_sampling(model.sampling)}",
         ]

@@ -59,7 +59,13 @@ def _run(spec: WorkerSpec, link: Link) -> int:
         budget = StepBudget(
             min(options.max_step_tokens or info.batch_size, info.batch_size), options.itl_target_s
         )
-        scheduler = Scheduler(info, backend.vocabulary, budget=budget, prefix_cache=options.prefix_cache)
+        scheduler = Scheduler(
+            info,
+            backend.vocabulary,
+            budget=budget,
+            prefix_cache=options.prefix_cache,
+            stored=backend.stored(),
+        )
         link.send(Ready(info=info, pid=os.getpid()))
         return serve(Engine(scheduler, backend, time.monotonic), link, log)
     finally:
