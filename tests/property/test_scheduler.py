@@ -58,8 +58,7 @@ class Harness:
 
     def check_store(self) -> None:
         """Account and backend agree on what is stored where."""
-        spiller = self.scheduler._residence._spiller
-        entries = spiller.store._entries if spiller else {}
+        entries = self.scheduler._residence._spiller.store._entries
         assert entries.keys() == self.backend.stored.keys()
         for key, entry in entries.items():
             stored = self.backend.stored[key]

@@ -61,10 +61,8 @@ class Residence:
         self._unsaved: OrderedDict[int, None] = OrderedDict()
         """Idle prefixes of which nobody has asked yet whether they are worth storing."""
         self._ops: list[Op] = []
-        self._spiller: Spiller | None = None
-        if prefix_cache and info.store_bytes and info.can_reuse_prefix:
-            self._spiller = Spiller(info, self._costs, stored)
-            self._take_store_ops(self._spiller)
+        self._spiller = Spiller(info, self._costs, self._ops, stored if prefix_cache else ())
+        self._spills = prefix_cache and info.store_bytes > 0 and info.can_reuse_prefix
 
     @property
     def used(self) -> int:
@@ -85,7 +83,7 @@ class Residence:
     @property
     def store_bytes(self) -> tuple[int, int]:
         """What is stored outside the cache, in memory and on disk."""
-        return (self._spiller.store.memory_used, self._spiller.store.disk_used) if self._spiller else (0, 0)
+        return self._spiller.store.memory_used, self._spiller.store.disk_used
 
     def room(self, seq: int) -> int:
         return self._ledger.room(seq)
@@ -97,7 +95,8 @@ class Residence:
         self._ops.append(op)
 
     def take_ops(self) -> tuple[Op, ...]:
-        ops, self._ops = tuple(self._ops), []
+        ops = tuple(self._ops)
+        self._ops.clear()
         return ops
 
     # --- finding a place ------------------------------------------------------------------------
@@ -110,12 +109,7 @@ class Residence:
         if match.soon_length - match.length >= MIN_WAIT:
             return True
         found = self._find_stored(tokens, salt, match)
-        return found is not None and self._spiller is not None and self._is_coming(self._spiller, found)
-
-    def _is_coming(self, spiller: Spiller, found: Found) -> bool:
-        coming = spiller.is_coming(found)
-        self._take_store_ops(spiller)
-        return coming
+        return found is not None and self._spiller.is_coming(found)
 
     def place(self, tokens: Sequence[int], salt: str, seq: int, spoken_for: int) -> Placed | None:
         """A sequence id for ``tokens``, with what can be reused of them resident, and room for the rest.
@@ -130,9 +124,8 @@ class Residence:
         match = self._match(tokens, salt)
         evicted = 0
         found = self._find_stored(tokens, salt, match)
-        if self._spiller is not None and found is not None:
-            placed = self._place_stored(self._spiller, found, tokens, salt, seq, spoken_for)
-            self._spiller.pin(-1)
+        if found is not None:
+            placed = self._place_stored(found, tokens, salt, seq, spoken_for)
             if placed.seq >= 0:
                 return placed
             evicted, match = placed.evicted, self._match(tokens, salt)
@@ -179,24 +172,18 @@ class Residence:
 
     def _find_stored(self, tokens: Sequence[int], salt: str, match: Match) -> Found | None:
         """A stored prefix that beats the resident ``match``."""
-        if self._spiller is None:
+        if not self._spills:
             return None
         copies = not self._unified and match.length and not self._should_continue(match)
         spared = self._moved_cells(match) if copies else 0
         return self._spiller.find(tokens[:-1], salt, match.length, spared)
 
     def _place_stored(
-        self,
-        spiller: Spiller,
-        found: Found,
-        tokens: Sequence[int],
-        salt: str,
-        seq: int,
-        spoken_for: int,
+        self, found: Found, tokens: Sequence[int], salt: str, seq: int, spoken_for: int
     ) -> Placed:
         """Like `place`, with what is reused coming from the store. Sequence -1 where there is no room."""
-        spiller.pin(found.key)
         evicted = 0
+        self._spiller.pin(found.key)
         if self._unified:  # all that was stored comes back before what is too much is cut off
             needed = max(len(tokens), found.entry_length) + spoken_for
             evicted = self.evict(needed)
@@ -209,7 +196,7 @@ class Residence:
             seq, lost = claimed
             evicted += lost
         self._ledger.append(seq, found.length)
-        self._ops.append(spiller.restore(found, seq))
+        self._spiller.restore(found, seq)
         self._index.insert(seq, tokens, salt)
         return Placed(seq, found.length, evicted)
 
@@ -236,7 +223,7 @@ class Residence:
     def _continue(self, match: Match, tokens: Sequence[int]) -> None:
         seq = match.seq
         loss = self._ledger.length(seq) - match.length
-        if loss:
+        if loss and seq in self._unsaved:
             self._save(seq, loss=loss)
         del self._idle[seq]
         self._unsaved.pop(seq, None)
@@ -298,7 +285,9 @@ class Residence:
                 self._index.extend(seq, content[known:])
             else:
                 self._index.truncate(seq, len(content))
-            self._idle[seq] = self._unsaved[seq] = None
+            self._idle[seq] = None
+            if self._spills:
+                self._unsaved[seq] = None
         else:
             self._empty_out(seq)
 
@@ -342,7 +331,7 @@ class Residence:
         Only when fewer than half of the places are left for newcomers; the prefix of whoever is alone on a
         server stays where it is.
         """
-        if self._spiller is None or not self._unsaved:
+        if not self._unsaved:
             return False
         if self._unified and self.free_cells * 2 < self._ledger.total:
             return True
@@ -356,21 +345,14 @@ class Residence:
             self._save(seq, loss=self._ledger.length(seq), quiet=True)
 
     def _save(self, seq: int, *, loss: int, quiet: bool = False) -> None:
-        self._unsaved.pop(seq, None)
-        if self._spiller is not None:
-            tokens, salt = self._index.tokens(seq), self._index.salt(seq)
-            self._spiller.save(seq, tokens, salt, loss=loss, quiet=quiet)
-            self._take_store_ops(self._spiller)
-
-    def _take_store_ops(self, spiller: Spiller) -> None:
-        self._ops += spiller.take_ops()
+        del self._unsaved[seq]
+        tokens, salt = self._index.tokens(seq), self._index.salt(seq)
+        self._spiller.save(seq, tokens, salt, loss=loss, quiet=quiet)
 
     def heard(self, result: StepResult, prefill_token_s: float | None) -> None:
         """What a step did beside computing; ``prefill_token_s`` is what a prompt token takes by now."""
         self._costs.learn(result, prefill_token_s)
-        if self._spiller is not None:
-            self._spiller.heard(result)
-            self._take_store_ops(self._spiller)
+        self._spiller.heard(result)
 
     # --- integrity ------------------------------------------------------------------------------
 
@@ -385,7 +367,6 @@ class Residence:
         for seq in self._idle:
             assert self._index.length(seq) == self._ledger.length(seq) > 0
         assert self._unsaved.keys() <= self._idle.keys()
-        if self._spiller is not None:
-            self._spiller.store.check()
+        self._spiller.store.check()
         for seq in self._occupied:
             assert self._ledger.length(seq) <= max(self._index.length(seq), self._ledger.length(seq))

@@ -23,17 +23,20 @@ _FADING = 0.99
 
 
 class Spiller:
-    def __init__(self, info: ModelInfo, costs: Costs, stored: Iterable[StoredPrefix] = ()) -> None:
+    def __init__(
+        self, info: ModelInfo, costs: Costs, ops: list[Op], stored: Iterable[StoredPrefix] = ()
+    ) -> None:
+        """
+        Args:
+            ops: where everything the backend must do is appended.
+        """
         cell_bytes = info.kv_bytes / max(1, info.kv_cells)
-        self.store = PrefixStore(info.store_bytes, info.store_disk_bytes, cell_bytes, stored)
+        self.store = PrefixStore(info.store_bytes, info.store_disk_bytes, cell_bytes, ops, stored)
         self._costs = costs
+        self._ops = ops
         self._allowance_s = 0.0
         self._saves = self._returns = 0.0
         self._pinned = -1
-
-    def take_ops(self) -> list[Op]:
-        ops, self.store.ops = self.store.ops, []
-        return ops
 
     # --- storing --------------------------------------------------------------------------------
 
@@ -83,13 +86,13 @@ class Spiller:
         return found.place is Place.LOADING or (found.place is Place.DISK and self.store.load(found.key))
 
     def pin(self, key: int) -> None:
-        """Until the next `pin`, ``key`` makes no room for others. -1: none."""
+        """``key`` is about to be restored: until the next `pin` it makes no room for others."""
         self._pinned = key
 
-    def restore(self, found: Found, seq: int) -> Restore:
+    def restore(self, found: Found, seq: int) -> None:
         self.store.touch(found.key)
         self._returns += 1
-        return Restore(found.key, seq, found.length)
+        self._ops.append(Restore(found.key, seq, found.length))
 
     # --- hearing --------------------------------------------------------------------------------
 
@@ -97,4 +100,5 @@ class Spiller:
         seconds = result.execute_s + result.sample_s
         self._allowance_s = min(MAX_PAUSE_S, self._allowance_s + SHARE * seconds)
         if result.store is not None:
+            self._pinned = -1
             self.store.heard(result.store)

@@ -58,14 +58,20 @@ class Found:
 
 
 class PrefixStore:
-    """The account of one backend's store. What the backend must do for it is appended to ``ops``."""
+    """The account of one backend's store."""
 
     def __init__(
-        self, memory_bytes: int, disk_bytes: int, cell_bytes: float, stored: Iterable[StoredPrefix] = ()
+        self,
+        memory_bytes: int,
+        disk_bytes: int,
+        cell_bytes: float,
+        ops: list[Op],
+        stored: Iterable[StoredPrefix] = (),
     ) -> None:
         """
         Args:
             cell_bytes: a first guess of what a token takes; corrected by what the backend reports.
+            ops: where what the backend must do is appended.
             stored: what is on disk already, least recently used first.
         """
         self._memory_bytes = memory_bytes
@@ -75,7 +81,7 @@ class PrefixStore:
         self._index = PrefixIndex()
         self._memory_used = self._disk_used = 0
         self._next_key = 0
-        self.ops: list[Op] = []
+        self._ops = ops
         for prefix in stored:
             self._recall(prefix)
         self._make_disk_room(0)
@@ -140,7 +146,7 @@ class PrefixStore:
         if contained.length and self._length(contained.seq) == contained.length:
             entry.supersedes = contained.seq
         self._add(entry, tokens, salt)
-        self.ops.append(Save(seq, key, tuple(tokens), salt, to_disk))
+        self._ops.append(Save(seq, key, tuple(tokens), salt, to_disk))
         return True
 
     def load(self, key: int) -> bool:
@@ -151,7 +157,7 @@ class PrefixStore:
         entry.place = Place.LOADING
         self._memory_used += entry.num_bytes
         self.touch(key)
-        self.ops.append(Load(key))
+        self._ops.append(Load(key))
         return True
 
     def heard(self, report: StoreReport) -> None:
@@ -198,7 +204,7 @@ class PrefixStore:
             if entry.is_written:
                 entry.place = Place.DISK
                 self._memory_used -= entry.num_bytes
-                self.ops.append(Unload(entry.key))
+                self._ops.append(Unload(entry.key))
             else:
                 self._forget(entry)
         return True
@@ -215,7 +221,7 @@ class PrefixStore:
 
     def _forget(self, entry: _Entry) -> None:
         self._remove(entry.key)
-        self.ops.append(Forget(entry.key))
+        self._ops.append(Forget(entry.key))
 
     # --- the account ----------------------------------------------------------------------------
 
