@@ -159,6 +159,11 @@ class EngineSettings(BaseModel):
             raise ValueError("kv_cells is for a unified cache; with kv split every slot has its own")
         if self.prefix_store_dir and not self.prefix_store_mb:
             raise ValueError("prefix_store_dir needs memory to go through: prefix_store_mb must not be 0")
+        if self.prefix_store_dir and self.prefix_store_disk_mb < self.prefix_store_mb:
+            raise ValueError(
+                f"prefix_store_disk_mb ({self.prefix_store_disk_mb}) must not be less than prefix_store_mb "
+                f"({self.prefix_store_mb}): what is in memory is on disk, too"
+            )
         if not self.prefix_cache and (self.prefix_store_dir or self.prefix_store_mb > 0):
             raise ValueError("without prefix_cache nothing is reused: leave the prefix_store options out")
         if self.flash_attn == "off" and self.cache_type_v not in {"f32", "f16", "bf16"}:

@@ -1,13 +1,13 @@
 """What moving and computing tokens takes on this machine, learned while serving, and what therefore pays.
 
 Every estimate is a running mean of what the backend measured. Before the first measurement a constant
-decides. A way that is refused is not measured any more, therefore each refusal makes its estimate a little
-better: one that was wrong once (memory that was swapped out, a busy disk) does not stay wrong for ever.
+decides. A way that is refused is not measured any more, therefore its estimate gets a little better with
+every step that refused it: one that was wrong once (swapped memory, a busy disk) does not stay wrong.
 """
 
 from __future__ import annotations
 
-from rllm.engine.port import Effort, StepResult
+from rllm.engine.port import Effort, StepResult, StoreReport
 
 MIN_COPY = 64
 """Until a copy between streams was measured: shorter prefixes are computed again."""
@@ -17,30 +17,39 @@ MIN_RESTORE = 64
 """Until a restore was measured: it must save so many tokens."""
 RETURN_CHANCE = 0.25
 """How likely what is cut off or dropped is asked for again, as long as nothing better is known."""
-_SMOOTHING = 0.5
-_DOUBT = 0.99
+_MEMORY = 0.7
+"""How much of the older measurements counts beside a new one."""
+_DOUBT = 0.999
 
 
 class _Rate:
-    """Seconds per unit."""
+    """Seconds per unit: a mean over the last few measurements, in which large moves count for more."""
 
-    __slots__ = ("value",)
+    __slots__ = ("_amount", "_seconds", "is_refused")
 
     def __init__(self) -> None:
-        self.value: float | None = None
+        self._amount = self._seconds = 0.0
+        self.is_refused = False
+        """In this step. It is doubted once, however often it was asked for."""
+
+    @property
+    def is_known(self) -> bool:
+        return self._amount > 0
 
     def learn(self, effort: Effort) -> None:
+        if self.is_refused:
+            self._seconds *= _DOUBT
+            self.is_refused = False
         if effort.amount > 0:
-            new = effort.seconds / effort.amount
-            self.value = new if self.value is None else self.value + _SMOOTHING * (new - self.value)
+            self._amount = _MEMORY * self._amount + effort.amount
+            self._seconds = _MEMORY * self._seconds + effort.seconds
 
     def seconds(self, amount: int) -> float:
         """0 where nothing was measured."""
-        return 0.0 if self.value is None else self.value * amount
+        return self._seconds / self._amount * amount if self.is_known else 0.0
 
-    def doubt(self) -> None:
-        if self.value is not None:
-            self.value *= _DOUBT
+
+_NOTHING = StoreReport()
 
 
 class Costs:
@@ -56,20 +65,20 @@ class Costs:
     def learn(self, result: StepResult, prefill_token_s: float | None) -> None:
         """Take note of what a step moved; ``prefill_token_s`` is the newest estimate of computing a token."""
         self._prefill_token_s = prefill_token_s
+        store = result.store or _NOTHING
         self._copy_cell_s.learn(result.copied)
-        if result.store is not None:
-            self._save_byte_s.learn(result.store.save)
-            self._restore_byte_s.learn(result.store.restore)
-            self._load_byte_s.learn(result.store.load)
+        self._save_byte_s.learn(store.save)
+        self._restore_byte_s.learn(store.restore)
+        self._load_byte_s.learn(store.load)
 
     def copy_pays(self, reused: int, moved_cells: int) -> bool:
         """Copy ``moved_cells`` between streams rather than compute ``reused`` tokens again."""
         token_s, copy = self._prefill_token_s, self._copy_cell_s
-        if token_s is None or copy.value is None:
+        if token_s is None or not copy.is_known:
             return reused >= MIN_COPY
         if copy.seconds(moved_cells) < reused * token_s:
             return True
-        copy.doubt()
+        copy.is_refused = True
         return False
 
     def continuing_pays(self, kept: int, loss: int, moved_cells: int) -> bool:
@@ -77,7 +86,7 @@ class Costs:
         token_s, copy = self._prefill_token_s, self._copy_cell_s
         if loss == 0:
             return True
-        if token_s is None or copy.value is None:
+        if token_s is None or not copy.is_known:
             return loss * MAX_LOSS <= kept
         return loss * token_s * RETURN_CHANCE <= copy.seconds(moved_cells)
 
@@ -88,12 +97,12 @@ class Costs:
             spared_cells: what using the resident one would copy between streams.
         """
         token_s, restore = self._prefill_token_s, self._restore_byte_s
-        if token_s is None or restore.value is None:
+        if token_s is None or not restore.is_known:
             return gain >= MIN_RESTORE
         seconds = self.restore_s(num_bytes, from_disk=from_disk) - self._copy_cell_s.seconds(spared_cells)
         if seconds < gain * token_s:
             return True
-        (self._load_byte_s if from_disk else restore).doubt()
+        (self._load_byte_s if from_disk else restore).is_refused = True
         return False
 
     def save_pays(self, gain: int, num_bytes: int, chance: float) -> bool:
@@ -103,8 +112,7 @@ class Costs:
         spared_s = gain * self._prefill_token_s - self.restore_s(num_bytes, from_disk=False)
         if self.save_s(num_bytes) < chance * spared_s:
             return True
-        self._save_byte_s.doubt()
-        self._restore_byte_s.doubt()
+        self._save_byte_s.is_refused = self._restore_byte_s.is_refused = True
         return False
 
     def save_s(self, num_bytes: int) -> float:

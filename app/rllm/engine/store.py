@@ -17,7 +17,7 @@ from rllm.engine.prefix import PrefixIndex
 
 _SLACK = 4096
 """Bytes of a state that do not depend on its length, generously."""
-_TOKEN_SLACK = 16
+_TOKEN_SLACK = 32
 """Bytes of a token beside its keys and values: its position and its sequence."""
 
 
@@ -195,10 +195,12 @@ class PrefixStore:
 
     def _make_memory_room(self, num_bytes: int, keep: int = -1) -> bool:
         limit = self._memory_bytes - num_bytes
+        if self._memory_used <= limit:
+            return True
         going = [e for e in self._entries.values() if e.place is Place.MEMORY and e.key != keep]
         if self._memory_used - sum(entry.num_bytes for entry in going) > limit:
             return False
-        for entry in going:
+        for entry in sorted(going, key=_is_being_written):
             if self._memory_used <= limit:
                 break
             if entry.is_written:
@@ -210,10 +212,11 @@ class PrefixStore:
         return True
 
     def _make_disk_room(self, num_bytes: int, keep: int = -1) -> bool:
+        """What is in memory, too, keeps its file: it will need it."""
         limit = self._disk_bytes - num_bytes
-        settled = (Place.MEMORY, Place.DISK)
-        going = [e for e in self._entries.values() if e.on_disk and e.place in settled and e.key != keep]
-        for entry in going:
+        if self._disk_used <= limit:
+            return True
+        for entry in [e for e in self._entries.values() if e.place is Place.DISK and e.key != keep]:
             if self._disk_used <= limit:
                 break
             self._forget(entry)
@@ -261,3 +264,8 @@ class PrefixStore:
             assert self._index.length(entry.key) == entry.length
             assert entry.on_disk or not entry.is_written
             assert entry.is_written or entry.place in (Place.SAVING, Place.MEMORY)
+
+
+def _is_being_written(entry: _Entry) -> bool:
+    """Such entries go last: their file is not worth anything yet, and soon will be."""
+    return entry.on_disk and not entry.is_written
