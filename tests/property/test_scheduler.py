@@ -28,6 +28,7 @@ class Harness:
             info, self.backend.vocabulary, prefix_cache=prefix_cache, costs=costs or FreeCosts()
         )
         self.now = 0.0
+        self.num_steps = 0
         self.requests: dict[str, EngineRequest] = {}
         self.events: dict[str, list[Event]] = {}
         self.faulted: set[str] = set()
@@ -44,6 +45,7 @@ class Harness:
     def step(self) -> bool:
         """One step; False when nothing was computed."""
         self.now += 1.0
+        self.num_steps += 1
         plan = self.scheduler.plan(self.now)
         result = self.backend.execute(plan)
         for seq in result.failed:

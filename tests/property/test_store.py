@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from rllm.engine.costs import MAX_LOSS, MIN_COPY, MIN_RESTORE, Costs
 from rllm.engine.port import (
@@ -19,7 +21,7 @@ from rllm.engine.port import (
 )
 from rllm.engine.scheduler import Scheduler
 from rllm.engine.store import PrefixStore
-from rllm.engine.types import EngineRequest
+from rllm.engine.types import EngineRequest, ModelInfo
 from tests.property.simulator import CELL_BYTES, Faults, FreeCosts, Simulator, make_info
 from tests.property.test_scheduler import Harness
 
@@ -28,6 +30,8 @@ ONE_SLOT = make_info(slots=1, num_sequences=1, ctx=12, cells=12, store_bytes=60_
 WITH_DISK = make_info(
     slots=1, num_sequences=1, ctx=12, cells=12, store_bytes=12_000, store_disk_bytes=100_000
 )
+
+ROOM_FOR_TWO = make_info(slots=2, ctx=12, unified=False, store_bytes=21_000, store_disk_bytes=30_000)
 
 
 def cached(harness: Harness, prompt: tuple[int, ...], salt: str = "") -> int:
@@ -80,6 +84,38 @@ def test_a_store_that_fails_costs_time_and_nothing_else(fault: str) -> None:
         usage = harness.events[request_id][-1].usage
         assert usage is not None
         assert usage.cached_tokens == 0
+    harness.check_answers()
+
+
+@given(
+    asked=st.lists(
+        st.tuples(
+            st.sampled_from([FIRST, SECOND, THIRD, (*FIRST, 2), (*FIRST, 3), SECOND[:3]]),
+            st.sampled_from(["", "tenant"]),
+        ),
+        min_size=4,
+        max_size=16,
+    ),
+    together=st.integers(1, 3),
+    faults=st.lists(st.frozensets(st.sampled_from(["save", "restore", "load", "write"]), max_size=1)),
+    info=st.sampled_from([WITH_DISK, ROOM_FOR_TWO]),
+)
+@settings(deadline=None)
+def test_whatever_fails_the_answers_are_right(
+    asked: list[tuple[tuple[int, ...], str]],
+    together: int,
+    faults: list[frozenset[str]],
+    info: ModelInfo,
+) -> None:
+    """More prefixes than fit anywhere, a few requests at a time, faults as they come."""
+    harness = Harness(info)
+    while asked or harness.scheduler.has_work:
+        while asked and harness.scheduler.num_running + harness.scheduler.num_waiting < together:
+            prompt, salt = asked.pop()
+            harness.submit(prompt, 2, cache_salt=salt)
+        harness.backend.faults = Faults(store=faults.pop() if faults else frozenset())
+        harness.step()
+        assert harness.num_steps < 1000, "a request waits for something that never comes"
     harness.check_answers()
 
 
