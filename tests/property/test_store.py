@@ -33,6 +33,10 @@ WITH_DISK = make_info(
 
 ROOM_FOR_TWO = make_info(slots=2, ctx=12, unified=False, store_bytes=21_000, store_disk_bytes=30_000)
 
+ROOM_FOR_ONE = make_info(
+    slots=3, num_sequences=3, ctx=12, cells=36, store_bytes=13_000, store_disk_bytes=100_000
+)
+
 
 def cached(harness: Harness, prompt: tuple[int, ...], salt: str = "") -> int:
     """Ask for one token; how many of the prompt's were reused."""
@@ -98,7 +102,7 @@ def test_a_store_that_fails_costs_time_and_nothing_else(fault: str) -> None:
     ),
     together=st.integers(1, 3),
     faults=st.lists(st.frozensets(st.sampled_from(["save", "restore", "load", "write"]), max_size=1)),
-    info=st.sampled_from([WITH_DISK, ROOM_FOR_TWO]),
+    info=st.sampled_from([WITH_DISK, ROOM_FOR_TWO, ROOM_FOR_ONE]),
 )
 @settings(deadline=None)
 def test_whatever_fails_the_answers_are_right(

@@ -21,7 +21,7 @@ from rllm.engine.costs import MAX_LOSS, Costs
 from rllm.engine.port import CloseSampler, CopyPrefix, Op, Save, StepResult, StoredPrefix, Truncate
 from rllm.engine.prefix import NO_MATCH, Match, PrefixIndex
 from rllm.engine.spill import Spiller
-from rllm.engine.store import Found
+from rllm.engine.store import Found, Place
 from rllm.engine.types import ModelInfo
 
 MIN_WAIT = 8
@@ -124,7 +124,7 @@ class Residence:
         match = self._match(tokens, salt)
         evicted = 0
         found = self._find_stored(tokens, salt, match)
-        if found is not None:
+        if found is not None and found.place is Place.MEMORY:
             placed = self._place_stored(found, tokens, salt, seq, spoken_for)
             if placed.seq >= 0:
                 return placed

@@ -82,7 +82,7 @@ class Spiller:
         return found if pays else None
 
     def is_coming(self, found: Found) -> bool:
-        """The prefix is on its way from disk, or now is: worth waiting for."""
+        """The prefix is on its way from disk, or is from now on: worth waiting for."""
         return found.place is Place.LOADING or (found.place is Place.DISK and self.store.load(found.key))
 
     def pin(self, key: int) -> None:
@@ -99,6 +99,6 @@ class Spiller:
     def heard(self, result: StepResult) -> None:
         seconds = result.execute_s + result.sample_s
         self._allowance_s = min(MAX_PAUSE_S, self._allowance_s + SHARE * seconds)
+        self._pinned = -1
         if result.store is not None:
-            self._pinned = -1
             self.store.heard(result.store)
