@@ -170,7 +170,12 @@ class Simulator:
     def execute(self, plan: Plan) -> StepResult:
         faults, self.faults = self.faults, Faults()
         report = self._finish_later(faults) if self.info.store_bytes else None
-        lost = {seq for op in plan.ops for seq in self._apply(op, faults, report)}
+        lost: set[int] = set()
+        for op in plan.ops:
+            if isinstance(op, CopyPrefix) and op.src in lost:
+                lost.add(op.dst)
+            else:
+                lost |= self._apply(op, faults, report)
         chunks = [chunk for chunk in plan.chunks if chunk.seq not in lost]
         assert plan.num_tokens <= self.info.batch_size
         assert [c.seq for c in plan.chunks] == sorted({c.seq for c in plan.chunks})
@@ -257,6 +262,8 @@ class Simulator:
     def _apply_to_store(
         self, op: Save | Restore | Load | Unload | Forget, faults: Faults, report: StoreReport
     ) -> set[int]:
+        if op.key in report.lost:
+            return {op.seq} if isinstance(op, Restore) else set()
         match op:
             case Save(seq=seq, key=key, tokens=tokens, salt=salt, to_disk=to_disk):
                 assert key not in self.stored, "a key is used twice"

@@ -108,6 +108,7 @@ class Forget:
 
 
 StoreOp = Save | Restore | Load | Unload | Forget
+"""A key that an operation loses does not exist for those after it: they do nothing, a Restore fails."""
 Op = OpenSampler | LiftBan | CloseSampler | Truncate | CopyPrefix | StoreOp
 
 

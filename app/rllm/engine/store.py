@@ -162,6 +162,8 @@ class PrefixStore:
 
     def heard(self, report: StoreReport) -> None:
         """What has become of what was asked for."""
+        for key in report.lost:
+            self._remove(key)
         for key, num_bytes in report.saved.items():
             self._saved(key, num_bytes)
         for key in report.loaded:
@@ -173,8 +175,6 @@ class PrefixStore:
         for key in report.unwritten:
             if key in self._entries:
                 self._leave_disk(self._entries[key])
-        for key in report.lost:
-            self._remove(key)
         self._make_memory_room(0)
         self._make_disk_room(0)
 

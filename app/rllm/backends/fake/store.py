@@ -30,6 +30,8 @@ class FakeStore:
         return sum(len(entry.tokens) for entry in self._stored.values() if entry.in_memory)
 
     def apply(self, op: Save | Load | Unload | Forget, *, fails: bool) -> None:
+        if op.key in self._report.lost:
+            return
         match op:
             case Save():
                 self._save(op, fails)
