@@ -188,8 +188,8 @@ class LlamaBackend:
                 case CloseSampler(seq):
                     self._close_sampler(seq)
                 case _:
-                    if (seq := self._memory.apply(op, step.copied)) is not None:
-                        lost.add(seq)
+                    if (lost_seq := self._memory.apply(op, step.copied)) is not None:
+                        lost.add(lost_seq)
         return frozenset(lost)
 
     def _open_sampler(self, op: OpenSampler) -> None:

@@ -59,7 +59,7 @@ def write(path: Path, fingerprint: str, tokens: Sequence[int], salt: str, state:
             tokens=np.asarray(tokens, dtype="<i4").tobytes(),
             salt=salt,
             num_bytes=state.nbytes,
-            checksum=zlib.crc32(state),
+            checksum=zlib.crc32(state.data),
         )
     )
     unfinished = path.with_suffix(".unfinished")
@@ -104,7 +104,7 @@ def read_state(path: Path, fingerprint: str) -> State:
         _read_header(file)
         if file.readinto(state.data) != header.num_bytes:
             raise Refused("shorter than a moment ago")
-    if zlib.crc32(state) != header.checksum:
+    if zlib.crc32(state.data) != header.checksum:
         raise Refused("its checksum is wrong")
     return state
 
