@@ -1,4 +1,9 @@
-"""What was stored and came back is what was there: the same text as without any reuse."""
+"""What was stored and came back is what was there: the same text as if it had never left the cache.
+
+On F16 that is also the text after computing the whole prompt. On Q8_0 it need not be: llama.cpp rounds
+differently in its kernels for one row and for many, and with the place of the cells in a unified cache,
+so whoever reuses all but one token, in the cache or not, may get another text.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from rllm.backends.llama.engine import LlamaBackend
 from rllm.backends.options import LlamaOptions
 from rllm.engine.engine import Engine
 from rllm.engine.scheduler import Scheduler
-from tests.model.loop import ask
+from tests.model.loop import Answer, ask
 from tests.property.simulator import FreeCosts
 from tests.tinymodel import write_tiny_mamba
 
@@ -44,7 +49,7 @@ def make_engine(backend: LlamaBackend, *, reuse: bool = True) -> Engine:
 
 def prompts(backend: LlamaBackend) -> list[list[int]]:
     tokenize = backend.vocabulary.tokenize
-    return [tokenize(text * 12, add_special=True, parse_special=False)[:PROMPT] for text in TEXTS]
+    return [tokenize(text * 20, add_special=True, parse_special=False)[:PROMPT] for text in TEXTS]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -55,32 +60,39 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture(
-    params=["tiny", *(pytest.param(name, marks=pytest.mark.model) for name in ("f16", "q8"))],
+@pytest.mark.parametrize(
+    ("name", "kv"),
+    [
+        ("tiny", "unified"),
+        ("tiny", "split"),
+        pytest.param("q8", "split", marks=pytest.mark.model),
+        pytest.param("f16", "split", marks=[pytest.mark.model, pytest.mark.slow]),
+        pytest.param("f16", "unified", marks=[pytest.mark.model, pytest.mark.slow]),
+    ],
 )
-def model(request: pytest.FixtureRequest) -> Path:
-    path: Path = request.getfixturevalue(f"{request.param}_model")
-    return path
-
-
-@pytest.mark.parametrize("kv", ["unified", "split"])
-def test_text_after_a_restore_is_text_without_reuse(model: Path, kv: str) -> None:
+def test_text_after_a_restore_is_text_after_reuse_in_the_cache(
+    request: pytest.FixtureRequest, name: str, kv: str
+) -> None:
+    """Again the same prompts, then a turn more."""
+    model: Path = request.getfixturevalue(f"{name}_model")
     with (
         closing(LlamaBackend(model, options(kv))) as backend,
-        closing(LlamaBackend(model, options("split", slots=1, prefix_store_mb=0))) as other,
+        closing(LlamaBackend(model, options("split", slots=9, prefix_store_mb=0))) as roomy,
     ):
-        asked, engine, plain = prompts(backend), make_engine(backend), make_engine(other, reuse=False)
-        restores = 0
+        asked, engine, resident = prompts(backend), make_engine(backend), make_engine(roomy)
         first = [ask(engine, prompt, TOKENS) for prompt in asked]
+        assert [ask(resident, prompt, TOKENS) for prompt in asked] == first
+        restores = 0
         for prompt, answer in zip(asked, first, strict=True):
-            assert answer.tokens == ask(plain, prompt, TOKENS).tokens
             again = ask(engine, prompt, TOKENS)
-            assert (again.tokens, again.cached) == (answer.tokens, PROMPT - 1)
-            turn = [*prompt, *answer.tokens, *asked[0][1:9]]  # what was drawn comes back, too
+            assert again[:2] == ask(resident, prompt, TOKENS)[:2]
+            assert again.cached == PROMPT - 1
+            turn = [*prompt, *again.tokens, *asked[0][1:9]]  # what was drawn comes back, too
             following = ask(engine, turn, TOKENS)
-            assert following.tokens == ask(plain, turn, TOKENS).tokens
+            assert following[:2] == ask(resident, turn, TOKENS)[:2]
             assert following.cached >= PROMPT + TOKENS - 1
             restores += again.restores + following.restores
+            assert name == "q8" or again.tokens == answer.tokens, "equal to a plain prefill"
         assert restores >= 2
 
 
@@ -90,10 +102,13 @@ def test_quantized_caches_are_stored_as_they_are(q8_model: Path, kv: str) -> Non
     quantized = options(kv, cache_type_k="q8_0", cache_type_v="q8_0")
     with closing(LlamaBackend(q8_model, quantized)) as backend:
         asked, engine = prompts(backend), make_engine(backend)
-        first = [ask(engine, prompt, TOKENS) for prompt in asked]
+        for prompt in asked:
+            ask(engine, prompt, TOKENS)
         again = [ask(engine, prompt, TOKENS) for prompt in asked]
-    assert [answer.tokens for answer in again] == [answer.tokens for answer in first]
+        resident = ask(engine, asked[-1], TOKENS)
     assert [answer.cached for answer in again] == [PROMPT - 1] * len(asked)
+    assert [answer.restores for answer in again] == [1, 1, 1]
+    assert resident == Answer(again[-1].tokens, PROMPT - 1, 0)
 
 
 def test_recurrent_states_are_not_stored(tmp_path: Path) -> None:
