@@ -1,11 +1,12 @@
 """What the prefix store is worth: time to the first token with more prefixes than the cache can hold.
 
-    python bench/prefix_store.py [--prefixes 12] [--slots 4] [--rounds 6] [--disk] [--out DIR]
+    python bench/prefix_store.py [--prefixes 12] [--slots 4] [--rounds 6] [--disk-mb 32] [--out DIR]
 
 Two servers that differ in nothing but the store, up for the whole run; they take turns, in an order that is
 shuffled for every round. A round asks once for each of --prefixes prefixes of --words words, each followed by
 20 new words; the cache has a place for --slots of them. The first round is the same for both and is not
-counted. With --disk a third server has memory for only two prefixes, and a folder for the rest.
+counted. With --disk-mb a third server has so little memory (32: two prefixes of the default model), and a
+folder for the rest.
 Prints medians over the requests, the interval of the median of the paired ratios (95 %, bootstrap; a pair is
 the same prefix in the same round), and what the servers' own counters say. Raw figures are kept as JSON.
 """
@@ -144,7 +145,9 @@ def table(times: Times, counted: dict[str, dict[str, float]]) -> str:
 @click.option("--rounds", default=6, show_default=True, help="Counted ones; at least 2.")
 @click.option("--users", default=1, show_default=True, help="Requests at the same time.")
 @click.option("--threads", default=2, show_default=True)
-@click.option("--disk", is_flag=True, help="Also a server with little memory and a folder.")
+@click.option(
+    "--disk-mb", default=0, show_default=True, help="Also a server with so much memory and a folder."
+)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("reports/prefix-store"))
 def main(
@@ -155,7 +158,7 @@ def main(
     rounds: int,
     users: int,
     threads: int,
-    disk: bool,
+    disk_mb: int,
     seed: int,
     out: Path,
 ) -> None:
@@ -163,8 +166,8 @@ def main(
     ctx = 256 * -(-(words + 100) // 256)
     with tempfile.TemporaryDirectory(prefix="rllm-prefix-store-") as folder:
         variants = {"off": ["--prefix-store-mb", "0"], "memory": ["--prefix-store-mb", "1024"]}
-        if disk:
-            variants["disk"] = ["--prefix-store-mb", "48", "--prefix-store-dir", folder]
+        if disk_mb:
+            variants["disk"] = ["--prefix-store-mb", str(disk_mb), "--prefix-store-dir", folder]
         logs = Path(".cache") / "prefix-store-logs"
         with servers(model, slots, ctx, threads, logs, variants) as endpoints:
             sizes = {"prefixes": prefixes, "words": words, "rounds": rounds, "users": users, "seed": seed}
