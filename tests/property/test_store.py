@@ -58,6 +58,13 @@ def test_without_a_store_it_does_not() -> None:
     assert [cached(harness, prompt) for prompt in (FIRST, SECOND, FIRST)] == [0, 0, 0]
 
 
+def test_a_restore_has_room_for_all_that_was_stored() -> None:
+    """More comes back than is asked for, before what is too much is cut off."""
+    harness = Harness(make_info(slots=1, num_sequences=2, ctx=12, cells=12, store_bytes=60_000))
+    assert [cached(harness, prompt) for prompt in (FIRST + FIRST[:2], SECOND)] == [0, 0]
+    assert cached(harness, (*FIRST[:5], 4)) == 5
+
+
 def test_stored_prefixes_keep_tenants_apart() -> None:
     harness = Harness(ONE_SLOT)
     asked = [(FIRST, "a"), (SECOND, "a"), (FIRST, "b"), (SECOND, "b"), (FIRST, "a"), (FIRST, "b")]
