@@ -116,7 +116,11 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def rllm(http: aiohttp.ClientSession, *options: object, port: int = 0) -> AsyncIterator[ServerProcess]:
-    """A real rllm-serve, ready. Ended by force at the end if it still runs."""
+    """A real rllm-serve, ready. Ended by force at the end if it still runs.
+
+    Without a prefix store, unless ``options`` say otherwise: it fills up on purpose, which would hide leaks.
+    """
+    options = ("--prefix-store-mb", 0, *options)
     port = port or free_port()
     command = [sys.executable, "-c", "from rllm.cli import main; main()", "--port", str(port)]
     async with _running([*command, "--log-format", "json", *map(str, options)], port) as server:
