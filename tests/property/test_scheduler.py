@@ -24,9 +24,7 @@ class Harness:
     def __init__(self, info: ModelInfo, *, prefix_cache: bool = True, costs: Costs | None = None) -> None:
         self.info = info
         self.backend = Simulator(info)
-        self.scheduler = Scheduler(
-            info, self.backend.vocabulary, prefix_cache=prefix_cache, costs=costs or FreeCosts()
-        )
+        self.scheduler = Scheduler(info, self.backend.vocabulary, prefix_cache=prefix_cache, costs=costs)
         self.now = 0.0
         self.num_steps = 0
         self.requests: dict[str, EngineRequest] = {}

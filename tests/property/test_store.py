@@ -38,6 +38,11 @@ ROOM_FOR_ONE = make_info(
 )
 
 
+def generous(info: ModelInfo) -> Harness:
+    """A harness in which whatever can be stored or restored is."""
+    return Harness(info, costs=FreeCosts())
+
+
 def cached(harness: Harness, prompt: tuple[int, ...], salt: str = "") -> int:
     """Ask for one token; how many of the prompt's were reused."""
     request_id = harness.submit(prompt, 1, cache_salt=salt)
@@ -49,30 +54,30 @@ def cached(harness: Harness, prompt: tuple[int, ...], salt: str = "") -> int:
 
 
 def test_an_evicted_prefix_comes_back() -> None:
-    harness = Harness(ONE_SLOT)
+    harness = generous(ONE_SLOT)
     assert [cached(harness, prompt) for prompt in (FIRST, SECOND, FIRST, SECOND)] == [0, 0, 5, 5]
 
 
 def test_without_a_store_it_does_not() -> None:
-    harness = Harness(make_info(slots=1, num_sequences=1, ctx=12, cells=12))
+    harness = generous(make_info(slots=1, num_sequences=1, ctx=12, cells=12))
     assert [cached(harness, prompt) for prompt in (FIRST, SECOND, FIRST)] == [0, 0, 0]
 
 
 def test_a_restore_has_room_for_all_that_was_stored() -> None:
     """More comes back than is asked for, before what is too much is cut off."""
-    harness = Harness(make_info(slots=1, num_sequences=2, ctx=12, cells=12, store_bytes=60_000))
+    harness = generous(make_info(slots=1, num_sequences=2, ctx=12, cells=12, store_bytes=60_000))
     assert [cached(harness, prompt) for prompt in (FIRST + FIRST[:2], SECOND)] == [0, 0]
     assert cached(harness, (*FIRST[:5], 4)) == 5
 
 
 def test_stored_prefixes_keep_tenants_apart() -> None:
-    harness = Harness(ONE_SLOT)
+    harness = generous(ONE_SLOT)
     asked = [(FIRST, "a"), (SECOND, "a"), (FIRST, "b"), (SECOND, "b"), (FIRST, "a"), (FIRST, "b")]
     assert [cached(harness, prompt, salt) for prompt, salt in asked] == [0, 0, 0, 0, 5, 5]
 
 
 def test_what_memory_does_not_hold_comes_from_disk() -> None:
-    harness = Harness(WITH_DISK)
+    harness = generous(WITH_DISK)
     assert [cached(harness, prompt) for prompt in (FIRST, SECOND, THIRD)] == [0, 0, 0]
     assert sum(stored.in_memory for stored in harness.backend.stored.values()) == 1
     assert [cached(harness, prompt) for prompt in (FIRST, SECOND, THIRD)] == [5, 5, 5]
@@ -81,7 +86,7 @@ def test_what_memory_does_not_hold_comes_from_disk() -> None:
 @pytest.mark.parametrize("fault", ["save", "restore", "load", "write"])
 def test_a_store_that_fails_costs_time_and_nothing_else(fault: str) -> None:
     """The answer is right, and ``cached_tokens`` counts only what really was reused."""
-    harness = Harness(WITH_DISK)
+    harness = generous(WITH_DISK)
     broken = Faults(store=frozenset({fault}))
 
     def run() -> None:
@@ -119,7 +124,7 @@ def test_whatever_fails_the_answers_are_right(
     info: ModelInfo,
 ) -> None:
     """More prefixes than fit anywhere, a few requests at a time, faults as they come."""
-    harness = Harness(info)
+    harness = generous(info)
     while asked or harness.scheduler.has_work:
         while asked and harness.scheduler.num_running + harness.scheduler.num_waiting < together:
             prompt, salt = asked.pop()
