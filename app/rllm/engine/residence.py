@@ -88,6 +88,16 @@ class Residence:
         match = self._index.match(tokens[:-1], self._ledger.length, salt)
         return match.soon_length - match.length >= MIN_WAIT
 
+    def num_uncached(self, tokens: Sequence[int], salt: str) -> int:
+        """How many of ``tokens`` would have to be computed if they were placed now."""
+        return len(tokens) - self._match(tokens, salt).length
+
+    def num_uncached_soon(self, tokens: Sequence[int], salt: str) -> int:
+        """The same once the prompts under way are complete, if nothing is evicted meanwhile."""
+        if not self._prefix_cache or not self._can_trim:
+            return len(tokens)
+        return len(tokens) - self._index.match(tokens[:-1], self._ledger.length, salt).soon_length
+
     def place(self, tokens: Sequence[int], salt: str, seq: int, spoken_for: int) -> Placed | None:
         """A sequence id for ``tokens``, with what can be reused of them resident, and room for the rest.
 

@@ -5,7 +5,8 @@ executes it, `commit` hears the outcome and says what to tell the clients. `subm
 between steps, never between a plan and its commit.
 
 In a unified cache a step is every decode, then prompts under way, then newcomers, as the budget and
-the cells allow; in a split cache a step is one kind or the other (`rllm.engine.rhythm`).
+the cells allow; in a split cache a step is one kind or the other (`rllm.engine.rhythm`). Prompts go in line
+order, except that short ones may pass (`rllm.engine.overtaking`).
 When cells run out, idle prefixes go first (least recently used), then the last in line among the running is
 preempted: it gives its cells back, keeps its sampler, and is computed again later.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rllm.engine.budget import StepBudget
+from rllm.engine.overtaking import is_short_beside, may_pass
 from rllm.engine.port import Chunk, LiftBan, OpenSampler, Plan, Status, StepResult, Vocabulary
 from rllm.engine.residence import Residence
 from rllm.engine.rhythm import Rhythm
@@ -101,6 +103,7 @@ class Scheduler:
             self._unsent.append(_refusal(request, now, message))
             return
         sequence = Sequence(request, now, self._line.place(request.priority, now))
+        sequence.uncached = self._residence.num_uncached_soon(request.prompt, request.cache_salt)
         self._requests[request.id] = sequence
         self._line.push(sequence)
 
@@ -141,12 +144,62 @@ class Scheduler:
 
     def _plan_prefills(self, draft: _Draft, limit: int, now: float) -> None:
         prefilling = [s for s in self._running.values() if s.state is State.PREFILLING]
+        self._let_pass(draft, prefilling, limit, now)
         for sequence in sorted(prefilling, key=_by_order):
-            self._plan_prefill(draft, sequence, limit)
+            if sequence.seq not in draft.chunks:
+                self._plan_prefill(draft, sequence, limit)
         while prefilling and not draft.chunks and len(self._running) > 1:  # prompts have filled the cache
             self._preempt(max(self._running.values(), key=_by_order))
             self._plan_prefill(draft, min(self._running.values(), key=_by_order), limit)
         self._admit(draft, limit, now)
+
+    def _let_pass(self, draft: _Draft, prefilling: list[Sequence], limit: int, now: float) -> None:
+        """Plan the short prompts that may be computed before the first in line."""
+        head = self._line.first()
+        first = min(prefilling if head is None else [*prefilling, head], key=_by_order, default=None)
+        if first is None:
+            return
+        for sequence in sorted(prefilling, key=_by_pending):
+            if sequence is not first and may_pass(sequence, first):
+                first.passed_tokens += self._plan_prefill(draft, sequence, limit)
+        stepped_over: list[Sequence] = []
+        while head is not None and len(self._running) < self._info.slots and draft.tokens < limit:
+            sequence = self._line.shortest(first.request.priority)
+            if sequence is None or len(stepped_over) == SCAN or not self._may_enter(sequence, head, first):
+                break
+            self._line.remove(sequence.request.id)
+            if not self._enter(sequence, head, first, now):
+                stepped_over.append(sequence)
+                continue
+            first.passed_tokens += self._plan_prefill(draft, sequence, limit)
+            head = self._line.first()
+        for sequence in stepped_over:
+            self._line.push(sequence)
+
+    def _may_enter(self, sequence: Sequence, head: Sequence, first: Sequence) -> bool:
+        """Whether a newcomer may pass the first, and pass the ``head`` of those who wait for a slot."""
+        if sequence is first or not may_pass(sequence, first):
+            return False
+        if sequence is head or len(self._running) < self._info.slots - 1:
+            return True
+        return is_short_beside(sequence, head) and not head.gave_way
+
+    def _enter(self, sequence: Sequence, head: Sequence, first: Sequence, now: float) -> bool:
+        """Place a newcomer that may pass, if that is still so and leaves room for the ``head``."""
+        tokens, salt = sequence.tokens, sequence.request.cache_salt
+        if self._residence.is_worth_waiting(tokens, salt):
+            return False
+        sequence.uncached = self._residence.num_uncached(tokens, salt)
+        takes_slot = sequence is not head and len(self._running) == self._info.slots - 1
+        spoken_for = self._spoken_for() + (0 if sequence is head else head.num_uncached)
+        if not may_pass(sequence, first) or not self._place(sequence, spoken_for, now):
+            return False
+        head.gave_way |= takes_slot
+        return True
+
+    def _spoken_for(self) -> int:
+        """Cells that are about to be taken from the pool by those who run."""
+        return sum(s.num_pending for s in self._running.values()) if self._info.kv_unified else 0
 
     def _plan_decodes(self, draft: _Draft) -> None:
         decodes = [s for s in self._running.values() if s.state is State.DECODING]
@@ -186,19 +239,20 @@ class Scheduler:
         del self._running[sequence.seq]
         self._residence.vacate(sequence.seq)
         sequence.computed = 0
+        sequence.uncached = len(sequence.tokens)
         sequence.move(State.WAITING)
         self._line.push(sequence)
         self.counters.preemptions += 1
 
-    def _plan_prefill(self, draft: _Draft, sequence: Sequence, limit: int) -> None:
-        """Compute as much of what is pending as budget and cells allow."""
+    def _plan_prefill(self, draft: _Draft, sequence: Sequence, limit: int) -> int:
+        """Compute as much of what is pending as budget and cells allow; returns how many tokens."""
         count = min(sequence.num_pending, limit - draft.tokens)
         taken = draft.tokens if self._info.kv_unified else 0  # of the same cells, by this step's other chunks
         if self._residence.room(sequence.seq) - taken < count:
             self._evict(count + taken)
         count = min(count, self._residence.room(sequence.seq) - taken)
         if count <= 0:
-            return
+            return 0
         end = sequence.computed + count
         if end == len(sequence.tokens):  # a preempted request may have reached its minimum before
             self._lift_ban(sequence)
@@ -210,12 +264,13 @@ class Scheduler:
                 sample=end == len(sequence.tokens),
             )
         )
+        return count
 
     def _admit(self, draft: _Draft, limit: int, now: float) -> None:
         """Let newcomers in, in line order. One that shares a prefix which is being computed right now is
         stepped over until it is there; so is nobody else."""
         stepped_over: list[Sequence] = []
-        spoken_for = sum(s.num_pending for s in self._running.values()) if len(self._line) else 0
+        spoken_for = self._spoken_for() if len(self._line) else 0
         while len(self._running) < self._info.slots and len(stepped_over) < SCAN and draft.tokens < limit:
             sequence = self._line.pop()
             if sequence is None:
@@ -363,6 +418,10 @@ class Scheduler:
 
 def _by_order(sequence: Sequence) -> tuple[float, int]:
     return sequence.order
+
+
+def _by_pending(sequence: Sequence) -> int:
+    return sequence.num_pending
 
 
 def _refusal(request: EngineRequest, now: float, message: str) -> Event:

@@ -37,12 +37,15 @@ class Sequence:
         "cached_tokens",
         "computed",
         "first_token_at",
+        "gave_way",
         "order",
+        "passed_tokens",
         "request",
         "seq",
         "state",
         "text",
         "tokens",
+        "uncached",
     )
 
     def __init__(self, request: EngineRequest, arrived_at: float, order: tuple[float, int]) -> None:
@@ -59,6 +62,12 @@ class Sequence:
         self.first_token_at: float | None = None
         self.cached_tokens = 0
         self.ban_lifted = request.min_tokens <= 0
+        self.uncached = len(request.prompt)
+        """While waiting: how many tokens will have to be computed, as far as is known."""
+        self.passed_tokens = 0
+        """Prompt tokens of others that were let pass: see `rllm.engine.overtaking`."""
+        self.gave_way = False
+        """Somebody took a slot that this request was the first to wait for."""
 
     @property
     def num_output(self) -> int:
@@ -68,6 +77,11 @@ class Sequence:
     def num_pending(self) -> int:
         """Tokens that still have to be computed; 1 while decoding."""
         return len(self.tokens) - self.computed
+
+    @property
+    def num_uncached(self) -> int:
+        """Tokens to compute until the next one is drawn; an estimate while waiting."""
+        return self.uncached if self.state is State.WAITING else len(self.tokens) - self.computed
 
     def move(self, to: State) -> None:
         if to is not self.state and to not in _MOVES[self.state]:
