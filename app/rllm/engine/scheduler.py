@@ -21,6 +21,7 @@ from rllm.engine.port import Chunk, LiftBan, OpenSampler, Plan, Status, StepResu
 from rllm.engine.residence import Residence
 from rllm.engine.rhythm import Rhythm
 from rllm.engine.sequence import Sequence, State
+from rllm.engine.text import Pieces
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, TokenLogprob
 from rllm.engine.waiting import WaitingLine
 
@@ -65,7 +66,7 @@ class Scheduler:
         self._info = info
         self._limit = min(info.ctx_per_slot, info.kv_cells)
         self._end_tokens = vocabulary.end_tokens
-        self._vocabulary = vocabulary
+        self._pieces = Pieces(vocabulary.piece)
         self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.1)
         self._residence = Residence(info, prefix_cache=prefix_cache)
         self._rhythm = Rhythm()
@@ -133,8 +134,8 @@ class Scheduler:
 
     def _plan_one_kind(self, draft: _Draft, now: float) -> None:
         """Either prefill or decode: see `rllm.engine.rhythm`."""
-        under_way = sum(1 for s in self._running.values() if s.state is State.PREFILLING)
-        decoding = len(self._running) - under_way
+        decoding = len(self._decoding())
+        under_way = len(self._running) - decoding
         newcomers = min(len(self._line), self._info.slots - len(self._running))
         if self._rhythm.wants_prefill(decoding, under_way, newcomers, now):
             limit = self._budget.prefill_step_tokens(others_decode=decoding > 0)
@@ -201,14 +202,21 @@ class Scheduler:
         """Cells that are about to be taken from the pool by those who run."""
         return sum(s.num_pending for s in self._running.values()) if self._info.kv_unified else 0
 
+    def _decoding(self) -> list[Sequence]:
+        decoding = State.DECODING
+        return [s for s in self._running.values() if s.state is decoding]
+
     def _plan_decodes(self, draft: _Draft) -> None:
-        decodes = [s for s in self._running.values() if s.state is State.DECODING]
+        decodes = self._decoding()
         if self._info.kv_unified and self._residence.free_cells < len(decodes):
             self._make_room(len(decodes))
-            decodes = [s for s in decodes if s.state is State.DECODING]
+            decodes = self._decoding()
+        chunks = draft.chunks
         for sequence in decodes:
-            self._lift_ban(sequence)
-            draft.chunks[sequence.seq] = Chunk(sequence.seq, (sequence.tokens[-1],), sequence.computed, True)
+            if not sequence.ban_lifted:
+                self._lift_ban(sequence)
+            seq = sequence.seq
+            chunks[seq] = Chunk(seq, sequence.tokens[-1:], sequence.computed, True)
         draft.tokens += len(decodes)
 
     def _lift_ban(self, sequence: Sequence) -> None:
@@ -322,40 +330,36 @@ class Scheduler:
             decodes, tokens = plan.num_decodes, plan.num_tokens
             self._budget.learn(decodes, tokens - decodes, seconds)
             self._rhythm.took(prefill=tokens > decodes, seconds=seconds)
+        lost, failed = result.lost_prefix, result.failed
         for chunk in plan.chunks:
             sequence = self._running[chunk.seq]
-            if chunk.seq in result.lost_prefix:
+            if lost and chunk.seq in lost:
                 self._restart(sequence)
-            elif chunk.seq in result.failed:
+            elif failed and chunk.seq in failed:
                 events.append(
                     self._end(sequence, FinishReason.ERROR, now, "the model could not compute this request")
                 )
-            else:
-                self._advance(sequence, chunk, result, now, events)
+            elif event := self._advance(sequence, chunk, result, now):
+                events.append(event)
         return events
 
-    def _advance(
-        self, sequence: Sequence, chunk: Chunk, result: StepResult, now: float, events: list[Event]
-    ) -> None:
-        count = len(chunk.tokens)
+    def _advance(self, sequence: Sequence, chunk: Chunk, result: StepResult, now: float) -> Event | None:
+        seq, count = chunk.seq, len(chunk.tokens)
         sequence.computed += count
-        self._residence.grew(chunk.seq, count)
+        self._residence.grew(seq, count)
         if not chunk.sample:
-            return
+            return None
         if sequence.state is not State.DECODING:
             sequence.move(State.DECODING)
-        token = result.tokens[chunk.seq]
-        logprob = result.logprobs.get(chunk.seq)
-        logprobs: tuple[TokenLogprob, ...] = () if logprob is None else (logprob,)
+        token = result.tokens[seq]
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if result.logprobs and seq in result.logprobs:
+            logprobs = (result.logprobs[seq],)
         room = self._limit - len(sequence.tokens)
-        piece = self._vocabulary.piece(token)
-        text, finish = sequence.draw(token, piece, token in self._end_tokens, room, now)
-        if finish is None:
-            events.append(
-                Event(request_id=sequence.request.id, text=text, tokens=(token,), logprobs=logprobs)
-            )
-        else:
-            events.append(self._end(sequence, finish, now, text=text, tokens=(token,), logprobs=logprobs))
+        text, finish = sequence.draw(token, self._pieces[token], token in self._end_tokens, room, now)
+        if finish is not None:
+            return self._end(sequence, finish, now, text=text, tokens=(token,), logprobs=logprobs)
+        return Event(request_id=sequence.request.id, text=text, tokens=(token,), logprobs=logprobs)
 
     def _restart(self, sequence: Sequence) -> None:
         """The memory could not keep the reused prefix: compute it after all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from rllm.engine.text import TextAssembler
+from rllm.engine.text import Piece, TextAssembler
 from rllm.engine.types import EngineRequest, Event, FinishReason, Timings, TokenLogprob, Usage
 
 
@@ -89,7 +89,7 @@ class Sequence:
         self.state = to
 
     def draw(
-        self, token: int, piece: bytes, is_end: bool, room: int, now: float
+        self, token: int, piece: Piece, is_end: bool, room: int, now: float
     ) -> tuple[str, FinishReason | None]:
         """Take the next token.
 
@@ -106,7 +106,7 @@ class Sequence:
         if is_end:
             return self.text.flush(), FinishReason.STOP
         num_output = len(self.tokens) - len(self.request.prompt)
-        text = self.text.feed(piece, may_stop=num_output >= self.request.min_tokens)
+        text = self.text.feed(piece, num_output >= self.request.min_tokens)
         if self.text.stop_string is not None:
             return text, FinishReason.STOP
         if num_output >= self.request.max_tokens or room <= 0:
