@@ -114,11 +114,16 @@ def _compare(
             at = first_difference(own.tokens, said.tokens)
             if at is not None:
                 differences.append(difference(logits, request_id, texts[request_id], at))
-            elif said.finish is not FinishReason.CANCELLED and said.tokens != own.tokens:
-                cut_short.append(request_id)
-            elif said.finish in (FinishReason.ERROR, None):
+            elif not _ends_alike(said, own):
                 cut_short.append(request_id)
     return Outcome(layout, among, apart, floor, differences, cut_short)
+
+
+def _ends_alike(among: Said, alone: Said) -> bool:
+    if among.finish is FinishReason.CANCELLED:
+        return True
+    succeeded = among.finish in (FinishReason.STOP, FinishReason.LENGTH)
+    return succeeded and (among.finish, among.tokens) == (alone.finish, alone.tokens)
 
 
 def row(outcome: Outcome) -> list[Any]:
@@ -151,8 +156,8 @@ def report(model: Path, shape: Shape, outcomes: Sequence[Outcome]) -> str:
         f"# {shape.count} requests at once and each alone: {model.name}",
         "",
         f"Seed {shape.seed}, prompts of up to {shape.max_prompt} tokens, answers of up to "
-        f"{shape.max_tokens}, greedy. The floor is how far two logits of one position moved against each other, "
-        "at most, when the same texts were computed alone and beside others, token by token and in pieces.",
+        f"{shape.max_tokens}, greedy. The floor is how far two logits of one position moved against each "
+        "other, at most, when the same texts were computed alone and beside others, token by token and in pieces.",
         "",
         tabulate([row(outcome) for outcome in outcomes], HEAD, tablefmt="github", disable_numparse=True),
         "",
