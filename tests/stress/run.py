@@ -157,7 +157,7 @@ def report(model: Path, shape: Shape, outcomes: Sequence[Outcome]) -> str:
         "",
         f"Seed {shape.seed}, prompts of up to {shape.max_prompt} tokens, answers of up to "
         f"{shape.max_tokens}, greedy. The floor is how far two logits of one position moved against each "
-        "other, at most, when the same texts were computed alone and beside others, token by token and in pieces.",
+        "other, at most, when the same texts were computed alone, beside others, by the token and in pieces.",
         "",
         tabulate([row(outcome) for outcome in outcomes], HEAD, tablefmt="github", disable_numparse=True),
         "",
