@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from rllm.engine.cells import CellLedger, SplitLedger, UnifiedLedger
 from rllm.engine.port import CloseSampler, CopyPrefix, Op, Truncate
@@ -190,8 +191,7 @@ class Residence:
         # split: consecutive ids compute in one ubatch, so stay next to those that run
         low = min(self._occupied)
         last = len(self._empty) + len(self._occupied) + len(self._idle)
-        nearest: list[int] = [*range(low, last), *range(low - 1, -1, -1)]
-        for seq in nearest:
+        for seq in chain(range(low, last), range(low - 1, -1, -1)):
             if seq in self._empty or (seq in self._idle and seq != source):
                 return seq
         return None
