@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from textwrap import dedent
 
 from rllm import __version__
@@ -10,12 +11,24 @@ from rllm.engine.types import SamplingDefaults
 from rllm.preflight import gib
 from rllm.serving.service import ServedModel
 
+_ON_HOST = re.compile("CPU|Host")
+
 
 def _sampling(defaults: SamplingDefaults) -> str:
     shown = [f"temperature {defaults.temperature:g}", f"top_p {defaults.top_p:g}"]
     shown += [f"top_k {defaults.top_k}"] if defaults.top_k else []
     shown += [f"min_p {defaults.min_p:g}"] if defaults.min_p else []
     return ", ".join(shown)
+
+
+def _places(buffers: Mapping[str, int]) -> list[str]:
+    """What each instance has allocated on each card."""
+    cards: dict[str, list[str]] = {}
+    for name, size in buffers.items():
+        place, _, purpose = name.partition(" ")
+        if not _ON_HOST.search(place):
+            cards.setdefault(place, []).append(f"{purpose} {gib(size)}")
+    return [f"each instance on {card}: {', '.join(parts)}" for card, parts in cards.items()]
 
 
 def banner(models: Iterable[ServedModel], address: str, threads: int, memory: int, with_key: bool) -> str:
@@ -31,6 +44,7 @@ def banner(models: Iterable[ServedModel], address: str, threads: int, memory: in
             f"  {model.id:<{width}}  {info.description}, {gib(info.size_bytes)} on {info.device}",
             f"  {'':<{width}}  {info.slots} slots x {info.ctx_per_slot:,} tokens, "
             f"KV cache {layout} {gib(info.kv_bytes)}, loaded in {info.load_s:.1f} s",
+            *(f"  {'':<{width}}  {line}" for line in _places(info.buffers)),
             f"  {'':<{width}}  sampling where a request says nothing: {_sampling(model.sampling)}",
         ]
     lines += [f"  {threads} threads, {gib(memory)} resident in all processes", ""]

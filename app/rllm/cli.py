@@ -25,6 +25,7 @@ Examples:
   rllm-serve --gguf models/q4.gguf
   rllm-serve --gguf models/q4.gguf --alias small --gguf models/f16.gguf --alias exact --slots 16
   RLLM_API_KEY=... rllm-serve --config /etc/rllm.toml --host 0.0.0.0
+  rllm-serve top http://127.0.0.1:8000
 """
 
 
@@ -34,8 +35,8 @@ class GroupedOption(click.Option):
     group = ""
 
 
-class GroupedCommand(click.Command):
-    """Shows its options under headings."""
+class ServeCommand(click.Group):
+    """Serves, and has commands that look at a server. Shows its options under headings."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for heading in (*GROUPS, ""):
@@ -43,6 +44,7 @@ class GroupedCommand(click.Command):
             rows = [row for option in options if (row := option.get_help_record(ctx))]
             with formatter.section(heading or "Other"):
                 formatter.write_dl(rows, col_max=34)
+        self.format_commands(ctx, formatter)
 
 
 def _options() -> list[click.Parameter]:
@@ -79,7 +81,9 @@ def _click_type(annotation: Any) -> click.ParamType[Any]:
 
 
 @click.command(
-    cls=GroupedCommand,
+    cls=ServeCommand,
+    invoke_without_command=True,
+    subcommand_metavar="[top [URL]]",
     params=_options(),
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -94,19 +98,56 @@ def _click_type(annotation: Any) -> click.ParamType[Any]:
 @click.pass_context
 def main(ctx: click.Context, /, config_path: Path | None, print_config: bool, **_values: Any) -> None:
     """Serve GGUF models over the OpenAI API, with many requests decoded in one batch."""
+    if ctx.invoked_subcommand is not None:
+        _refuse_options_before(ctx)
+        return
     settings = _settings(ctx, config_path)
     if print_config:
         click.echo(settings.printable(), nl=False)
         return
     for name in config.unknown_variables(os.environ):
         click.echo(f"rllm-serve: warning: {name} is no setting and has no effect", err=True)
-    from rllm.main import run  # late: --help needs none of it
+    # late: --help needs none of it; and llama.cpp before everything else: see `rllm.backends.llama.lib`
+    import rllm.backends.llama  # noqa: F401
+    from rllm.main import run
 
     try:
         sys.exit(run(settings))
     except StartError as error:
         click.echo(f"rllm-serve: {_one_line(error)}", err=True)
         sys.exit(1)
+
+
+@main.command()
+@click.argument("url", default="http://127.0.0.1:8000")
+@click.option("--api-key", envvar="RLLM_API_KEY", help="Where the server wants one. Also RLLM_API_KEY.")
+@click.option("--interval-s", type=click.FloatRange(0.2, 60), default=2.0, show_default=True)
+@click.option("--once", is_flag=True, help="Show one frame and end; so it does where no terminal is.")
+def top(url: str, api_key: str | None, interval_s: float, once: bool) -> None:
+    """Watch a running server in the terminal: slots, queue, latencies, KV cells, faults, GPU."""
+    from rich.console import Console
+
+    from rllm.top.run import show_once, watch
+    from rllm.top.scrape import ScrapeError, Scraper
+
+    try:
+        scraper = Scraper(url, (api_key or "").partition(",")[0])
+        console = Console()
+        if once or not console.is_terminal:
+            show_once(scraper, console)
+        else:
+            watch(scraper, console, interval_s)
+    except ScrapeError as error:
+        click.echo(f"rllm-serve top: {error}", err=True)
+        sys.exit(1)
+
+
+def _refuse_options_before(ctx: click.Context) -> None:
+    """Options of the server mean nothing to a command that only looks at one."""
+    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if given:
+        name = given[0].replace("_", "-").replace("config-path", "config")
+        raise click.UsageError(f"--{name} is for serving; {ctx.invoked_subcommand} has options of its own")
 
 
 def _settings(ctx: click.Context, config_path: Path | None) -> Settings:

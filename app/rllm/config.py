@@ -40,7 +40,7 @@ from rllm.workers.frames import SchedulerOptions
 
 ENV_PREFIX = "RLLM_"
 DEFAULT_CTX = 4096
-DEFAULT_UBATCH = 512
+DEFAULT_SLOTS = 8
 MAX_SLOTS = 256
 """LLAMA_MAX_SEQ of the llama.cpp this package is built on."""
 
@@ -74,13 +74,25 @@ class EngineSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    slots: int = _engine(8, "Requests decoded at the same time.", ge=1, le=MAX_SLOTS)
+    slots: int = _engine(
+        0,
+        f"Requests decoded at the same time. 0: {DEFAULT_SLOTS} on the CPU; on a GPU as many as "
+        "--gpu-memory-utilization leaves room for, up to 64.",
+        ge=0,
+        le=MAX_SLOTS,
+    )
     ctx_size: int = _engine(
         0, f"Tokens per slot, prompt and output. 0: what the model was trained on, up to {DEFAULT_CTX}.", ge=0
     )
     threads: int = _engine(0, "CPU threads of a decode step. 0: the worker chooses.", ge=0, le=512)
     threads_batch: int = _engine(0, "CPU threads of a prefill. 0: like --threads.", ge=0, le=512)
     gpu_layers: int = _engine(-1, "Layers on the GPU. -1: all, where there is one.", ge=-1)
+    gpu_memory_utilization: float = _engine(
+        0.9,
+        "Share of a card's memory that the model's instances on it may take, all replicas together.",
+        gt=0,
+        le=1,
+    )
     kv: Literal["auto", "split", "unified"] = _engine(
         "auto", "Layout of the KV cache: a stream per slot, or one shared by all."
     )
@@ -97,7 +109,7 @@ class EngineSettings(BaseModel):
         0, "Most tokens of one llama_decode call. 0: 256 on the CPU, 2048 on a GPU.", ge=0, le=65536
     )
     ubatch_size: int = _engine(
-        0, f"Most tokens computed at once. 0: the batch, up to {DEFAULT_UBATCH}.", ge=0, le=65536
+        0, "Most tokens computed at once. 0: the batch, on the CPU up to 512.", ge=0, le=65536
     )
     max_step_tokens: int = _engine(
         0, "Most tokens of one step, prefill and decode together. 0: the batch.", ge=0, le=65536
@@ -114,6 +126,9 @@ class EngineSettings(BaseModel):
     top_p: float | None = _engine(None, "The same for top_p.", ge=0, le=1)
     top_k: int | None = _engine(None, "The same for top_k; 0: off.", ge=0, le=1_000_000)
     min_p: float | None = _engine(None, "The same for min_p.", ge=0, le=1)
+    cuda_graphs: Literal["auto", "on", "off"] = _engine(
+        "auto", "CUDA graphs. auto: off where big matrices are not quantized, which can hang; else on."
+    )
     prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
     mmap: bool = _engine(True, "Map the model file; instances on the CPU then share its pages.")
     mlock: bool = _engine(False, "Lock the model's pages in memory.")
@@ -139,9 +154,14 @@ class EngineSettings(BaseModel):
     def llama_options(self, num_ctx_train: int) -> LlamaOptions:
         shared = EngineSettings.model_fields.keys() & set(LlamaOptions.__struct_fields__)
         values = {name: getattr(self, name) for name in shared}
+        values["slots"] = self.slots or min(DEFAULT_SLOTS, self.most_slots)
         values["ctx_per_slot"] = self.ctx_size or min(num_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
-        values["ubatch_size"] = self.ubatch_size or min(self.batch_size or DEFAULT_UBATCH, DEFAULT_UBATCH)
         return LlamaOptions(**values)
+
+    @property
+    def most_slots(self) -> int:
+        """What the other options leave room for."""
+        return min(self.batch_size or MAX_SLOTS, self.max_step_tokens or MAX_SLOTS, MAX_SLOTS)
 
     def scheduler_options(self) -> SchedulerOptions:
         return SchedulerOptions(**{name: getattr(self, name) for name in SchedulerOptions.__struct_fields__})
@@ -250,6 +270,14 @@ class Settings(EngineSettings, BaseSettings):
     log_format: Literal["auto", "json", "console"] = _log("auto", "auto: console on a terminal, else JSON.")
     log_level: Literal["debug", "info", "warning", "error"] = _log("info", "Least level to log.")
     log_prompts: bool = _log(False, "Log what clients send. Off: only lengths.")
+    metrics_compat: Literal["none", "vllm"] = _log(
+        "none", "vllm: show the common metrics also under vLLM's names."
+    )
+    otlp_endpoint: str = _log(
+        "",
+        "Send traces to this OpenTelemetry collector, http://HOST:4318. Needs rllm[tracing]. Default: what "
+        "OTEL_EXPORTER_OTLP_ENDPOINT says; without either nothing is traced.",
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 

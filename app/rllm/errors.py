@@ -14,6 +14,7 @@
     ├── TimedOut              a deadline passed after work had begun       504
     ├── EngineError           a worker failed while computing              500
     ├── StartError            the process cannot start; one line, exit 1   (CLI)
+    │   └── OutOfMemory       it might with fewer slots
     └── HubError              a model file could not be fetched or made    (CLI)
 
 `rllm.api.errors` has the one table that turns these into a status and OpenAI's envelope.
@@ -82,6 +83,19 @@ class NotFound(RllmError):
 class Refused(RllmError):
     """Nothing was computed; the same request may be sent again later."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+        bound: str = "",
+    ) -> None:
+        """``bound``: which of the limits behind one code was met; for metrics, one of a few words."""
+        super().__init__(message, param=param, code=code, retry_after_s=retry_after_s)
+        self.bound = bound
+
 
 class RateLimited(Refused):
     code = "rate_limit_exceeded"
@@ -103,6 +117,10 @@ class StartError(RllmError):
     """The server or a worker cannot start. The message is one line and says what to do."""
 
     code = "start_error"
+
+
+class OutOfMemory(StartError):
+    code = "out_of_memory"
 
 
 class HubError(RllmError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,7 +14,6 @@ import uvloop
 from structlog.typing import FilteringBoundLogger
 
 from rllm.api.app import create_app
-from rllm.api.records import RequestRecord
 from rllm.api.settings import ApiKey, ApiSettings
 from rllm.backends.llama import lib
 from rllm.backends.llama.context import default_threads
@@ -22,16 +22,15 @@ from rllm.banner import banner
 from rllm.config import Settings, pairs
 from rllm.engine.types import SamplingDefaults
 from rllm.errors import StartError
+from rllm.gpu_fit import Card, fit
 from rllm.lifecycle import listen, serve
 from rllm.observe.gpu import Gpus
-from rllm.observe.log_observer import LogObserver
-from rllm.observe.logs import capture_libraries, make_logger
-from rllm.observe.metrics import Metrics
+from rllm.observe.logs import capture_libraries, make_logger, native_sink
 from rllm.preflight import Checked, available_bytes, check, check_memory
 from rllm.reliability import KeyFile, pool_settings, replicate
 from rllm.sampling import sampling_defaults
-from rllm.serving.observer import Observers
 from rllm.serving.pool import ModelPlan, Pool
+from rllm.watching import Watchers
 from rllm.workers.frames import WorkerSpec
 
 
@@ -46,12 +45,12 @@ def run(settings: Settings) -> int:
     with listen(settings.host, settings.port) as listener:
         gpus = Gpus()
         models = [check(model) for model in settings.served()]
-        if not settings.allow_overcommit:
-            _check_memory(models, gpus)
+        models = _fit_memory(models, gpus, overcommit=settings.allow_overcommit)
         smaller, fallback = pairs(settings.smaller), pairs(settings.fallback)
         plans = [_plan(checked, settings.log_level, smaller, fallback) for checked in models]
         logger = make_logger(settings.log_format, settings.log_level)
         capture_libraries(logger, settings.log_level)
+        lib.send_log_to(native_sink(logger))
         serve_plans(settings, plans, listener, logger, gpus)
     return 0
 
@@ -92,20 +91,16 @@ async def _serve(
     def detokenize(model: str, tokens: Sequence[int]) -> str:
         return pool.model(model).vocabulary.detokenize(tokens, special=True)
 
-    metrics = Metrics(gpus)
     keys = KeyFile(settings.keys_file)
-    log = LogObserver(logger, detokenize if settings.log_prompts else None)
-    pool = Pool(plans, pool_settings(settings, keys.limits), Observers(metrics, log))
-
-    def on_request(record: RequestRecord) -> None:
-        metrics.on_request(record)
-        log.on_request(record)
-
+    watchers = Watchers(settings, logger, gpus, detokenize)
+    watchers.metrics.know_keys(keys.limits)
+    pool = Pool(plans, pool_settings(settings, keys.limits), watchers.observer)
     app = create_app(
         pool,
         _api_settings(settings),
-        render_metrics=metrics.render,
-        on_request=on_request,
+        render_metrics=watchers.metrics.render,
+        on_start=watchers.on_start,
+        on_request=watchers.on_request,
         more_keys=lambda: keys.entries,
     )
     address = _address(listener)
@@ -130,19 +125,23 @@ async def _serve(
             logger.error("reload failed", error=str(error))
             return
         pool.set_keys(keys.limits)
+        watchers.metrics.know_keys(keys.limits)
         logger.info("reloaded", keys=len(keys.entries))
 
     logger.info("loading", address=address, models=[plan.id for plan in plans])
-    await serve(
-        app,
-        pool,
-        listener,
-        drain_s=settings.drain_timeout_s,
-        delay_s=settings.drain_delay_s,
-        on_ready=on_ready,
-        on_stopping=on_stopping,
-        on_reload=on_reload,
-    )
+    try:
+        await serve(
+            app,
+            pool,
+            listener,
+            drain_s=settings.drain_timeout_s,
+            delay_s=settings.drain_delay_s,
+            on_ready=on_ready,
+            on_stopping=on_stopping,
+            on_reload=on_reload,
+        )
+    finally:
+        await watchers.close()
 
 
 def _plan(
@@ -188,14 +187,40 @@ def _api_settings(settings: Settings) -> ApiSettings:
     )
 
 
-def _check_memory(models: Sequence[Checked], gpus: Gpus) -> None:
-    """Models that go to the GPU as a whole are held against its memory; of a part nothing can be said."""
-    has_gpu = len(gpus) > 0 and lib.is_cuda_build()
-    models = [checked for checked in models for _ in range(checked.model.replicas)]
-    check_memory([m for m in models if not has_gpu or m.model.gpu_layers == 0], available_bytes(), "memory")
-    if has_gpu:
-        whole = [m for m in models if m.model.gpu_layers < 0]
-        check_memory(whole, gpus.free_bytes(), "GPU memory")
+def _fit_memory(models: Sequence[Checked], gpus: Gpus, *, overcommit: bool) -> list[Checked]:
+    """The models with the slots that memory has room for. Those that go to GPUs as a whole are held against
+    theirs; of a part nothing can be said.
+
+    Raises:
+        StartError: it has no room, and that is not allowed.
+    """
+    cards = _visible_cards(gpus) if lib.is_cuda_build() else []
+    resident = [c for c in models if not cards or c.model.gpu_layers == 0 for _ in range(c.model.replicas)]
+    if not overcommit:
+        check_memory(resident, available_bytes(), "memory")
+    whole = [checked for checked in models if cards and checked.model.gpu_layers < 0]
+    try:
+        fitted = fit(whole, cards)
+    except StartError:
+        if not overcommit:
+            raise
+        return list(models)
+    known = {checked.model.id: checked for checked in fitted}
+    return [known.get(checked.model.id, checked) for checked in models]
+
+
+def _visible_cards(gpus: Gpus) -> list[Card]:
+    """As far as CUDA_VISIBLE_DEVICES can be understood: it may also name cards by their UUID."""
+    cards = [
+        Card(card.index, card.name, card.memory_total_bytes, card.memory_total_bytes - card.memory_used_bytes)
+        for card in gpus.read()
+        if card.memory_total_bytes is not None and card.memory_used_bytes is not None
+    ]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return cards
+    names = [name.strip() for name in visible.split(",") if name.strip()]
+    return [card for card in cards if str(card.index) in names] if all(map(str.isdigit, names)) else cards
 
 
 def _address(listener: socket.socket) -> str:

@@ -15,6 +15,8 @@ from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf, shard_paths
 
 _WORKER_BYTES = 200 * 2**20
 """A worker without its model: interpreter, libraries, vocabulary, and some to spare."""
+_CPU_UBATCH = 512
+"""Where the worker chooses."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -25,12 +27,24 @@ class Checked:
     model: ModelSettings
     options: LlamaOptions
     weight_bytes: int
-    kv_bytes: int
-    compute_bytes: int
+    info: GgufInfo
+    """Of its first part."""
 
     @property
-    def total_bytes(self) -> int:
-        return self.weight_bytes + self.kv_bytes + self.compute_bytes
+    def kv_bytes(self) -> int:
+        options = self.options
+        tokens = options.kv_cells or options.slots * options.ctx_per_slot
+        return tokens * kv_bytes_per_token(self.info.metadata, options.cache_type_k, options.cache_type_v)
+
+    @property
+    def compute_bytes(self) -> int:
+        """On the CPU."""
+        return self.compute_bytes_of(self.options.ubatch_size or _CPU_UBATCH)
+
+    def compute_bytes_of(self, ubatch_size: int) -> int:
+        """Roughly: the widest activations of one micro-batch, and a row of logits for every slot."""
+        widest = max(self.info.number("feed_forward_length"), self.info.embedding_length)
+        return 4 * (ubatch_size * widest * 4 + self.options.slots * self.info.vocab_size)
 
 
 def check(model: ModelSettings) -> Checked:
@@ -39,21 +53,12 @@ def check(model: ModelSettings) -> Checked:
         StartError: missing, not a GGUF, truncated, or with a part missing.
     """
     parts = [read_gguf(path) for path in shard_paths(model.gguf)]
-    options = model.llama_options(parts[0].num_ctx_train)
-    tokens = options.kv_cells or options.slots * options.ctx_per_slot
     return Checked(
         model=model,
-        options=options,
+        options=model.llama_options(parts[0].num_ctx_train),
         weight_bytes=sum(part.file_bytes for part in parts),
-        kv_bytes=tokens * kv_bytes_per_token(parts[0].metadata, options.cache_type_k, options.cache_type_v),
-        compute_bytes=_compute_bytes(parts[0], options),
+        info=parts[0],
     )
-
-
-def _compute_bytes(info: GgufInfo, options: LlamaOptions) -> int:
-    """Roughly: the widest activations of one micro-batch, and a row of logits for every slot."""
-    widest = max(info.number("feed_forward_length"), info.embedding_length)
-    return 4 * (options.ubatch_size * widest * 4 + options.slots * info.vocab_size)
 
 
 def check_memory(models: Sequence[Checked], available: int, what: str) -> None:

@@ -1,63 +1,84 @@
-"""The first page's two sentences: which variant for which load."""
+"""The first page's sentences: which variant for which load, and where there is nothing to choose between."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rllm_bench.compare import Comparison, compare
 from rllm_bench.summary import Result, Summary
-from rllm_bench.words import number, plural
+from rllm_bench.words import listed, number, plural, slo
+
+KEPT = 0.95
+"""A goal is kept under a load when at least this share of the requests meets it."""
 
 
 @dataclass(frozen=True)
-class Winner:
-    """Who does best under one load, and by how much over the next."""
+class Standing:
+    """The results under one load. ``best``: the most tokens/s, and whoever cannot be told apart from it."""
 
-    best: Result
-    second: Comparison | None
-    """The best against the next best; None where it was alone."""
+    best: tuple[Result, ...]
+    rows: tuple[Result, ...]
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(row.subject for row in self.best)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to take under one load, and how the others stand to it."""
+
+    result: Result
+    same: tuple[str, ...]
+    """Subjects that cannot be told apart from it."""
+    behind: Comparison | None
+    """It against the best of those that can; None where there is none."""
+    smallest: bool
+    """Its file is smaller than those of all the `same`."""
 
     @property
     def margin(self) -> str:
-        if self.second is None:
-            return ""
-        if self.second.verdict == "no significant difference":
-            return f", with no significant difference to {self.second.old}"
-        return f", {self.second.ratio:.2f}× {self.second.old}"
+        text = f", no different from {listed(self.same)}" if self.same else ""
+        return text + (f", {self.behind.ratio:.2f}× {self.behind.old}" if self.behind else "")
 
 
 @dataclass(frozen=True)
 class Answer:
     shape: tuple[int, int]
-    light: Winner
-    heavy: Winner
+    light: Choice
+    heavy: Choice
+    goal: str
+    """Up to which load the choice keeps the first goal."""
 
     @property
     def sentences(self) -> list[str]:
-        prompt, output = self.shape
-        return [self._choice(), self._figures(prompt, output)]
+        return [self._choice(), self._figures(), *([self.goal] if self.goal else [])]
 
     def _choice(self) -> str:
-        light, heavy = self.light.best, self.heavy.best
-        if light.subject == heavy.subject and light.group != heavy.group:
-            return f"Choose {light.subject} from {_load(light)} to {_load(heavy)}."
-        if light.group == heavy.group:
-            return f"Choose {light.subject} for {_load(light)}."
-        return f"Choose {light.subject} for {_load(light)}, and {heavy.subject} for {_load(heavy)}."
+        light, heavy = self.light.result, self.heavy.result
+        single = light.group == heavy.group
+        if light.subject != heavy.subject:
+            return f"Choose {light.subject} for {_load(light)}, and {heavy.subject} for {_load(heavy)}."
+        loads = f"for {_load(light)}" if single else f"from {_load(light)} to {_load(heavy)}"
+        if self.light.same and not self.light.behind and not self.heavy.behind:
+            every = listed(sorted({light.subject, *self.light.same, *self.heavy.same}))
+            small = f": take the smallest file, {light.subject}" if self.light.smallest else ""
+            return f"No difference in speed between {every} {loads}{small}."
+        return f"Choose {light.subject} {loads}."
 
-    def _figures(self, prompt: int, output: int) -> str:
-        one, many = self.light, self.heavy
-        same = one.best.subject == many.best.subject
-        first = "it" if same else one.best.subject
+    def _figures(self) -> str:
+        prompt, output = self.shape
+        one, many = self.light.result, self.heavy.result
+        same = one.subject == many.subject
         text = (
-            f"With {prompt}-token prompts and {output}-token answers {first} gives "
-            f"{_speed(one.best)} for {_load(one.best)}{one.margin}"
+            f"With {prompt}-token prompts and {output}-token answers {'it' if same else one.subject} gives "
+            f"{_speed(one)} for {_load(one)}{self.light.margin}"
         )
-        if one.best.group == many.best.group:
+        if one.group == many.group:
             return f"{text}."
-        who = "" if same else f"{many.best.subject} gives "
-        return f"{text}, and {who}{_speed(many.best)} for {_load(many.best)}{many.margin}."
+        who = "" if same else f"{many.subject} gives "
+        return f"{text}, and {who}{_speed(many)} for {_load(many)}{self.heavy.margin}."
 
 
 def _load(result: Result) -> str:
@@ -80,7 +101,10 @@ def answer(summary: Summary) -> Answer | None:
         return None
     shape = shapes[len(shapes) // 2]
     loads = loads_of(summary, shape)
-    return Answer(shape, winner(summary, loads[0]), winner(summary, loads[-1]))
+    light, heavy = standing(summary, loads[0]), standing(summary, loads[-1])
+    both = light.names & heavy.names  # one server for both, where one is as good as any under both
+    chosen = (choose(summary, light, both), choose(summary, heavy, both))
+    return Answer(shape, *chosen, _goal(summary, loads, chosen[1].result.subject))
 
 
 def loads_of(summary: Summary, shape: tuple[int, int]) -> list[list[Result]]:
@@ -94,10 +118,64 @@ def loads_of(summary: Summary, shape: tuple[int, int]) -> list[list[Result]]:
     return list(groups.values())
 
 
-def winner(summary: Summary, rows: Sequence[Result]) -> Winner:
-    ranked = sorted(rows, key=lambda row: -row["output_tps"])
-    second = compare(ranked[0], ranked[1], "output_tps", summary.slos) if len(ranked) > 1 else None
-    return Winner(ranked[0], second)
+def standing(summary: Summary, rows: Sequence[Result], metric: str = "output_tps") -> Standing:
+    """``rows`` from the best down, by a figure of which more is better (or, for times, less)."""
+    sign = 1 if metric.endswith("_ms") else -1
+    ranked = sorted((row for row in rows if metric in row.values), key=lambda row: sign * row[metric])
+    found = [(row, compare(ranked[0], row, metric, summary.slos)) for row in ranked[1:]]
+    return Standing((*ranked[:1], *(row for row, one in found if one and one.tied)), tuple(ranked))
+
+
+def choose(summary: Summary, found: Standing, among: frozenset[str] = frozenset()) -> Choice:
+    """Of those that are as good as the best, the smallest file. ``among`` narrows them, where it can."""
+    sizes = _sizes(summary)
+    able = [row for row in found.best if row.subject in among] or list(found.best)
+    comparable = all(row.subject in sizes for row in able)
+    picked = min(able, key=lambda row: sizes[row.subject]) if comparable else able[0]
+    same, behind = [], None
+    for row in found.rows:
+        if row.subject == picked.subject:
+            continue
+        one = compare(picked, row, "output_tps", summary.slos)
+        if row.subject in found.names or (one is not None and one.tied):
+            same.append(row.subject)
+        else:
+            behind = behind or one
+    own = sizes.get(picked.subject)
+    smallest = own is not None and all(own < sizes.get(name, 0) for name in same)
+    return Choice(picked, tuple(same), behind, smallest)
+
+
+def _sizes(summary: Summary) -> Mapping[str, float]:
+    """Of each subject's model file. A subject's name may carry its run's, where several are shown."""
+    known = {s.name: s.model_bytes for run in summary.runs for s in run.subjects}
+    return {name: size for name in summary.subjects if (size := known.get(name.partition(" (")[0]))}
+
+
+def _goal(summary: Summary, loads: Sequence[Sequence[Result]], subject: str) -> str:
+    """Of the first goal: how far the chosen subject can be loaded and still keep it."""
+    if not summary.slos:
+        return ""
+    name, limits = next(iter(summary.slos.items()))
+    rows = [row for group in loads for row in group if row.subject == subject]
+    kept = list(_kept(rows, f"attained_{name}"))
+    goal = f"the goal {slo(name, limits)}"
+    if not kept:
+        return f"At none of these loads do {100 * KEPT:.0f} % of its requests meet {goal}."
+    if len(kept) == len(rows):
+        return f"{subject} keeps {goal} up to {_load(kept[-1])}, the heaviest load measured."
+    missed = rows[len(kept)]
+    return (
+        f"{subject} keeps {goal} up to {_load(kept[-1])}; with {_load(missed)} "
+        f"{100 * missed[f'attained_{name}']:.0f} % of the requests meet it."
+    )
+
+
+def _kept(rows: Sequence[Result], share: str) -> Iterator[Result]:
+    for row in rows:
+        if (row.get(share) or 0.0) < KEPT:
+            return
+        yield row
 
 
 def limitation(summary: Summary, warnings: Sequence[str]) -> str:

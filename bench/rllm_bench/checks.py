@@ -13,7 +13,10 @@ from rllm_bench.summary import Result, Summary
 LAG_LIMIT_MS = 5.0
 LAG_SHARE = 0.05
 """Of the median TTFT: more delay of our own than this, and the cell is invalid."""
-PEAK_NEAR_LIMIT = 0.9
+BUSY_LIMIT = 0.1
+"""Of the machine used by others: more than this, and a cell's figures are marked."""
+FEW_REQUESTS = 100
+"""With fewer requests than this the 99th percentile is the slowest one."""
 
 
 def invalid(cell: CellData) -> str | None:
@@ -45,6 +48,7 @@ def warnings(summary: Summary) -> Iterator[str]:
     yield from _machines(summary)
     yield from _busy(summary)
     yield from _repeats(summary)
+    yield from _few(summary)
     yield from _counts(summary)
     yield from _shortened(summary)
     yield from _checkouts(summary)
@@ -105,30 +109,38 @@ def _repeats(summary: Summary) -> Iterator[str]:
         )
 
 
-def busy_shares(summary: Summary) -> list[float]:
-    """Of each cell that lasted long enough to tell: the share of the machine that others used."""
-    shares = []
-    for cell in summary.cells:
-        cores = next(
-            (
-                run.environment["cpu"]["cores_logical"]
-                for run in summary.runs
-                if cell.record.spec in run.cells
-            ),
-            None,
+def _few(summary: Summary) -> Iterator[str]:
+    counts = [sum(len(cell.good) for cell in result.cells) for result in summary.results if result.cells]
+    few = [count for count in counts if count < FEW_REQUESTS]
+    if few:
+        some = f"{min(few)}" if min(few) == max(few) else f"{min(few)} to {max(few)}"
+        yield (
+            f"{len(few)} of {len(counts)} figures called p99 are of {some} requests: with so few, it is the "
+            "slowest of them"
         )
-        other = foreign_cores(cell, cores)
-        if other is not None and cores:
-            shares.append(other / cores)
-    return sorted(shares)
+
+
+def busy_share(summary: Summary, cell: CellData) -> float | None:
+    """The share of the machine that others used; None where the cell was too short to tell."""
+    cores = next(
+        (run.environment["cpu"]["cores_logical"] for run in summary.runs if cell.record.spec in run.cells),
+        None,
+    )
+    other = foreign_cores(cell, cores)
+    return other / cores if other is not None and cores else None
+
+
+def is_disturbed(summary: Summary, result: Result) -> bool:
+    """In one of its cells others used enough of the machine to change its place."""
+    return any((busy_share(summary, cell) or 0.0) > BUSY_LIMIT for cell in result.cells)
 
 
 def disturbed(summary: Summary) -> bool:
     """Others used so much of the machine that the ranking itself is in doubt."""
-    shares = busy_shares(summary)
+    shares = sorted(share for cell in summary.cells if (share := busy_share(summary, cell)) is not None)
     if not shares:
         return any(_loaded_at_start(run) for run in summary.runs)
-    return shares[len(shares) // 2] > 0.1
+    return shares[len(shares) // 2] > BUSY_LIMIT
 
 
 def _loaded_at_start(run: RunRecord) -> bool:
@@ -142,12 +154,13 @@ def _busy(summary: Summary) -> Iterator[str]:
         if _loaded_at_start(run):
             load, cores = run.environment["load_average"][0], run.environment["cpu"]["cores_logical"]
             yield f"the machine was busy when run {run.name} began: load average {load} on {cores} cores"
-    shares = busy_shares(summary)
-    if shares and max(shares) > 0.1:
+    shares = {cell.record.spec.id: busy_share(summary, cell) or 0.0 for cell in summary.cells}
+    busy = sorted((name for name, share in shares.items() if share > BUSY_LIMIT), key=lambda n: -shares[n])
+    if busy:
+        named = ", ".join(busy[:3]) + (f" and {len(busy) - 3} more" if len(busy) > 3 else "")
         yield (
-            f"other processes used up to {100 * max(shares):.0f} % of the machine during a cell (median "
-            f"{100 * shares[len(shares) // 2]:.0f} %): the figures are lower than on a quiet machine, "
-            "and their order may be wrong"
+            f"other processes used up to {100 * shares[busy[0]]:.0f} % of the machine in {len(busy)} of "
+            f"{len(shares)} cells ({named}): these figures are worse than on a quiet machine (†)"
         )
 
 

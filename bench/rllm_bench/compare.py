@@ -15,6 +15,8 @@ from rllm_bench.summary import Result, Slos, Summary, draws
 
 HIGHER_IS_BETTER = frozenset({"output_tps", "request_rps"})
 METRICS = ("output_tps", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "e2e_p99_ms")
+MARGIN = 0.05
+"""Single runs differ by this much without a reason: without intervals, a difference up to it is none."""
 Verdict = Literal["better", "worse", "no significant difference", "unknown"]
 
 
@@ -32,10 +34,19 @@ class Comparison:
     ratio: float
     interval: Interval | None
     verdict: Verdict
+    overlapping: bool = False
+    """The ranges over the repeats have values in common."""
+
+    @property
+    def tied(self) -> bool:
+        """Not to be told apart: by the verdict, or where there is none by the repeats and `MARGIN`."""
+        if self.verdict != "unknown":
+            return self.verdict == "no significant difference"
+        return self.overlapping or max(self.ratio, 1 / self.ratio) <= 1 + MARGIN
 
     def __str__(self) -> str:
         if self.verdict == "unknown":
-            return f"{self.ratio:.2f}×"
+            return f"{'≈ ' if self.tied else ''}{self.ratio:.2f}×"
         bounds = f"[{self.interval.low:.2f}, {self.interval.high:.2f}]" if self.interval else ""
         if self.verdict == "no significant difference":
             return f"no significant difference ({self.ratio:.2f}× {bounds})"
@@ -66,6 +77,7 @@ def compare(new: Result, old: Result, metric: str, slos: Slos) -> Comparison | N
         ratio,
         bounds,
         _verdict(new, old, metric, ratio, bounds),
+        _overlap(new, old, metric),
     )
 
 
@@ -84,13 +96,14 @@ def _interval(new: Result, old: Result, metric: str, slos: Slos, higher: bool) -
 def _verdict(new: Result, old: Result, metric: str, ratio: float, bounds: Interval | None) -> Verdict:
     if bounds is None:
         return "unknown"
-    spreads = new.values[metric].spread, old.values[metric].spread
-    ours, theirs = spreads
-    if ours is not None and theirs is not None and ours.low <= theirs.high and theirs.low <= ours.high:
-        return "no significant difference"
-    if bounds.low <= 1.0 <= bounds.high:
+    if _overlap(new, old, metric) or bounds.low <= 1.0 <= bounds.high:
         return "no significant difference"
     return "better" if ratio > 1 else "worse"
+
+
+def _overlap(new: Result, old: Result, metric: str) -> bool:
+    ours, theirs = new.values[metric].spread, old.values[metric].spread
+    return ours is not None and theirs is not None and ours.low <= theirs.high and theirs.low <= ours.high
 
 
 def pairs(new: Summary, old: Summary, metrics: tuple[str, ...] = METRICS) -> Iterator[Comparison]:

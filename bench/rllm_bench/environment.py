@@ -14,6 +14,8 @@ from typing import Any
 
 import psutil
 
+from rllm_bench.cards import visible_cards
+
 _PACKAGES = ("rllm", "llama-cpp-python", "xllamacpp", "aiohttp", "uvloop", "numpy", "uvicorn", "vllm")
 
 
@@ -60,11 +62,12 @@ def gpus() -> list[dict[str, Any]]:
     except Exception:  # NVMLError or no library: a machine without GPUs
         return []
     found = []
-    for index in range(pynvml.nvmlDeviceGetCount()):
+    for index in visible_cards(pynvml.nvmlDeviceGetCount()):
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
         found.append(
             {
+                "index": index,
                 "name": _text(pynvml.nvmlDeviceGetName(handle)),
                 "memory_bytes": int(memory.total),
                 "memory_used_bytes": int(memory.used),

@@ -14,8 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from rllm_bench.checks import is_disturbed
 from rllm_bench.summary import Result, Summary
 from rllm_bench.words import number
 
@@ -89,17 +90,23 @@ def series(
 
 
 def curve(axes: Axes, summary: Summary, look: Look, shape: tuple[int, int], name: str, title: str) -> None:
-    """One figure over the load, a line per subject, with intervals where there are any."""
-    lines = series(summary, shape, lambda row: row.get(name))
+    """One figure over the load, a line per subject, with intervals where there are any.
+
+    Hollow where others used the machine.
+    """
+    lines, hollow = series(summary, shape, lambda row: row.get(name)), False
     for subject, line in lines.items():
         xs, ys = [point[0] for point in line], [point[2] for point in line]
         axes.plot(xs, ys, label=subject, lw=1.8, ms=6, **look(subject))
         for x, row, _ in line:
+            if is_disturbed(summary, row):
+                axes.plot([x], [row[name]], ms=9, mfc="white", mew=2, zorder=5, **look(subject))
+                hollow = True
             bounds = row.values[name].interval
             if bounds is not None:
                 axes.plot([x, x], [bounds.low, bounds.high], color=look(subject)["color"], lw=3, alpha=0.35)
     _load_axis(axes, sorted({point[0] for line in lines.values() for point in line}), summary, shape)
-    axes.set_title(title)
+    axes.set_title(f"{title}; hollow: disturbed" if hollow else title)
     axes.set_ylim(bottom=0)
 
 
@@ -120,8 +127,8 @@ def first_page(
 ) -> Figure:
     """The report in one picture: answer, load, machine, two curves, one limitation."""
     with plt.rc_context(_STYLE):
-        figure = plt.figure(figsize=(11, 7))
-        grid = figure.add_gridspec(1, 2, left=0.065, right=0.985, top=0.65, bottom=0.19, wspace=0.2)
+        figure = plt.figure(figsize=(11, 7.6))
+        grid = figure.add_gridspec(1, 2, left=0.065, right=0.985, top=0.63, bottom=0.18, wspace=0.2)
         left, right = (figure.add_subplot(grid[0, column]) for column in range(2))
         curve(left, summary, look, shape, "output_tps", "Output tokens per second, all users together")
         curve(right, summary, look, shape, "ttft_p99_ms", "Time to first token, p99 (ms)")
@@ -129,16 +136,22 @@ def first_page(
         handles, labels = left.get_legend_handles_labels()
         figure.legend(
             handles,
-            labels,
+            [f"{label}{_file_size(summary, label)}" for label in labels],
             loc="upper center",
-            bbox_to_anchor=(0.5, 0.755),
+            bbox_to_anchor=(0.5, 0.72),
             ncol=min(5, len(labels)),
             fontsize=10,
         )
         _paragraphs(figure, sentences, subtitle)
         limits = "\n".join(textwrap.wrap(f"Limitation: {footer}", 150))
-        figure.text(0.02, 0.075, limits, fontsize=9.5, va="top", color="#8a1c1c")
+        figure.text(0.02, 0.07, limits, fontsize=9.5, va="top", color="#8a1c1c")
         return figure
+
+
+def _file_size(summary: Summary, subject: str) -> str:
+    sizes = {s.name: s.model_bytes for run in summary.runs for s in run.subjects}
+    size = sizes.get(subject.partition(" (")[0])
+    return f", {size / 1e6:,.0f} MB" if size else ""
 
 
 def _paragraphs(figure: Figure, sentences: Sequence[str], subtitle: str) -> None:
@@ -159,6 +172,8 @@ def _log_if_wide(axes: Axes) -> None:
     if values and max(values) / min(values) > 20:
         axes.set_yscale("log")
         axes.set_ylim(min(values) * 0.7, max(values) * 1.4)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: number(value)))
 
 

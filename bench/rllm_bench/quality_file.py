@@ -28,16 +28,22 @@ class Quality(msgspec.Struct, frozen=True):
 
 
 class _File(msgspec.Struct, frozen=True):
+    reference: Quality | None = None
     variants: list[Quality] = []
 
 
 def kld_by_model(places: Sequence[Path]) -> dict[str, float]:
-    """Mean KL divergence by the model file's sha256, from quality.json in folders or files of that name."""
+    """Mean KL divergence by the model file's sha256, from quality.json in folders or files of that name.
+
+    That of a reference is 0.
+    """
     files = [place / "quality.json" if place.is_dir() else place for place in places]
-    return {
-        one.model.sha256: one.divergence.kld_mean.value
-        for file in files
-        if file.name == "quality.json" and file.exists()
-        for one in msgspec.json.decode(file.read_bytes(), type=_File).variants
-        if one.divergence is not None
-    }
+    found: dict[str, float] = {}
+    for file in files:
+        if file.name != "quality.json" or not file.exists():
+            continue
+        run = msgspec.json.decode(file.read_bytes(), type=_File)
+        if run.reference is not None:
+            found.setdefault(run.reference.model.sha256, 0.0)
+        found |= {v.model.sha256: v.divergence.kld_mean.value for v in run.variants if v.divergence}
+    return found

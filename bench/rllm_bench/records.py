@@ -160,6 +160,8 @@ class TelemetrySample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     cpu_s: float | None = None
     """Processor time of the server's processes so far."""
     gpu_memory_bytes: int | None = None
+    """Of the server's processes where NVML tells, else of the whole card."""
+    gpu_card_bytes: int | None = None
     gpu_power_w: float | None = None
     gpu_utilization: float | None = None
     machine_busy: float | None = None

@@ -5,34 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
-from rllm_bench import ceiling_file, checks, cost, metrics, plots, tables, vllm_format
-from rllm_bench.answer import answer, limitation, loads_of
-from rllm_bench.ceiling_file import Ceiling
-from rllm_bench.quality_file import kld_by_model
+from rllm_bench import checks, cost, metrics, plots, tables, vllm_format
+from rllm_bench.answer import answer, loads_of
+from rllm_bench.compare import MARGIN
+from rllm_bench.first_page import first_page
+from rllm_bench.sources import Sources, read
 from rllm_bench.store import RunRecord, Store, file_name
-from rllm_bench.summary import Summary, summarize
+from rllm_bench.summary import Summary
 from rllm_bench.words import machine, number, plural, slo
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Everything a report is rendered from."""
-
-    stores: Sequence[Store]
-    summary: Summary
-    ceilings: Sequence[Ceiling]
-    quality: Mapping[str, float]
-    """Mean KL divergence by sha256 of the model file."""
-
-    @property
-    def run(self) -> RunRecord:
-        return self.summary.runs[0]
 
 
 def render(folders: Sequence[Path], out: Path, extra: Sequence[Path] = ()) -> Path:
@@ -40,26 +25,14 @@ def render(folders: Sequence[Path], out: Path, extra: Sequence[Path] = ()) -> Pa
 
     ``extra``: ceiling.json or quality result files from elsewhere.
     """
-    stores = [Store(folder) for folder in folders]
-    places = [*folders, *extra]
-    sources = Sources(stores, summarize(stores), ceilings_in(places), kld_by_model(places))
+    sources = read(folders, extra)
     out.mkdir(parents=True, exist_ok=True)
-    for store in stores:
+    for store in sources.stores:
         write_vllm(store, out / "vllm")
     write_csv(sources.summary, out / "summary.csv")
     report = out / "report.md"
     report.write_text("\n".join(_document(sources, out)) + "\n")
     return report
-
-
-def ceilings_in(places: Sequence[Path]) -> list[Ceiling]:
-    files = [place / "ceiling.json" if place.is_dir() else place for place in places]
-    return [
-        one
-        for file in files
-        if file.name == "ceiling.json" and file.exists()
-        for one in ceiling_file.load(file)
-    ]
 
 
 def write_vllm(store: Store, folder: Path) -> None:
@@ -88,55 +61,13 @@ def write_csv(summary: Summary, path: Path) -> None:
 def _document(sources: Sources, out: Path) -> Iterator[str]:
     look = plots.Look(sources.summary.subjects)
     doubts = list(dict.fromkeys(checks.warnings(sources.summary)))
-    yield from _first_page(sources, look, out, doubts)
+    yield from first_page(sources, look, out, doubts)
     yield from _setup(sources)
     yield from _results(sources, look, out)
     yield from _efficiency(sources)
     yield from _costs(sources, look, out)
     yield from _doubts(doubts)
     yield from _reproduce(sources)
-
-
-def _first_page(sources: Sources, look: plots.Look, out: Path, doubts: list[str]) -> Iterator[str]:
-    summary, run = sources.summary, sources.run
-    yield f"# {run.name}: {', '.join(summary.subjects) or 'nothing measured'}"
-    yield ""
-    found = answer(summary)
-    if found is None:
-        yield "Nothing was measured: see below for the reasons."
-        yield ""
-        return
-    label = " (indicative)" if summary.indicative else ""
-    if checks.disturbed(summary):
-        yield (
-            "> **Do not use this answer.** The machine was shared while it was measured: see the "
-            "limitation below."
-        )
-        yield ""
-    yield f"**{found.sentences[0]}** {found.sentences[1]}"
-    yield ""
-    subtitle = (
-        f"{machine(run.environment)} · {tables.shape_name(found.shape)}, greedy, {_kinds(summary)} · "
-        f"{run.preset} preset{label}, {run.created_at[:10]}"
-    )
-    doubt = limitation(summary, doubts)
-    shown = found.sentences
-    if checks.disturbed(summary):
-        shown = [f"Do not use (shared machine): {shown[0]}", *shown[1:]]
-    figure = plots.first_page(summary, look, found.shape, shown, subtitle, doubt)
-    yield f"![{found.sentences[0]}]({plots.save(figure, out / 'plots', 'summary')})"
-    yield ""
-    yield f"Machine: {machine(run.environment)}. Load: {tables.shape_name(found.shape)}, {_kinds(summary)}."
-    yield f"Limitation: {doubt}. More under [Validity](#validity)."
-    yield ""
-    yield tables.best_per_load(summary)
-    yield ""
-
-
-def _kinds(summary: Summary) -> str:
-    kinds = sorted({result.workload.kind for result in summary.results})
-    names = {"unique": "unique prompts", "mix": "a chat-like mix of lengths", "file": "prompts from a file"}
-    return ", ".join(names.get(kind, f"{kind} prompts") for kind in kinds)
 
 
 def _setup(sources: Sources) -> Iterator[str]:
@@ -240,6 +171,9 @@ def _results(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
         yield ""
         yield tables.latency_table(summary, shape)
         yield ""
+        if any(checks.is_disturbed(summary, r) for r in summary.results if r.shape == shape):
+            yield f"† others used more than {100 * checks.BUSY_LIMIT:.0f} % of the machine meanwhile."
+            yield ""
         figure = plots.pareto(summary, look, shape)
         if figure is not None:
             yield (
@@ -265,7 +199,10 @@ def _results(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
     if verdicts:
         yield f"### Against {summary.subjects[0]}"
         yield ""
-        yield "Above 1 is better, also for times. Without brackets: too few repeats for a verdict."
+        yield (
+            "Above 1 is better, also for times. Without brackets: too few repeats for a verdict; ≈ marks "
+            f"what then counts as no difference (at most {100 * MARGIN:.0f} %, or repeats that overlap)."
+        )
         yield ""
         yield verdicts
         yield ""
@@ -334,12 +271,10 @@ def _cost_points(sources: Sources) -> list[tuple[str, float, float]]:
     price = sources.run.price_per_hour
     if found is None or price is None:
         return []
-    hashes = {s.name: s.model_sha256 for run in sources.summary.runs for s in run.subjects}
-    rows = loads_of(sources.summary, found.shape)[-1]
     return [
-        (row.subject, cost.per_1k_tokens(price, row["output_tps"]), sources.quality[sha])
-        for row in rows
-        if (sha := hashes.get(row.subject.partition(" (")[0])) in sources.quality and sha is not None
+        (row.subject, cost.per_1k_tokens(price, row["output_tps"]), kld)
+        for row in loads_of(sources.summary, found.shape)[-1]
+        if (kld := sources.kld(row.subject)) is not None
     ]
 
 

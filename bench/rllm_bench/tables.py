@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 
 from tabulate import tabulate
 
-from rllm_bench import cost
-from rllm_bench.answer import loads_of, winner
+from rllm_bench import checks, cost
+from rllm_bench.answer import choose, loads_of, standing
 from rllm_bench.ceiling_file import Ceiling
 from rllm_bench.compare import compare
 from rllm_bench.store import RunRecord
 from rllm_bench.summary import Result, Summary
-from rllm_bench.words import estimate, number, slo
+from rllm_bench.words import estimate, listed, number, slo
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -39,49 +39,47 @@ def shape_name(shape: tuple[int, int]) -> str:
 
 
 def best_per_load(summary: Summary) -> str:
-    """The first page's table: who wins where, and by how much."""
+    """The first page's table: what to take where, what is as good, and by how much the next is behind."""
     rows = []
     for shape in summary.shapes:
         for group in loads_of(summary, shape):
-            top = winner(summary, group)
-            first = min(group, key=lambda r: r.get("ttft_p99_ms") or float("inf"))
+            taken, first = choose(summary, standing(summary, group)), standing(summary, group, "ttft_p50_ms")
+            behind = taken.behind
+            next_one = next((row for row in group if behind and row.subject == behind.old), None)
             rows.append(
                 [
                     f"{shape[0]} → {shape[1]}",
-                    load_name(top.best),
-                    f"**{top.best.subject}**",
-                    number(top.best["output_tps"]),
-                    _against(top.second.old, str(top.second)) if top.second else "alone",
-                    f"{first.subject}: {number(first.get('ttft_p99_ms'))}",
+                    load_name(taken.result),
+                    f"**{marked(summary, taken.result)}**",
+                    number(taken.result["output_tps"]),
+                    listed(taken.same) or "–",
+                    f"{marked(summary, next_one)}: {behind}" if next_one else "–",
+                    f"{listed([row.subject for row in first.best])}: {number(first.best[0]['ttft_p50_ms'])}"
+                    if first.best
+                    else "–",
                 ]
             )
-    headers = [
-        "tokens in → out",
-        "load",
-        "most tokens/s",
-        "tokens/s",
-        "against the next",
-        "lowest TTFT p99 (ms)",
-    ]
-    return markdown(headers, rows)
+    headers = ["tokens in → out", "load", "take", "tokens/s", "no different", "next"]
+    return markdown([*headers, "soonest first token, p50 (ms)"], rows)
 
 
-def _against(name: str, verdict: str) -> str:
-    return f"{name}: {verdict}"
+def marked(summary: Summary, result: Result) -> str:
+    """The subject, with a mark if others used the machine meanwhile."""
+    return f"{result.subject}{' †' if checks.is_disturbed(summary, result) else ''}"
 
 
 def latency_table(summary: Summary, shape: tuple[int, int]) -> str:
     headers = ["load", "subject", "tokens/s", "req/s", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99"]
     headers += ["ITL p99", "e2e p50", "e2e p99", "failed"]
-    return markdown(headers, [_latency_row(result) for result in _of(summary, shape)])
+    return markdown(headers, [_latency_row(summary, result) for result in _of(summary, shape)])
 
 
-def _latency_row(result: Result) -> list[str]:
+def _latency_row(summary: Summary, result: Result) -> list[str]:
     names = ("ttft_p50", "ttft_p99", "tpot_p50", "tpot_p99", "itl_p99", "e2e_p50", "e2e_p99")
     asked = sum(len(cell.requests) for cell in result.cells)
     return [
         load_name(result),
-        result.subject,
+        marked(summary, result),
         estimate(result.values["output_tps"], spread=True),
         number(result.get("request_rps")),
         *(estimate(result.values.get(f"{name}_ms")) for name in names),

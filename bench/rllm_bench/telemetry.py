@@ -13,6 +13,8 @@ import msgspec
 import psutil
 
 from rllm_bench import prometheus
+from rllm_bench.cards import first_card
+from rllm_bench.gpu_memory import GpuMemory, family
 from rllm_bench.records import TelemetrySample
 
 GAUGES = {
@@ -56,7 +58,7 @@ class Telemetry:
         return self.samples
 
     def _loop(self, epoch: float) -> None:
-        gpu = open_gpu()
+        gpu = open_gpu(self._pid)
         while not self._halt.is_set():
             self.samples.append(self._sample(epoch, gpu))
             self._halt.wait(self._interval_s)
@@ -99,20 +101,23 @@ def _pss(pid: int) -> int:
     return 0
 
 
-def open_gpu() -> Callable[[], dict[str, Any]]:
-    """Reads the first GPU; on a machine without one, reads nothing."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-    except Exception:  # NVMLError or no library: no GPU to read
+def open_gpu(pid: int | None = None) -> Callable[[], dict[str, Any]]:
+    """Reads the first GPU; on a machine without one, reads nothing. Memory is that of ``pid`` and its
+    children where NVML tells, else the card's."""
+    memory = GpuMemory()
+    if memory.card_bytes() is None:
         return dict
+    import pynvml
+
+    handle = pynvml.nvmlDeviceGetHandleByIndex(first_card())
 
     def read() -> dict[str, Any]:
+        own = memory.of(family(pid)) if pid is not None else None
         with contextlib.suppress(pynvml.NVMLError):
+            card = memory.card_bytes()
             return {
-                "gpu_memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).used),
+                "gpu_memory_bytes": own if own is not None else card,
+                "gpu_card_bytes": card,
                 "gpu_power_w": pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
                 "gpu_utilization": pynvml.nvmlDeviceGetUtilizationRates(handle).gpu / 100,
             }

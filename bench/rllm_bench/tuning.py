@@ -11,7 +11,10 @@ Value = str | int | float
 OPTIONS: dict[str, dict[str, str]] = {
     "slots": {"rllm": "--slots", "vllm": "--max-num-seqs", "llama-server": "--parallel"},
     "max_step_tokens": {"rllm": "--max-step-tokens", "vllm": "--max-num-batched-tokens"},
-    "gpu_memory_utilization": {"vllm": "--gpu-memory-utilization"},
+    "gpu_memory_utilization": {
+        "rllm": "--gpu-memory-utilization",
+        "vllm": "--gpu-memory-utilization",
+    },
     "ubatch_size": {"rllm": "--ubatch-size", "llama-server": "--ubatch-size"},
     "batch_size": {"rllm": "--batch-size", "llama-server": "--batch-size"},
     "kv": {"rllm": "--kv"},

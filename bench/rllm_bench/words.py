@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rllm_bench.stats import Estimate
@@ -48,6 +49,11 @@ def machine(environment: dict[str, Any]) -> str:
 
 def slo(name: str, limits: dict[str, float] | Any) -> str:
     return f"{name} ({', '.join(f'{key.upper()} ≤ {number(limit)} ms' for key, limit in limits.items())})"
+
+
+def listed(names: Sequence[str]) -> str:
+    """As a sentence names them: a; a and b; a, b and c."""
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
 
 
 def plural(count: int, noun: str) -> str:

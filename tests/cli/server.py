@@ -22,7 +22,8 @@ COMMAND = [sys.executable, "-c", "from rllm.cli import main; main()"]
 
 def environment() -> dict[str, str]:
     """Ours without any setting of the developer's shell."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("RLLM_")}
+    ours = ("RLLM_", "OTEL_")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return clean | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 

@@ -104,6 +104,17 @@ def test_a_lost_worker_is_replaced_and_counted(tiny_model: Path) -> None:
         assert count(server, "rllm_worker_restarts_total") == 1
 
 
+def test_the_last_words_of_a_worker_are_an_event_before_its_loss(tiny_model: Path) -> None:
+    with running("--gguf", tiny_model, *SMALL) as server:
+        os.kill(server.workers()[0].pid, signal.SIGABRT)
+        server.wait_for('"state":"restarting"')
+        errors = [event for event in server.events() if event["level"] == "error"]
+    words, loss = errors
+    assert (words["event"], words["instance"], loss["event"]) == ("worker", "tiny-0", "instance")
+    assert "Fatal Python error: Aborted" in words["text"]
+    assert not [line for line in server.lines if line.startswith("Fatal")]
+
+
 def test_one_event_is_logged_for_a_request_and_the_counters_agree(tiny_model: Path) -> None:
     with running("--gguf", tiny_model, *SMALL) as server:
         server.start_stream(max_tokens=20).read()

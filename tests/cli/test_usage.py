@@ -36,7 +36,7 @@ def refused(result: Result, code: int) -> str:
         (("--slotz", 3), "No such option '--slotz'"),
         (("--slots", "many"), "'many' is not a valid integer"),
         (("--kv", "both"), "'both' is not one of"),
-        (("--slots", 0), "--slots: Input should be greater than or equal to 1 (got 0)"),
+        (("--slots", 257), "--slots: Input should be less than or equal to 256 (got 257)"),
         (("--config", "nowhere.toml"), "--config nowhere.toml: No such file"),
         ((), "no model to serve"),
     ],

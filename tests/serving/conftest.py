@@ -52,6 +52,9 @@ class Witness(Observer):
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         self._note("stall", instance)
 
+    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
+        self._note("fewer", instance, str(before), str(after))
+
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         self._note("breaker", instance, state.value)
 
@@ -61,7 +64,7 @@ class Witness(Observer):
     def on_rerouted(self, model: str, to: str, reason: str) -> None:
         self._note("rerouted", model, to, reason)
 
-    def on_rejected(self, model: str, reason: str) -> None:
+    def on_rejected(self, model: str, reason: str, bound: str) -> None:
         self._note("rejected", reason)
 
 

@@ -43,7 +43,8 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("RLLM_SLOTS", "")
     monkeypatch.setenv("RLLM_API_KEY", "")
     settings = load(ONE)
-    assert settings.slots == 8
+    assert settings.slots == 0
+    assert settings.served()[0].llama_options(4096).slots == 8
     assert settings.api_key == ()
 
 
@@ -91,7 +92,7 @@ def test_zero_context_means_what_the_model_was_trained_on_up_to_a_limit() -> Non
 def test_engine_settings_reach_the_worker() -> None:
     model = load({**ONE, "slots": 2, "kv": "split", "batch_size": 256, "prefix_cache": False}).served()[0]
     options = model.llama_options(2048)
-    assert (options.slots, options.kv, options.batch_size, options.ubatch_size) == (2, "split", 256, 256)
+    assert (options.slots, options.kv, options.batch_size, options.ubatch_size) == (2, "split", 256, 0)
     assert model.scheduler_options() == SchedulerOptions(prefix_cache=False)
 
 
@@ -99,7 +100,7 @@ def test_engine_settings_reach_the_worker() -> None:
     ("values", "message"),
     [
         ({}, "no model to serve"),
-        ({"gguf": ("a",), "slots": 0}, "--slots: .*greater than or equal to 1.*got 0"),
+        ({"gguf": ("a",), "slots": -1}, "--slots: .*greater than or equal to 0.*got -1"),
         ({"gguf": ("a",), "slots": 257}, "--slots"),
         ({"gguf": ("a",), "port": 70000}, "--port"),
         ({"gguf": ("a",), "kv": "both"}, "--kv: .*'auto', 'split' or 'unified'"),
@@ -111,7 +112,10 @@ def test_engine_settings_reach_the_worker() -> None:
             {"gguf": ("a",), "batch_size": 512, "ubatch_size": 1024},
             r"ubatch_size \(1024\) must not exceed batch_size \(512\)",
         ),
-        ({"gguf": ("a",), "max_step_tokens": 4}, r"slots \(8\) must not exceed max_step_tokens \(4\)"),
+        (
+            {"gguf": ("a",), "slots": 8, "max_step_tokens": 4},
+            r"slots \(8\) must not exceed max_step_tokens \(4\)",
+        ),
         ({"gguf": ("a",), "cache_type_v": "q8_0", "flash_attn": "off"}, "needs flash attention"),
         ({"gguf": ("a", "b"), "alias": ("x",)}, "2 gguf but 1 alias"),
         ({"gguf": ("a.gguf", "b/a.gguf")}, "two models are called 'a'"),

@@ -22,10 +22,13 @@ def expected(row: np.ndarray, params: SamplingParams) -> np.ndarray:
     probs = np.exp(exact - exact.max())
     probs /= probs.sum()
     order = np.argsort(-probs, kind="stable")
+    if params.top_k > 0:
+        probs[order[params.top_k :]] = 0.0
+        probs /= probs.sum()
     kept = np.zeros(VOCAB, dtype=bool)
     count = VOCAB if params.top_p >= 1 else int(np.searchsorted(np.cumsum(probs[order]), params.top_p)) + 1
     kept[order[:count]] = True
-    kept &= probs >= params.min_p * probs.max()
+    kept &= (probs > 0) & (probs >= params.min_p * probs.max())
     scaled = np.where(kept, np.exp((exact - exact.max()) / params.temperature), 0.0)
     return scaled / scaled.sum()
 
@@ -41,6 +44,10 @@ def expected(row: np.ndarray, params: SamplingParams) -> np.ndarray:
         SamplingParams(top_p=0.01, temperature=1.5),
         SamplingParams(min_p=0.1),
         SamplingParams(min_p=0.02, top_p=0.8, temperature=0.7),
+        SamplingParams(top_k=1),
+        SamplingParams(top_k=2, temperature=2.0),
+        SamplingParams(top_k=40, top_p=0.95, min_p=0.05, temperature=0.8),
+        SamplingParams(top_k=100, top_p=0.5),
     ],
     ids=repr,
 )
@@ -80,7 +87,7 @@ def test_the_last_token_can_be_drawn_and_none_after_it() -> None:
     "params",
     [
         SamplingParams(temperature=0.0),
-        SamplingParams(top_k=1),
+        SamplingParams(top_k=101),
         SamplingParams(typical_p=0.5),
         SamplingParams(repetition_penalty=1.2),
     ],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,7 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from rllm.api.records import RequestRecord
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord, Timings, Usage
 from rllm.observe.gpu import Gpus
+from rllm.observe.meter import WINDOW_S, Meter
 from rllm.observe.metrics import Metrics
+from rllm.observe.queue_metrics import QueueMetrics
+from rllm.serving.breaker import BreakerState
 from rllm.serving.observer import InstanceState
 
 INFO = ModelInfo(
@@ -155,11 +160,12 @@ def test_names_that_clients_invent_do_not_become_labels(metrics: Metrics) -> Non
 
 
 def test_rejections_and_errors_are_counted_by_code(metrics: Metrics) -> None:
-    metrics.on_rejected("q4", "server_is_overloaded")
+    metrics.on_rejected("q4", "server_is_overloaded", "queue_tokens")
     record = RequestRecord(request_id="r", method="POST", path="/x", route="/x", status=503)
     record.error_code = "server_is_overloaded"
     metrics.on_request(record)
-    assert value(metrics, "rllm_rejections_total", model="q4", reason="server_is_overloaded") == 1
+    refused = {"model": "q4", "reason": "server_is_overloaded", "bound": "queue_tokens"}
+    assert value(metrics, "rllm_rejections_total", **refused) == 1
     assert value(metrics, "rllm_request_errors_total", route="/x", code="server_is_overloaded") == 1
 
 
@@ -234,6 +240,121 @@ def test_a_gpu_is_shown_with_what_it_tells() -> None:
     assert value(metrics, "rllm_gpu_temperature_celsius", **card) == 40
     assert ("rllm_gpu_power_watts", frozenset(card.items())) not in read(metrics)
     assert gpus.free_bytes() == 90
+
+
+def http_request(path: str, **values: object) -> RequestRecord:
+    record = RequestRecord(request_id="r", method="POST", path=path, route=path)
+    for name, wanted in {"model": "q4", "status": 200, **values}.items():
+        setattr(record, name, wanted)
+    return record
+
+
+def test_requests_in_flight_leave_probes_out(metrics: Metrics) -> None:
+    request, probe = http_request("/v1/completions"), http_request("/metrics")
+    metrics.on_start(request)
+    metrics.on_start(probe)
+    assert value(metrics, "rllm_requests_in_flight") == 1
+    metrics.on_request(request)
+    metrics.on_request(probe)
+    assert value(metrics, "rllm_requests_in_flight") == 0
+    assert value(metrics, "rllm_requests_received_total") == 1
+
+
+def test_refusals_for_a_keys_limits_are_counted_by_its_name(metrics: Metrics) -> None:
+    metrics.know_keys(["team-a", "team-b"])
+    metrics.on_request(http_request("/x", status=429, error_code="rate_limit_exceeded", client_key="team-a"))
+    metrics.on_request(http_request("/x", status=503, error_code="server_is_overloaded", client_key="team-a"))
+    assert value(metrics, "rllm_rate_limited_total", key="team-a") == 1
+    assert value(metrics, "rllm_rate_limited_total", key="team-b") == 0
+
+
+@pytest.mark.parametrize(
+    ("error_code", "cause"), [(None, "client_gone"), ("client_too_slow", "client_too_slow")]
+)
+def test_cancellations_are_counted_by_cause(metrics: Metrics, error_code: str | None, cause: str) -> None:
+    metrics.on_request(http_request("/x", status=499, error_code=error_code))
+    assert value(metrics, "rllm_cancellations_total", model="q4", cause=cause) == 1
+
+
+def test_tokens_that_nobody_wanted_in_the_end_are_counted_apart(metrics: Metrics) -> None:
+    metrics.on_accepted("q4", "q4-0", REQUEST)
+    event = Event(request_id=REQUEST.id, finish=FinishReason.CANCELLED, usage=Usage(3, 4, 0))
+    metrics.on_finished("q4", "q4-0", REQUEST, event, 1.0)
+    finish(metrics, tokens=10)
+    assert value(metrics, "rllm_generated_tokens_total", model="q4") == 14
+    assert value(metrics, "rllm_wasted_tokens_total", model="q4") == 4
+
+
+def test_a_breaker_is_closed_from_the_start_and_a_new_worker_does_not_close_it(metrics: Metrics) -> None:
+    assert value(metrics, "rllm_breaker_state", **AT, state="closed") == 1
+    metrics.on_breaker("q4", "q4-0", BreakerState.OPEN)
+    metrics.on_ready("q4", "q4-0", INFO, os.getpid())
+    assert value(metrics, "rllm_breaker_state", **AT, state="open") == 1
+
+
+def test_the_queue_is_known_before_the_worker_says_anything() -> None:
+    clock = iter((10.0, 12.0, 15.0, 16.0, 17.0))
+    queue = QueueMetrics(lambda: next(clock))
+    queue.ready("q4", "q4-0")
+    second = EngineRequest(id="b.b.0", prompt=(1,) * 7, max_tokens=4)
+    queue.accepted("q4", "q4-0", REQUEST)
+    queue.accepted("q4", "q4-0", second)
+
+    def shown() -> list[float]:
+        return [family.samples[0].value for family in queue.collect()]
+
+    assert shown() == [2, 10, 5.0]
+    queue.left("q4", "q4-0", REQUEST)
+    assert shown() == [1, 7, 4.0]
+    queue.left("q4", "q4-0", second)
+    assert shown() == [0, 0, 0.0]
+
+
+def test_tokens_per_second_are_those_of_the_last_seconds() -> None:
+    now = [100.0]
+    meter = Meter(lambda: now[0])
+    for _ in range(5):
+        meter.add(10)
+        now[0] += 1.5
+    assert meter.rate() == 50 / WINDOW_S
+    now[0] += WINDOW_S - 2
+    assert meter.rate() == 10 / WINDOW_S
+    now[0] += WINDOW_S
+    assert meter.rate() == 0
+
+
+def test_vllms_names_show_the_same_numbers() -> None:
+    metrics = Metrics(Gpus(NoNvml()), vllm_names=True)
+    metrics.on_ready("q4", "q4-0", INFO, os.getpid())
+    finish(metrics, tokens=10)
+    metrics.on_step("q4", "q4-0", StepRecord(decode_tokens=1, running=5, kv_used=1024))
+    metrics.on_rejected("q4", "server_is_overloaded", "queue_tokens")
+    metrics.on_rejected("q4", "server_is_overloaded", "first_token_time")  # vLLM has no such reason
+    metrics.on_token_gap("q4", "q4-0", 0.004)
+    model, engine = {"model_name": "q4"}, {"model_name": "q4", "engine": "0"}
+    assert value(metrics, "vllm:num_requests_running", **engine) == 5
+    assert value(metrics, "vllm:kv_cache_usage_perc", **engine) == 0.25
+    assert value(metrics, "vllm:generation_tokens_total", **model) == 10
+    assert value(metrics, "vllm:prefix_cache_hits_total", **model) == 10
+    assert value(metrics, "vllm:request_success_total", **model, finished_reason="stop") == 1
+    assert value(metrics, "vllm:request_success_total", **model, finished_reason="abort") == 0
+    assert value(metrics, "vllm:admission_rejections_total", **model, reason="max_num_queued_tokens") == 1
+    assert value(metrics, "vllm:e2e_request_latency_seconds_count", **model) == 1
+    assert value(metrics, "vllm:inter_token_latency_seconds_bucket", **engine, le="0.004") == 1
+    refused = [name for name, _ in read(metrics) if name == "vllm:admission_rejections_total"]
+    assert len(refused) == 1
+
+
+def test_every_metric_is_in_the_documentation() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "observability.md").read_text()
+    metrics = Metrics(Gpus(FakeNvml()))
+    metrics.on_ready("q4", "q4-0", INFO, os.getpid())
+    named = set(re.findall(r"`(rllm_\w+)`", document))
+    exposed = {
+        f"{family.name}_total" if family.type == "counter" else family.name
+        for family in metrics.registry.collect()
+    }
+    assert exposed == named
 
 
 def test_every_metric_is_ours_and_explained(metrics: Metrics) -> None:

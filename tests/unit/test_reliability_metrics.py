@@ -40,6 +40,16 @@ def test_each_time_limit_has_a_counter_from_the_start() -> None:
     assert counts == {limit: float(limit is Limit.QUEUE) for limit in Limit}
 
 
+def test_memory_that_ran_out_is_counted_and_buffers_are_shown() -> None:
+    metrics = _metrics()
+    assert _value(metrics, "rllm_out_of_memory_total", model="m", instance="m-0") == 0
+    metrics.on_fewer_slots("m", "m-0", 8, 6)
+    assert _value(metrics, "rllm_out_of_memory_total", model="m", instance="m-0") == 1
+    metrics.on_ready("m", "m-0", model_info(buffers={"CUDA0 KV": 7}), 1)
+    where = {"model": "m", "instance": "m-0", "place": "CUDA0", "purpose": "KV"}
+    assert _value(metrics, "rllm_buffer_bytes", **where) == 7
+
+
 def test_stalls_breakers_levels_and_reroutes_are_shown() -> None:
     metrics = _metrics()
     assert _value(metrics, "rllm_degradation_level", model="m") == 0

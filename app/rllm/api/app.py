@@ -17,7 +17,7 @@ from rllm.api import openapi
 from rllm.api.context import Context
 from rllm.api.errors import ErrorAnswer, answer_of, answer_of_http
 from rllm.api.middleware import Authorization, BodyLimit, Keys, RequestScope, record_of
-from rllm.api.records import Observer, ignore
+from rllm.api.records import Observer, Starter, ignore, ignore_start
 from rllm.api.routes import generate, models, operations, tokens
 from rllm.api.settings import ApiSettings
 from rllm.api.tokenizing import Tokenizer
@@ -32,13 +32,15 @@ def create_app(
     settings: ApiSettings,
     *,
     render_metrics: Callable[[], bytes],
+    on_start: Starter = ignore_start,
     on_request: Observer = ignore,
     lifespan: Lifespan | None = None,
     more_keys: Keys = tuple,
 ) -> FastAPI:
     """The OpenAI-compatible HTTP layer over ``service``.
 
-    ``render_metrics`` returns the Prometheus text for /metrics. ``lifespan`` is entered when the server
+    ``render_metrics`` returns the Prometheus text for /metrics. ``on_start`` and ``on_request`` hear of every
+    request when it arrives and when it is over. ``lifespan`` is entered when the server
     starts up and left when it shuts down, on its event loop. ``more_keys`` is asked for every request.
     """
     tokenizer = Tokenizer(threads=settings.text_threads, render_timeout_s=settings.render_timeout_s)
@@ -72,7 +74,7 @@ def create_app(
     for module in (generate, models, tokens, operations):
         app.include_router(module.make_router(context))
     _answer_errors(app)
-    _wrap(app, settings, on_request, more_keys)
+    _wrap(app, settings, on_start, on_request, more_keys)
 
     def document() -> dict[str, Any]:
         return openapi.build(app, service, settings, needs_key=bool(settings.api_keys or more_keys()))
@@ -102,7 +104,9 @@ def _respond(request: Request, answer: ErrorAnswer) -> Response:
     return Response(answer.body(), answer.status, headers, media_type="application/json")
 
 
-def _wrap(app: FastAPI, settings: ApiSettings, on_request: Observer, more_keys: Keys) -> None:
+def _wrap(
+    app: FastAPI, settings: ApiSettings, on_start: Starter, on_request: Observer, more_keys: Keys
+) -> None:
     """The last one added is the outermost."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Authorization, settings=settings, more_keys=more_keys)
@@ -111,7 +115,13 @@ def _wrap(app: FastAPI, settings: ApiSettings, on_request: Observer, more_keys: 
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-request-id"],
-            expose_headers=["x-request-id", "retry-after", "retry-after-ms", "x-rllm-degraded"],
+            allow_headers=["authorization", "content-type", "x-request-id", "traceparent", "tracestate"],
+            expose_headers=[
+                "x-request-id",
+                "retry-after",
+                "retry-after-ms",
+                "x-rllm-degraded",
+                "traceparent",
+            ],
         )
-    app.add_middleware(RequestScope, observe=on_request)
+    app.add_middleware(RequestScope, observe=on_request, start=on_start)

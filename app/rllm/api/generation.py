@@ -65,7 +65,8 @@ class Generation(Response):
         record.num_choices = len(job.requests)
         accepted = self._service.submit(job.model, job.requests, terms)
         streams = accepted.streams
-        record.headers = accepted.headers
+        record.headers += accepted.headers
+        record.prompt_tokens = sum(len(first.prompt) for first in job.requests[:: job.num_per_prompt])
         if accepted.model is not job.model:
             job = replace(job, model=accepted.model)
             record.model = job.model.id
@@ -122,8 +123,7 @@ class Generation(Response):
     def _account(self, job: Job, choices: list[Choice]) -> None:
         totals = total_usage(choices, job.num_per_prompt)
         record = self._record
-        record.prompt_tokens, record.completion_tokens = totals.prompt_tokens, totals.completion_tokens
-        record.cached_tokens = totals.cached_tokens
+        record.completion_tokens, record.cached_tokens = totals.completion_tokens, totals.cached_tokens
         record.finish_reasons = tuple(str(choice.finish) for choice in choices if choice.finish)
 
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from rllm.api.client import ClientGone
 from rllm.api.errors import ErrorAnswer, answer_of, internal_error
 from rllm.api.generation import send_json
-from rllm.api.records import Observer, RequestRecord
+from rllm.api.records import Observer, RequestRecord, Starter
 from rllm.api.settings import ApiSettings, NamedKey, find_key
 from rllm.errors import BodyTooLarge, NotAuthorized, RllmError
 
@@ -44,9 +44,10 @@ class RequestScope:
     carries it. The observer hears of every request exactly once, whatever happens to it.
     """
 
-    def __init__(self, app: ASGIApp, *, observe: Observer) -> None:
+    def __init__(self, app: ASGIApp, *, observe: Observer, start: Starter) -> None:
         self._app = app
         self._observe = observe
+        self._start = start
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,13 +55,14 @@ class RequestScope:
             return
         record = RequestRecord(_request_id(scope), scope["method"], scope["path"])
         scope.setdefault("state", {})["rllm_record"] = record
+        self._start(record, scope["headers"])
         answering = _Answering(send, record)
         try:
             await self._app(scope, receive, answering.send)
         except ClientGone:
             record.status = 499
         except Exception:
-            _logger.exception("request %s failed: %s %s", record.request_id, record.method, record.path)
+            _logger.exception("internal error", extra={"request_id": record.request_id, "path": record.path})
             record.error_code = "internal_error"
             if answering.status:  # the answer has begun: the server closes the connection
                 record.status = 500

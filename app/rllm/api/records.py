@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+
+PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+"""Routes of those who watch: many requests, none of which is work."""
 
 
 @dataclass(slots=True)
@@ -19,6 +22,8 @@ class RequestRecord:
     path: str
     route: str = "unmatched"
     """The route's pattern: a label with few values, unlike ``path``."""
+    trace_id: str | None = None
+    """Where the request is traced: under which id."""
     client_key: str | None = None
     """Name of the key that was used."""
     status: int = 0
@@ -31,6 +36,7 @@ class RequestRecord:
     num_choices: int = 0
     finish_reasons: tuple[str, ...] = ()
     prompt_tokens: int = 0
+    """Of what was accepted; each prompt once, however many choices it has."""
     completion_tokens: int = 0
     cached_tokens: int = 0
     prepare_s: float | None = None
@@ -44,6 +50,16 @@ class RequestRecord:
 
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
+
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+Starter = Callable[[RequestRecord, Headers], None]
+"""Called when a request has arrived, with its headers; what it adds to ``record.headers`` is sent back."""
+
+
+def ignore_start(record: RequestRecord, headers: Headers) -> None:
+    """The one that does nothing."""
 
 
 Observer = Callable[[RequestRecord], None]

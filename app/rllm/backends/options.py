@@ -24,9 +24,23 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     """auto, on or off."""
     batch_size: int = 0
     """Most tokens in one step; 0: what suits the device."""
-    ubatch_size: int = 512
+    ubatch_size: int = 0
+    """Most tokens computed at once; 0: what suits the device."""
     mmap: bool = True
     mlock: bool = False
+    cuda_graphs: str = "auto"
+    """auto, on or off."""
+
+
+def fewer(slots: int) -> int:
+    """What to try where memory was short for ``slots``."""
+    return max(1, slots * 3 // 4)
+
+
+def with_slots(options: LlamaOptions, slots: int) -> LlamaOptions:
+    """Fewer than before: a shared pool of cells shrinks with them, down to one request at full length."""
+    cells = options.kv_cells and max(options.kv_cells * slots // options.slots, options.ctx_per_slot)
+    return msgspec.structs.replace(options, slots=slots, kv_cells=min(cells, options.kv_cells))
 
 
 class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,3 +54,7 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
     step_s: float = 0.0
     token_s: float = 0.0
     """Added to a step for each token computed."""
+    babbles: bool = False
+    """Every token is the same letter and prompts direct nothing: costs next to nothing."""
+    most_slots: int = 0
+    """With more, it does not start for want of memory. 0: any number; -1: none."""

@@ -128,7 +128,14 @@ class StepResult:
 
 
 class BackendFailed(Exception):
-    """The backend can compute nothing any more; its process must be replaced."""
+    """The backend can compute nothing any more; its process must be replaced.
+
+    ``out_of_memory``: with fewer slots another one may live longer.
+    """
+
+    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
 
 
 class Backend(Protocol):

@@ -25,6 +25,8 @@ from rllm.engine.text import Pieces
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, TokenLogprob
 from rllm.engine.waiting import WaitingLine
 
+FULL_ENOUGH = 2 / 3
+"""The share of a prefill step from which on it takes only prompts that it can complete."""
 SCAN = 16
 """How far past a newcomer that waits for a shared prefix the line is searched for others."""
 
@@ -253,8 +255,14 @@ class Scheduler:
         self.counters.preemptions += 1
 
     def _plan_prefill(self, draft: _Draft, sequence: Sequence, limit: int) -> int:
-        """Compute as much of what is pending as budget and cells allow; returns how many tokens."""
+        """Compute as much of what is pending as budget and cells allow; returns how many tokens.
+
+        In a split cache the tail of a step stays empty rather than begin one more prompt: sequences with
+        unequally many tokens are computed one piece after the other, here and where the rest follows.
+        """
         count = min(sequence.num_pending, limit - draft.tokens)
+        if not self._info.kv_unified and count < sequence.num_pending and draft.tokens > limit * FULL_ENOUGH:
+            return 0
         taken = draft.tokens if self._info.kv_unified else 0  # of the same cells, by this step's other chunks
         if self._residence.room(sequence.seq) - taken < count:
             self._evict(count + taken)

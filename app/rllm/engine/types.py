@@ -183,3 +183,5 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     can_reuse_prefix: bool
     """False where the memory cannot drop the tail of a sequence (recurrent, hybrid, sliding window)."""
     load_s: float = 0.0
+    buffers: dict[str, int] = {}
+    """Bytes by place and purpose, as the backend allocated them, e.g. "CUDA0 KV"."""

@@ -7,19 +7,16 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from rllm.api.records import RequestRecord
-from rllm.engine.types import EngineRequest, Event, ModelInfo
+from rllm.api.records import PROBES
+from rllm.engine.types import EngineRequest, ModelInfo
+from rllm.observe.joining import Story, request_id_of
+from rllm.observe.logs import NATIVE_LEVELS
 from rllm.serving.breaker import BreakerState
 from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.timeouts import Limit
 
 Detokenize = Callable[[str, Sequence[int]], str]
 """(model, tokens) -> text."""
-
-_MAX_KEPT = 10_000
-_QUIET_ROUTES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
-_LEVELS = {"debug": "debug", "info": "debug", "warning": "warning", "error": "error"}
-"""llama.cpp says hundreds of things at its level "info" while it loads: they are details here."""
 
 
 class LogObserver(Observer):
@@ -28,59 +25,36 @@ class LogObserver(Observer):
     def __init__(self, logger: FilteringBoundLogger, prompts: Detokenize | None = None) -> None:
         self._logger = logger
         self._prompts = prompts
-        self._finished: dict[str, list[dict[str, Any]]] = {}
 
-    def on_request(self, record: RequestRecord) -> None:
+    def on_request(self, story: Story) -> None:
         """The one event of a request: what HTTP knows, and what its sequences reported."""
-        fields: dict[str, Any] = {
+        record = story.record
+        fields = {
             "request_id": record.request_id,
+            "trace_id": record.trace_id,
             "method": record.method,
             "route": record.route,
             "status": record.status,
-            "duration_s": round(record.duration_s, 4),
-        }
-        optional = {
             "error_code": record.error_code,
             "client": record.client_key,
             "model": record.model,
-            "finish_reason": ",".join(record.finish_reasons) or None,
-            "ttft_s": None if record.ttft_s is None else round(record.ttft_s, 4),
-            "prepare_s": None if record.prepare_s is None else round(record.prepare_s, 4),
+            "degraded": dict(record.headers).get("x-rllm-degraded"),
+            "duration_s": round(record.duration_s, 4),
+            "ttft_s": _rounded(record.ttft_s),
+            "prepare_s": _rounded(record.prepare_s),
         }
-        fields |= {name: value for name, value in optional.items() if value is not None}
         if record.response_id is not None:
-            fields |= {
-                "response_id": record.response_id,
-                "streamed": record.streamed,
-                "prompt_tokens": record.prompt_tokens,
-                "output_tokens": record.completion_tokens,
-                "cached_tokens": record.cached_tokens,
-            }
-            done = self._finished.pop(f"{record.request_id}.{record.response_id[-8:]}", [])
-            fields |= _merged(done)
-        log = self._logger.debug if record.route in _QUIET_ROUTES else self._logger.info
-        (self._logger.error if record.status >= 500 and record.status != 503 else log)("request", **fields)
+            fields |= {"response_id": record.response_id, "streamed": record.streamed}
+            fields |= _of_sequences(story)
+        given = {name: value for name, value in fields.items() if value is not None}
+        log = self._logger.debug if record.route in PROBES else self._logger.info
+        (self._logger.error if record.status >= 500 and record.status != 503 else log)("request", **given)
 
     def on_accepted(self, model: str, instance: str, request: EngineRequest) -> None:
         if self._prompts is not None:
             text = self._prompts(model, request.prompt)
-            self._logger.info("prompt", sequence=request.id, model=model, prompt=text)
-
-    def on_finished(
-        self, model: str, instance: str, request: EngineRequest, event: Event, seconds: float
-    ) -> None:
-        fields: dict[str, Any] = {"instance": instance}
-        if event.timings is not None:
-            fields |= {
-                "queue_s": round(event.timings.queue_s, 4),
-                "prefill_s": round(event.timings.prefill_s, 4),
-                "decode_s": round(event.timings.decode_s, 4),
-            }
-        if event.error is not None:
-            fields["error"] = event.error
-        if len(self._finished) >= _MAX_KEPT:  # only sequences without an HTTP request stay here
-            del self._finished[next(iter(self._finished))]
-        self._finished.setdefault(request.id.rpartition(".")[0], []).append(fields)
+            request_id = request_id_of(request.id)
+            self._logger.info("prompt", request_id=request_id, sequence=request.id, model=model, prompt=text)
 
     def on_ready(self, model: str, instance: str, info: ModelInfo, pid: int) -> None:
         self._logger.info(
@@ -93,6 +67,7 @@ class LogObserver(Observer):
             ctx_per_slot=info.ctx_per_slot,
             kv_unified=info.kv_unified,
             device=info.device,
+            buffers=info.buffers,
             load_s=round(info.load_s, 3),
         )
 
@@ -102,7 +77,13 @@ class LogObserver(Observer):
         log("instance", model=model, instance=instance, state=state.value, reason=reason)
 
     def on_lost(self, model: str, instance: str, request: EngineRequest, retried: bool) -> None:
-        self._logger.warning("sequence lost", sequence=request.id, instance=instance, retried=retried)
+        self._logger.warning(
+            "sequence lost",
+            request_id=request_id_of(request.id),
+            sequence=request.id,
+            instance=instance,
+            retried=retried,
+        )
 
     def on_timeout(self, model: str, limit: Limit) -> None:
         self._logger.warning("timeout", model=model, limit=limit.value)
@@ -110,22 +91,45 @@ class LogObserver(Observer):
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         self._logger.error("stall", model=model, instance=instance, seconds=round(seconds, 1))
 
+    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
+        self._logger.error("out of memory", model=model, instance=instance, slots_before=before, slots=after)
+
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         self._logger.warning("breaker", model=model, instance=instance, state=state.value)
 
     def on_degraded(self, model: str, level: int, measures: str) -> None:
         self._logger.warning("degraded", model=model, level=level, measures=measures)
 
-    def on_log(self, instance: str, level: str, text: str, request_id: str | None) -> None:
-        fields = {"request_id": request_id} if request_id else {}
-        getattr(self._logger, _LEVELS[level])("worker", instance=instance, text=text, **fields)
+    def on_log(self, instance: str, level: str, text: str, sequences: Sequence[str]) -> None:
+        log = getattr(self._logger, NATIVE_LEVELS[level])
+        log("worker", instance=instance, text=text, **_requests(sequences))
 
 
-def _merged(sequences: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of several choices the longest times; they ran beside each other."""
-    merged: dict[str, Any] = {}
-    for fields in sequences:
-        for name, value in fields.items():
-            known = merged.get(name)
-            merged[name] = max(known, value) if isinstance(known, float) else value
-    return merged
+def _of_sequences(story: Story) -> dict[str, Any]:
+    """Of the times of several choices the longest: they ran beside each other."""
+    ends = story.sequences
+    fields: dict[str, Any] = {
+        "instance": ",".join(sorted({end.instance for end in ends})) or None,
+        "finish_reason": ",".join(story.finish_reasons) or None,
+        "prompt_tokens": story.record.prompt_tokens,
+        "output_tokens": story.output_tokens,
+        "cached_tokens": story.cached_tokens,
+        "lost": story.num_lost or None,
+        "error": next((end.error for end in ends if end.error is not None), None),
+    }
+    timings = [end.timings for end in ends if end.timings is not None]
+    for name in ("queue_s", "prefill_s", "decode_s"):
+        fields[name] = _rounded(max((getattr(timing, name) for timing in timings), default=None))
+    return fields
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 4)
+
+
+def _requests(sequences: Sequence[str]) -> dict[str, Any]:
+    """The field that names the requests of a worker's line."""
+    ids = list(dict.fromkeys(map(request_id_of, sequences)))
+    if len(ids) == 1:
+        return {"request_id": ids[0]}
+    return {"request_ids": ids} if ids else {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+from collections.abc import Callable
 from typing import Literal, TextIO
 
 import orjson
@@ -11,6 +13,9 @@ import structlog
 from structlog.typing import FilteringBoundLogger, Processor
 
 Format = Literal["auto", "json", "console"]
+
+NATIVE_LEVELS = {"debug": "debug", "info": "debug", "warning": "warning", "error": "error"}
+"""llama.cpp says hundreds of things at its level "info" while it loads: they are details here."""
 
 
 def make_logger(format: Format, level: str, stream: TextIO | None = None) -> FilteringBoundLogger:
@@ -35,6 +40,19 @@ def _json(_logger: object, _method: str, event: structlog.typing.EventDict) -> s
     return orjson.dumps(event, default=str).decode()
 
 
+_EXTRA = ("request_id", "path", "exc_info")
+
+
+def native_sink(logger: FilteringBoundLogger) -> Callable[[str, str], None]:
+    """Takes llama.cpp's lines of this process, each with its level. May be called by any thread."""
+
+    def sink(level: str, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the caller is C: nothing may come back
+            getattr(logger, NATIVE_LEVELS[level])("llama.cpp", text=text)
+
+    return sink
+
+
 class _Forward(logging.Handler):
     """Sends what libraries log through `logging` into our stream."""
 
@@ -43,7 +61,7 @@ class _Forward(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        fields = {"exc_info": record.exc_info} if record.exc_info else {}
+        fields = {name: value for name in _EXTRA if (value := record.__dict__.get(name))}
         self._logger.log(record.levelno, record.getMessage(), logger=record.name, **fields)
 
 

@@ -11,6 +11,7 @@ from rllm.serving.timeouts import Limit
 class ReliabilityMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         instance = ["model", "instance"]
+        self._known: set[str] = set()
         self.lost = Counter(
             "rllm_sequences_lost_total",
             "Sequences whose worker was lost: retried unseen, or failed because a part had been sent.",
@@ -26,6 +27,12 @@ class ReliabilityMetrics:
         self.stalls = Counter(
             "rllm_worker_stalls_total",
             "Workers killed because they had work and made no step.",
+            instance,
+            registry=registry,
+        )
+        self.short_memory = Counter(
+            "rllm_out_of_memory_total",
+            "Times an instance was given fewer slots because memory ran out (rllm_slots says how many).",
             instance,
             registry=registry,
         )
@@ -48,6 +55,10 @@ class ReliabilityMetrics:
     def ready(self, model: str, instance: str) -> None:
         """Counters that have not counted yet are shown as 0."""
         self.stalls.labels(model, instance)
+        self.short_memory.labels(model, instance)
+        if instance not in self._known:  # a new worker does not close its instance's breaker
+            self._known.add(instance)
+            self.breaker_changed(model, instance, BreakerState.CLOSED)
         self.level.labels(model)
         for outcome in ("retried", "failed"):
             self.lost.labels(model, instance, outcome)

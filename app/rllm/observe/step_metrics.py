@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from rllm.engine.types import ModelInfo, StepRecord
 from rllm.observe.buckets import COUNTS, SECONDS, STEP_TOKENS
+from rllm.observe.meter import WINDOW_S, Meter
 
 _LABELS = ("model", "instance")
 _PHASES = ("plan", "execute", "sample", "commit")
@@ -61,6 +62,12 @@ class StepMetrics:
         self.step_tokens = Histogram(
             "rllm_step_tokens", "Tokens computed in a step.", _LABELS, buckets=STEP_TOKENS, registry=registry
         )
+        self.tokens_per_second = Gauge(
+            "rllm_tokens_per_second",
+            f"Mean of the last {WINDOW_S} s: tokens generated (decode), prompt tokens computed (prefill).",
+            (*_LABELS, "kind"),
+            registry=registry,
+        )
         self.token_gap = Histogram(
             "rllm_inter_token_latency_seconds",
             "Time between two steps that brought tokens for the same sequence.",
@@ -105,13 +112,23 @@ class InstanceMetrics:
         self._step_seconds = {kind: families.step_seconds.labels(*at, kind) for kind in _KINDS}
         self._batch_size = families.batch_size.labels(*at)
         self._step_tokens = families.step_tokens.labels(*at)
-        self.token_gap = families.token_gap.labels(*at).observe
+        self._gap = families.token_gap.labels(*at)
+        self._generated, self._prefilled = Meter(), Meter()
+        for kind, meter in (("decode", self._generated), ("prefill", self._prefilled)):
+            families.tokens_per_second.labels(*at, kind).set_function(meter.rate)
         self._outstanding = 0
 
     def ready(self, info: ModelInfo) -> None:
         self._slots.set(info.slots)
         self._kv_cells.set(info.kv_cells)
         self._kv_bytes.set(info.kv_bytes)
+
+    def first_token(self) -> None:
+        self._generated.add(1)
+
+    def token_gap(self, seconds: float) -> None:
+        self._gap.observe(seconds)
+        self._generated.add(1)
 
     def step(self, record: StepRecord) -> None:
         decoded, prefilled = record.decode_tokens, record.prefill_tokens
@@ -121,6 +138,7 @@ class InstanceMetrics:
             self._batch_size.observe(decoded)
         if prefilled:
             self._prefill_tokens.inc(prefilled)
+            self._prefilled.add(prefilled)
         self._step_tokens.observe(decoded + prefilled)
         for name, counter in self._rare:
             if amount := getattr(record, name):

@@ -94,6 +94,7 @@ def check_load(
             f"the queue is full: {load.num_queued} requests wait and the limit is "
             f"{limits.max_queue_requests}",
             retry_after_s=retry_after_s(load, over),
+            bound="queue_requests",
         )
     max_tokens = limits.max_queue_tokens or 8 * load.slots * load.ctx_per_slot
     if load.pending_prompt_tokens and load.pending_prompt_tokens + uncached_tokens > max_tokens:
@@ -101,11 +102,13 @@ def check_load(
             f"the queue is full: {load.pending_prompt_tokens} prompt tokens wait to be computed and the "
             f"limit is {max_tokens}",
             retry_after_s=retry_after_s(load, 1),
+            bound="queue_tokens",
         )
     if ttft_s is not None and (expected_s := predicted_ttft_s(load, uncached_tokens)) > ttft_s:
         raise Overloaded(
             f"the first token would take about {expected_s:.2f} s and the request allows {ttft_s:.2f} s",
             retry_after_s=max(_MIN_RETRY_S, min(MAX_RETRY_S, expected_s - ttft_s)),
+            bound="first_token_time",
         )
 
 

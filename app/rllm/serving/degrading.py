@@ -63,13 +63,16 @@ def apply(
         Overloaded: this level has no room for them.
     """
     if measures.refuse:
-        raise Overloaded("the server is overloaded and takes nothing new", retry_after_s=retry_after_s())
+        raise Overloaded(
+            "the server is overloaded and takes nothing new", retry_after_s=retry_after_s(), bound="ladder"
+        )
     if measures.max_priority is not None and requests[0].priority > measures.max_priority:
         raise Overloaded(
             f"the server is overloaded and takes requests of priority {measures.max_priority} or better "
             f"(lower); this one has {requests[0].priority}",
             code="low_priority_shed",
             retry_after_s=retry_after_s(),
+            bound="ladder",
         )
     cap = measures.max_tokens
     if cap is None or all(request.max_tokens <= cap for request in requests):

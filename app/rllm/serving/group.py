@@ -111,7 +111,9 @@ class Group:
         instance = self._best(requests[0])
         if instance is None:
             raise Overloaded(
-                f"no instance of {self.model} takes requests at the moment", retry_after_s=self.back_in_s()
+                f"no instance of {self.model} takes requests at the moment",
+                retry_after_s=self.back_in_s(),
+                bound="no_instance",
             )
         uncached = sum(len(r.prompt) for r in requests) - instance.candidate(requests[0]).resident_tokens
         timeouts = self._timeouts

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rllm.backends.options import fewer
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord
 from rllm.errors import EngineError, StartError
 from rllm.serving.admission import Load
@@ -20,7 +21,7 @@ from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.prefixes import BLOCK, PrefixMap
 from rllm.serving.rates import DrainRate, OutputLength, PrefillRate
 from rllm.serving.watchdog import Watchdog
-from rllm.workers.frames import Cancel, LogLine, StepFrame, Submit, WorkerSpec
+from rllm.workers.frames import Cancel, LogLine, Ready, StepFrame, Submit, WorkerSpec
 from rllm.workers.process import WorkerProcess
 
 
@@ -131,18 +132,42 @@ class Instance:
             raise
 
     async def _launch(self) -> ModelInfo:
-        worker = WorkerProcess(
-            self._spec, on_frame=self._on_frame, on_exit=self._on_exit, on_log=self._on_log
-        )
-        self._worker = worker
-        ready = await worker.start(self._settings.start_timeout_s)
+        ready = await self._start_worker()
         self.info = info = ready.info
+        self._note_slots(info.slots)
         if info.can_reuse_prefix and self._spec.scheduler.prefix_cache:
             self._prefixes = PrefixMap(info.kv_cells // BLOCK)
         self._backoff.succeeded(time.monotonic())
         self._observer.on_ready(self.model, self.name, info, ready.pid)
         self._change(InstanceState.READY, "")
         return info
+
+    async def _start_worker(self) -> Ready:
+        """Where memory is short, with fewer slots until it starts or one is too much."""
+        while True:
+            worker = WorkerProcess(
+                self._spec, on_frame=self._on_frame, on_exit=self._on_exit, on_log=self._on_log
+            )
+            self._worker = worker
+            try:
+                return await worker.start(self._settings.start_timeout_s)
+            except StartError:
+                if not (worker.was_out_of_memory and self._give_up_slots()):
+                    raise
+                await worker.stop(grace_s=0)
+
+    def _give_up_slots(self) -> bool:
+        """The next worker gets fewer. False: there is only one left."""
+        slots = self._spec.slots
+        self._note_slots(fewer(slots))
+        return self._spec.slots < slots
+
+    def _note_slots(self, slots: int) -> None:
+        """Later workers are not given more than this one could have."""
+        before = self._spec.slots
+        if slots < before:
+            self._spec = self._spec.with_slots(slots)
+            self._observer.on_fewer_slots(self.model, self.name, before, slots)
 
     async def _relaunch(self) -> None:
         """Try until it works, with growing pauses; jitter keeps several instances from starting at once."""
@@ -203,6 +228,7 @@ class Instance:
         for request_id in frame.started:
             if (flight := self._flights.get(request_id)) is not None:
                 flight.times.started_at = now
+                self._observer.on_started(self.model, self.name, flight.request)
                 self._hooks.on_started(flight)
         for event in frame.events:
             flight = self._flights.get(event.request_id)
@@ -288,6 +314,8 @@ class Instance:
             self._tell_breaker(now)
             reason = "it made no progress and was killed" if self._stalled else str(error)
             self._stalled = False
+            if self._worker is not None and self._worker.was_out_of_memory:
+                self._give_up_slots()
             self._change(InstanceState.RESTARTING, reason)
             self._restart = asyncio.create_task(self._relaunch(), name=f"restart-{self.name}")
         for flight in flights:
@@ -302,4 +330,4 @@ class Instance:
             self._observer.on_breaker(self.model, self.name, state)
 
     def _on_log(self, line: LogLine) -> None:
-        self._observer.on_log(self.name, line.level, line.text, line.request_id)
+        self._observer.on_log(self.name, line.level, line.text, line.sequences)

@@ -81,13 +81,14 @@ class Account:
                 f"{self.running} requests of this API key are running and its limit is {limits.concurrency}",
                 1.0,
                 now,
+                bound="concurrency",
             )
         if 0 < limits.tokens_per_min < tokens:
             message = (
                 f"the request needs up to {tokens} tokens and this API key may use {limits.tokens_per_min} "
                 "per minute"
             )
-            error = self._refusal(message, None, now)
+            error = self._refusal(message, None, now, bound="tokens")
             error.headers += (("x-should-retry", "false"),)
             raise error
         self._check_buckets(tokens, now)
@@ -112,10 +113,12 @@ class Account:
                 f"this API key may use {limits.tokens_per_min} tokens per minute; {left} are left and "
                 f"{tokens} are needed"
             )
-        raise self._refusal(message, max(requests_s, tokens_s), now)
+        bound = "requests" if requests_s > 0 else "tokens"
+        raise self._refusal(message, max(requests_s, tokens_s), now, bound=bound)
 
-    def _refusal(self, message: str, wait_s: float | None, now: float) -> RateLimited:
-        error = RateLimited(message, retry_after_s=None if wait_s is None else max(0.001, wait_s))
+    def _refusal(self, message: str, wait_s: float | None, now: float, *, bound: str) -> RateLimited:
+        wait_s = None if wait_s is None else max(0.001, wait_s)
+        error = RateLimited(message, retry_after_s=wait_s, bound=bound)
         error.headers = self.headers(now)
         return error
 

@@ -5,6 +5,7 @@ Every method is called on the event loop and must return quickly.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
@@ -37,8 +38,11 @@ class Observer:
     def on_accepted(self, model: str, instance: str, request: EngineRequest) -> None:
         """A sequence was handed to an instance."""
 
-    def on_rejected(self, model: str, reason: str) -> None:
-        """A request was refused at the door; ``reason`` is an error code."""
+    def on_started(self, model: str, instance: str, request: EngineRequest) -> None:
+        """A sequence was given a slot, for the first time since it was accepted."""
+
+    def on_rejected(self, model: str, reason: str, bound: str) -> None:
+        """A request was refused at the door; ``reason`` is an error code, ``bound`` the limit behind it."""
 
     def on_first_token(self, model: str, instance: str, seconds: float) -> None:
         """Time from acceptance to the first token of one sequence."""
@@ -60,6 +64,9 @@ class Observer:
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         """A worker had work and made no step for so long; it is being killed."""
 
+    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
+        """Memory ran out, and an instance goes on with fewer slots."""
+
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         """An instance's circuit breaker changed its state."""
 
@@ -69,8 +76,8 @@ class Observer:
     def on_rerouted(self, model: str, to: str, reason: str) -> None:
         """A request was given to another model: ``degraded`` or ``fallback``."""
 
-    def on_log(self, instance: str, level: str, text: str, request_id: str | None) -> None:
-        """A line of a worker's log."""
+    def on_log(self, instance: str, level: str, text: str, sequences: Sequence[str]) -> None:
+        """A line of a worker's log, and the sequences that it is about or that were being computed."""
 
 
 class Observers(Observer):
@@ -95,9 +102,13 @@ class Observers(Observer):
         for observer in self._observers:
             observer.on_accepted(model, instance, request)
 
-    def on_rejected(self, model: str, reason: str) -> None:
+    def on_started(self, model: str, instance: str, request: EngineRequest) -> None:
         for observer in self._observers:
-            observer.on_rejected(model, reason)
+            observer.on_started(model, instance, request)
+
+    def on_rejected(self, model: str, reason: str, bound: str) -> None:
+        for observer in self._observers:
+            observer.on_rejected(model, reason, bound)
 
     def on_first_token(self, model: str, instance: str, seconds: float) -> None:
         for observer in self._observers:
@@ -125,6 +136,10 @@ class Observers(Observer):
         for observer in self._observers:
             observer.on_stall(model, instance, seconds)
 
+    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
+        for observer in self._observers:
+            observer.on_fewer_slots(model, instance, before, after)
+
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         for observer in self._observers:
             observer.on_breaker(model, instance, state)
@@ -137,6 +152,6 @@ class Observers(Observer):
         for observer in self._observers:
             observer.on_rerouted(model, to, reason)
 
-    def on_log(self, instance: str, level: str, text: str, request_id: str | None) -> None:
+    def on_log(self, instance: str, level: str, text: str, sequences: Sequence[str]) -> None:
         for observer in self._observers:
-            observer.on_log(instance, level, text, request_id)
+            observer.on_log(instance, level, text, sequences)

@@ -174,7 +174,7 @@ class Pool:
         try:
             return self._submit(model, requests, terms)
         except Refused as error:
-            self._observer.on_rejected(model.id, error.code or "")
+            self._observer.on_rejected(model.id, error.code or "", error.bound)
             raise
 
     def _submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms) -> Accepted:

@@ -13,11 +13,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from rllm.engine.port import Backend
-from rllm.errors import StartError
-from rllm.workers.frames import LEVELS, Failed, LogLine, Ready, WorkerSpec, decode_spec
-from rllm.workers.link import Link
+from rllm.errors import OutOfMemory, StartError
+from rllm.workers.frames import OUT_OF_MEMORY, Failed, Ready, WorkerSpec, decode_spec
+from rllm.workers.worker_log import WorkerLog
+
+if TYPE_CHECKING:
+    from rllm.workers.link import Link
 
 
 def main() -> int:
@@ -26,24 +30,24 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the API process decides
     spec = decode_spec(_read_line())
     threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()
+    if spec.llama is not None:
+        import rllm.backends.llama  # noqa: F401  before ZeroMQ and numpy: see its `lib`
+    from rllm.workers.link import Link
+
     link = Link(spec.endpoint)
     try:
         return _run(spec, link)
     except StartError as error:
-        link.send(Failed(reason=str(error), at_start=True))
+        short = error.code == OutOfMemory.code
+        link.send(Failed(reason=str(error), at_start=True, out_of_memory=short))
         return 1
     finally:
         link.close()
 
 
 def _run(spec: WorkerSpec, link: Link) -> int:
-    least = LEVELS.index(spec.log_level)
-
-    def log(level: str, text: str) -> None:
-        if LEVELS.index(level) >= least:
-            link.send(LogLine(level=level, text=text))
-
-    backend = _backend(spec, log)
+    log = WorkerLog(link.send, spec.log_level)
+    backend = _backend(spec, log.native)
     try:
         # late, so that the native library is loaded before numpy whatever the engine's imports become
         from rllm.engine.budget import StepBudget
@@ -57,19 +61,23 @@ def _run(spec: WorkerSpec, link: Link) -> int:
         )
         scheduler = Scheduler(info, backend.vocabulary, budget=budget, prefix_cache=options.prefix_cache)
         link.send(Ready(info=info, pid=os.getpid()))
-        return serve(Engine(scheduler, backend, time.monotonic), link)
+        return serve(Engine(scheduler, backend, time.monotonic), link, log)
     finally:
         backend.close()
 
 
 def _backend(spec: WorkerSpec, log: Callable[[str, str], None]) -> Backend:
     if spec.llama is not None:
-        if "RLLM_CUDA_GRAPHS" not in os.environ:
-            os.environ["GGML_CUDA_DISABLE_GRAPHS"] = "1"  # RUNBOOK.md, 'A GPU worker that hangs'
         from rllm.backends.llama import lib  # first: it must be loaded before numpy
         from rllm.backends.llama.engine import LlamaBackend
 
-        lib.send_log_to(log)
+        def watch(level: str, text: str) -> None:
+            if lib.is_fatal_shortage(level, text):
+                print(f"{spec.name}: {text}", file=sys.stderr, flush=True)
+                os._exit(OUT_OF_MEMORY)  # ggml aborts next, and a signal would not say why
+            log(level, text)
+
+        lib.send_log_to(watch)
         return LlamaBackend(spec.model_path, spec.llama)
     if spec.fake is not None:
         from rllm.backends.fake import FakeBackend

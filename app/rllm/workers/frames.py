@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import msgspec
 
-from rllm.backends.options import FakeOptions, LlamaOptions
+from rllm.backends.options import FakeOptions, LlamaOptions, with_slots
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
 
 LEVELS = ("debug", "info", "warning", "error")
 """Log levels, least important first."""
+
+
+OUT_OF_MEMORY = 77
+"""Exit status of a worker that could send nothing any more: a GPU had no memory while it computed."""
 
 
 class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +41,18 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     """Added to the process's environment, e.g. CUDA_VISIBLE_DEVICES."""
     log_level: str = "warning"
+
+    @property
+    def slots(self) -> int:
+        """That the worker is asked for."""
+        options = self.llama or self.fake
+        return options.slots if options is not None else 0
+
+    def with_slots(self, slots: int) -> WorkerSpec:
+        if self.llama is not None:
+            return msgspec.structs.replace(self, llama=with_slots(self.llama, slots))
+        fake = self.fake and msgspec.structs.replace(self.fake, slots=slots)
+        return msgspec.structs.replace(self, fake=fake)
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
@@ -75,6 +91,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 
     reason: str
     at_start: bool = False
+    out_of_memory: bool = False
+    """With fewer slots it may work."""
 
 
 class Bye(msgspec.Struct, frozen=True, tag="bye"):
@@ -84,7 +102,8 @@ class Bye(msgspec.Struct, frozen=True, tag="bye"):
 class LogLine(msgspec.Struct, frozen=True, tag="log"):
     level: str
     text: str
-    request_id: str | None = None
+    sequences: tuple[str, ...] = ()
+    """Ids of the requests that it is about; of llama.cpp's own lines those that were being computed."""
 
 
 Message = Ready | StepFrame | Failed | Bye | LogLine

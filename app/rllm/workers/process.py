@@ -17,6 +17,7 @@ import zmq.asyncio
 
 from rllm.errors import EngineError, StartError
 from rllm.workers.frames import (
+    OUT_OF_MEMORY,
     Bye,
     Command,
     Failed,
@@ -30,6 +31,7 @@ from rllm.workers.frames import (
     encode,
     encode_spec,
 )
+from rllm.workers.stderr import StderrReader
 
 _KILL_AFTER_S = 3.0
 _DRAIN_S = 0.2
@@ -61,15 +63,23 @@ class WorkerProcess:
         self._socket.set_hwm(0)
         self._socket.linger = 0
         self._process: asyncio.subprocess.Process | None = None
+        self._stderr: StderrReader | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self._failure: str | None = None
+        self._failure: Failed | None = None
         self._stopping = False
         self._said_bye = False
 
     @property
     def pid(self) -> int:
         return self._process.pid if self._process else 0
+
+    @property
+    def was_out_of_memory(self) -> bool:
+        """Whether that is what ended it."""
+        if self._failure is not None:
+            return self._failure.out_of_memory
+        return self._process is not None and self._process.returncode == OUT_OF_MEMORY
 
     async def start(self, timeout_s: float) -> Ready:
         """Start the process and wait until it has loaded its model.
@@ -78,9 +88,16 @@ class WorkerProcess:
             StartError: it could not start; the message is its own.
         """
         self._socket.bind(self.spec.endpoint)
+        self._stderr = stderr = StderrReader(lambda text: self._on_log(LogLine("error", text)))
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "rllm.workers", stdin=asyncio.subprocess.PIPE, env=self._env
+            sys.executable,
+            "-m",
+            "rllm.workers",
+            stdin=asyncio.subprocess.PIPE,
+            stderr=stderr.fd,
+            env=self._env,
         )
+        stderr.started()
         if self._process.stdin is None:
             raise RuntimeError("the worker was started without a pipe")
         self._process.stdin.write(encode_spec(self.spec) + b"\n")
@@ -139,6 +156,8 @@ class WorkerProcess:
             await exited
             await self._drain()
         finally:
+            if self._stderr is not None:
+                self._stderr.close()
             error = EngineError(self._reason())
             if not self._ready.done():
                 self._ready.set_exception(StartError(str(error)))
@@ -158,8 +177,8 @@ class WorkerProcess:
             case Ready():
                 if not self._ready.done():
                     self._ready.set_result(message)
-            case Failed(reason=reason):
-                self._failure = reason
+            case Failed():
+                self._failure = message
             case Bye():
                 self._said_bye = True
             case LogLine():
@@ -167,10 +186,12 @@ class WorkerProcess:
 
     def _reason(self) -> str:
         if self._failure is not None:
-            return self._failure
+            return self._failure.reason
         if self._stopping:
             return f"{self.spec.name} was stopped"
         status = self._process.returncode if self._process else None
+        if status == OUT_OF_MEMORY:
+            return f"{self.spec.name} had no memory left on its GPU"
         how = (
             f"was killed by signal {-status}"
             if status is not None and status < 0

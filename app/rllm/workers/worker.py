@@ -14,6 +14,7 @@ from rllm.engine.engine import Engine
 from rllm.engine.port import BackendFailed
 from rllm.engine.types import StepRecord
 from rllm.workers.frames import Bye, Cancel, Command, Failed, Message, StepFrame, Stop, Submit
+from rllm.workers.worker_log import WorkerLog
 
 
 class Inbox(Protocol):
@@ -22,7 +23,7 @@ class Inbox(Protocol):
     def send(self, message: Message) -> None: ...
 
 
-def serve(engine: Engine, link: Inbox) -> int:
+def serve(engine: Engine, link: Inbox, log: WorkerLog) -> int:
     """Run until told to stop or until the backend fails; returns the exit status of the process.
 
     Whoever waits for an answer gets one in either case: after Stop every request that is left ends as
@@ -32,28 +33,29 @@ def serve(engine: Engine, link: Inbox) -> int:
     gc.freeze()
     gc.disable()  # a full collection over every waiting prompt would be felt as a pause by every stream
     try:
-        while _take_commands(engine, link):
+        while _take_commands(engine, link, log):
             if engine.has_work:
-                _step(engine, link)
+                _step(engine, link, log)
         engine.cancel_all()
-        _step(engine, link)
+        _step(engine, link, log)
         link.send(Bye())
         return 0
     except BackendFailed as error:
-        link.send(Failed(reason=str(error)))
+        link.send(Failed(reason=str(error), out_of_memory=error.out_of_memory))
         return 1
     except Exception as error:  # the top of the thread: the other side must hear of it
         link.send(Failed(reason=f"{type(error).__name__}: {error}"))
         raise
 
 
-def _take_commands(engine: Engine, link: Inbox) -> bool:
+def _take_commands(engine: Engine, link: Inbox, log: WorkerLog) -> bool:
     """Apply what has arrived; False when the worker is to stop."""
     if not engine.has_work:
         gc.collect(0)  # nobody is waiting; the engine itself makes no reference cycles
     for command in link.commands(wait=not engine.has_work):
         match command:
             case Submit(request=request, sent_at=sent_at):
+                log.accepted(request)
                 engine.submit(request, min(sent_at, time.monotonic()))
             case Cancel(request_id=request_id):
                 engine.cancel(request_id)
@@ -62,7 +64,8 @@ def _take_commands(engine: Engine, link: Inbox) -> bool:
     return True
 
 
-def _step(engine: Engine, link: Inbox) -> None:
+def _step(engine: Engine, link: Inbox, log: WorkerLog) -> None:
     outcome = engine.step()
+    log.stepped(outcome.started, outcome.events)
     record: StepRecord | None = outcome.record
     link.send(StepFrame(events=outcome.events, step=record, started=outcome.started))

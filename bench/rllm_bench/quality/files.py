@@ -30,6 +30,8 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the parameters held in each tensor type, largest first."""
     odd_rows: float = 0.0
     """Share of the parameters in rows that 256 does not divide: no K type can hold them."""
+    imatrix: str | None = None
+    """The importance matrix that the file says it was made with."""
     served: str | None = None
     """Where the model was reached, if it was measured over HTTP."""
 
@@ -53,6 +55,7 @@ def describe(path: Path, name: str) -> ModelFile:
         type_shares=shares,
         odd_rows=sum(t.num_params for t in info.tensors if len(t.shape) > 1 and t.shape[0] % 256)
         / info.num_params,
+        imatrix=str(matrix) if (matrix := info.metadata.get("quantize.imatrix.file")) else None,
     )
 
 

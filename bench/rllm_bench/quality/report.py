@@ -22,6 +22,7 @@ def render(run: QualityRun, limits: Sequence[Limits], plot: str | None) -> str:
         [f"![Quality against size]({plot})", ""] if plot else [],
         _figures(run, verdicts),
         _floor(run),
+        _matrices(run),
         _tasks(run),
         _types(run),
         _served(run),
@@ -46,7 +47,11 @@ def _head(run: QualityRun) -> Iterator[str]:
     )
     yield ""
     if run.peak_memory_bytes:
-        yield f"Peak memory of the run: {run.peak_memory_bytes / 1e6:,.0f} MB, mapped model files included."
+        largest = max(result.model.file_bytes for result in (run.reference, *run.variants))
+        yield (
+            f"Peak memory of the run: {run.peak_memory_bytes / 1e6:,.0f} MB, mapped model files included; "
+            f"the largest of them has {largest / 1e6:,.0f} MB."
+        )
         yield ""
 
 
@@ -130,6 +135,41 @@ def _floor(run: QualityRun) -> Iterator[str]:
         f"not above {run.floor.mean_kld:.2g} is not told apart from the reference by this run, and no "
         "difference below "
         "that is a regression."
+    )
+    yield ""
+
+
+def _matrices(run: QualityRun) -> Iterator[str]:
+    if not run.matrices:
+        return
+    yield "## With and without an importance matrix"
+    yield ""
+    named = {result.model.name: result for result in run.variants}
+    rows = []
+    for gain in run.matrices:
+        plain, made = named[gain.without], named[gain.matrix]
+        rows.append(
+            (
+                made.model.file_type,
+                gain.without,
+                gain.matrix,
+                *(f"{r.divergence.kld_mean.value:.5f}" if r.divergence else "-" for r in (plain, made)),
+                estimate(gain.kld, 5),
+                estimate(gain.same_top, 2, 100),
+                estimate(plain.ppl_ratio),
+                estimate(made.ppl_ratio),
+                gain.verdict,
+            )
+        )
+    yield from _table(
+        ("type", "without", "with", "mean KLD without", "with", "gain", "same top gain %",
+         "PPL ratio without", "with", "the matrix makes it"),
+        rows,
+    )  # fmt: skip
+    yield ""
+    yield (
+        "Gains are differences token by token with their standard errors; less than two of them counts as no "
+        "difference. A matrix follows the text it was made from: on another kind of text it may help less."
     )
     yield ""
 

@@ -10,6 +10,7 @@ import numpy as np
 from rllm_bench.quality.choice import Flips
 from rllm_bench.quality.files import ModelFile
 from rllm_bench.quality.greedy import Agreement
+from rllm_bench.quality.importance import MatrixGain
 from rllm_bench.quality.metrics import Divergence, Estimate, mean
 from rllm_bench.quality.rows import Floats
 
@@ -72,6 +73,8 @@ class QualityRun(msgspec.Struct, frozen=True, kw_only=True):
     served: list[VariantResult] = []
     """Measured over HTTP: no full distributions, so no divergence."""
     peak_memory_bytes: int = 0
+    """Of the run that measured; one that only read records keeps it."""
+    matrices: list[MatrixGain] = []
     notes: list[str] = []
 
 

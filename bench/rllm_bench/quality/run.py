@@ -11,10 +11,11 @@ from pathlib import Path
 
 from rllm_bench import environment
 from rllm_bench.quality.cache import ReferenceCache
-from rllm_bench.quality.collect import Collector
+from rllm_bench.quality.collect import Collector, Subject
 from rllm_bench.quality.datasets import EvaluationData
 from rllm_bench.quality.engine import engine_version, subject
 from rllm_bench.quality.gate import Limits
+from rllm_bench.quality.importance import MatrixGain, gains
 from rllm_bench.quality.plot import quality_against_size
 from rllm_bench.quality.report import render
 from rllm_bench.quality.results import QualityRun, Settings
@@ -40,6 +41,7 @@ def measure(
         subjects = [
             subject(path, name, settings) for path, name in zip(variants, _names(variants), strict=True)
         ]
+        results = [collector.variant(one) for one in subjects]
         run = QualityRun(
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             settings=settings,
@@ -47,13 +49,22 @@ def measure(
             environment=environment.describe(),
             reference=collector.reference_result(),
             floor=collector.floor(),
-            variants=[collector.variant(one) for one in subjects],
+            variants=results,
             served=[score_served(url, collector.tokens, collector.begin, collector.base) for url in urls],
-            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            peak_memory_bytes=max(
+                store.earlier_peak_bytes(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+            ),
+            matrices=_matrices(collector, subjects),
             notes=list(notes),
         )
     store.save(run)
     return run
+
+
+def _matrices(collector: Collector, subjects: Sequence[Subject]) -> list[MatrixGain]:
+    if not collector.wants("divergence"):
+        return []
+    return gains([one.file for one in subjects], lambda place: collector.scores(subjects[place])[0])
 
 
 def write_report(run: QualityRun, limits: Sequence[Limits], folder: Path) -> Path:

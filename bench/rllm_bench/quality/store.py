@@ -47,6 +47,13 @@ class QualityStore:
         text = msgspec.json.format(msgspec.json.encode(plain), indent=1)
         write_whole(self.folder / "quality.json", text + b"\n")
 
+    def earlier_peak_bytes(self) -> int:
+        """Of the runs that measured what is here; 0 if there was none."""
+        try:
+            return load_run(self.folder).peak_memory_bytes
+        except (FileNotFoundError, ValueError):
+            return 0
+
     def _record(self, name: str, file: str) -> Path:
         folder = self.folder / "variants" / name
         folder.mkdir(parents=True, exist_ok=True)

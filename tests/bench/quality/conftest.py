@@ -20,11 +20,15 @@ from tests.bench.quality.fakes import FakeModel
 
 
 def subject(
-    name: str, noise: float = 0.0, file_type: str = "Q8_0", opened: list[Shape] | None = None
+    name: str,
+    noise: float = 0.0,
+    file_type: str = "Q8_0",
+    opened: list[Shape] | None = None,
+    imatrix: str | None = None,
 ) -> Subject:
     file = ModelFile(
         name=name, path=f"{name}.gguf", sha256=name, file_type=file_type, file_bytes=1000, num_params=1000,
-        type_shares={file_type: 1.0},
+        type_shares={file_type: 1.0}, imatrix=imatrix,
     )  # fmt: skip
 
     def open_model(shape: Shape) -> FakeModel:

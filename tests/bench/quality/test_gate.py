@@ -8,6 +8,7 @@ import pytest
 from rllm_bench.quality import words
 from rllm_bench.quality.choice import Flips
 from rllm_bench.quality.gate import judge, load_limits
+from rllm_bench.quality.importance import gains
 from rllm_bench.quality.metrics import Estimate
 from rllm_bench.quality.report import render
 from rllm_bench.quality.results import QualityRun, Settings
@@ -67,6 +68,28 @@ def test_the_report_says_it_in_words(tmp_path: Path, collector: MakeCollector) -
     assert "**noisy** fails “near-lossless, small model”: mean KL divergence" in text
     assert "noise: batch 1 against 32" in text
     assert "Q8_0 100%" in text
+
+
+def test_a_matrix_is_compared_with_its_absence(tmp_path: Path, collector: MakeCollector) -> None:
+    """Of the same type only, token by token."""
+    made = collector(subject("base", file_type="F16"))
+    subjects = [
+        subject("plain", 0.3, "Q4_K_M"),
+        subject("other", 0.3, "Q2_K"),
+        subject("made", 0.2, "Q4_K_M", imatrix="text.gguf"),
+    ]
+    found = gains([one.file for one in subjects], lambda place: made.scores(subjects[place])[0])
+    ((gain),) = found
+    assert (gain.without, gain.matrix, gain.verdict) == ("plain", "made", "better")
+    results = [made.variant(one) for one in subjects]
+    kld = [r.divergence.kld_mean.value for r in results if r.divergence]
+    assert gain.kld.value == pytest.approx(kld[0] - kld[2])
+    run = QualityRun(
+        created="", settings=Settings(), data={}, environment={}, reference=made.reference_result(),
+        floor=made.floor(), variants=results, matrices=found,
+    )  # fmt: skip
+    QualityStore(tmp_path).save(run)
+    assert "| Q4_K_M | plain | made |" in render(load_run(tmp_path), LIMITS, None)
 
 
 @pytest.mark.parametrize(

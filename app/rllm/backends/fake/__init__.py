@@ -11,6 +11,7 @@ belong at the end of a prompt, or of the last user message:
     [[say Hello, wörld]]    answer exactly this, then end
     [[fail 3]]              this sequence fails when it would draw its fourth token (number 3)
     [[die 3]]               the backend raises BackendFailed then
+    [[oom 3]]               the same, for want of memory
     [[hang 3]]              the step never returns (a wedged llama_decode)
     [[abort 3]]             the process aborts, as an assertion in llama.cpp makes it
     [[say Hello]][[die 3]]  together; the number may be left out (0)

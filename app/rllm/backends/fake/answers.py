@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rllm.backends.fake.vocabulary import IM_END, IM_START
 from rllm.engine.types import SamplingParams
 
-_DIRECTIVE = re.compile(r"\[\[(say|fail|die|hang|abort)(?: (.*?))?\]\]", re.DOTALL)
+_DIRECTIVE = re.compile(r"\[\[(say|fail|die|oom|hang|abort)(?: (.*?))?\]\]", re.DOTALL)
 _ASSISTANT = chr(IM_START) + "assistant\n"
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz "
 

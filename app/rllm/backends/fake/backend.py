@@ -26,7 +26,9 @@ from rllm.engine.port import (
     Truncate,
 )
 from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob, TopLogprob
+from rllm.errors import OutOfMemory
 
+_BABBLE = ord("a")
 NextToken = Callable[[Sequence[int], SamplingParams], int]
 
 
@@ -67,6 +69,8 @@ class FakeBackend:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.options = options = options or FakeOptions()
+        if options.most_slots and options.most_slots < options.slots:
+            raise OutOfMemory(f"fake: there is memory for {options.most_slots} slots, not {options.slots}")
         self.script = script or FakeScript()
         self._sleep = sleep
         num_cells = options.kv_cells or options.slots * options.ctx_per_slot
@@ -200,6 +204,8 @@ class FakeBackend:
         return result
 
     def _fails(self, chunk: Chunk, step: int) -> bool:
+        if self.options.babbles:
+            return False
         script = read_script(self.cells.tokens(chunk.seq)) if chunk.sample else None
         due = {name for name, at in script.faults.items() if at == len(script.answer)} if script else set()
         if "abort" in due:
@@ -208,9 +214,13 @@ class FakeBackend:
             threading.Event().wait()
         if "die" in due:
             raise BackendFailed("a prompt asked for it")
+        if "oom" in due:
+            raise BackendFailed("a prompt asked for more memory than there is", out_of_memory=True)
         return "fail" in due or chunk.seq in self.script.fail.get(step, ())
 
     def _draw(self, seq: int) -> int:
+        if self.options.babbles:
+            return _BABBLE
         sampler, tokens = self._samplers[seq], self.cells.tokens(seq)
         if self.script.next_token is not None:
             return self.script.next_token(tokens, sampler.params)

@@ -1,9 +1,8 @@
 """Random draws from a row of logits without visiting the vocabulary in sorted order.
 
 llama.cpp's chain copies 12 bytes per token and, for top-p without top-k, sorts all of them: 0.3 ms and
-2 ms a token at a vocabulary of 49k. Vectorized, the same distribution is drawn from in a tenth of that.
-With top-k first the native chain is as quick as this, and it has everything else: penalties and
-typical sampling.
+2 ms a token at a vocabulary of 49k, 0.1 to 0.2 with top-k first. Vectorized, the same distribution is drawn
+from in a fraction of that. The native chain has the rest: penalties, typical sampling, a large top-k.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ from rllm.engine.types import SamplingParams
 
 Row = NDArray[np.float32]
 
+MAX_TOP_K = 100
+"""Above it the maxima of the blocks no longer leave few candidates."""
 _BLOCK = 256
 _LIKELY = 10.0  # logits this far below the highest are looked at only when the nucleus reaches that far
 _COLDEST = 1e-4  # below this temperature nothing but the maximum can be drawn anyway
@@ -24,12 +25,14 @@ _COLDEST = 1e-4  # below this temperature nothing but the maximum can be drawn a
 
 def can_draw(params: SamplingParams) -> bool:
     """Whether `Drawer` knows these parameters."""
-    return not (params.is_greedy or params.top_k > 0 or params.typical_p < 1.0 or params.has_penalties)
+    return not (
+        params.is_greedy or params.top_k > MAX_TOP_K or params.typical_p < 1.0 or params.has_penalties
+    )
 
 
 class Drawer:
-    """Owns scratch space for one vocabulary. The filters are applied in llama.cpp's order: top-p and min-p
-    to the unscaled distribution, then the temperature."""
+    """Owns scratch space for one vocabulary. The filters are applied in llama.cpp's order: top-k, top-p and
+    min-p to the unscaled distribution, then the temperature."""
 
     def __init__(self, vocab_size: int) -> None:
         padded = -(-vocab_size // _BLOCK) * _BLOCK
@@ -40,12 +43,12 @@ class Drawer:
         """The token at ``uniform`` (in [0, 1)) of the cumulative distribution."""
         highest = row.max()
         scale = np.float32(1.0 / max(params.temperature, _COLDEST))
-        if params.top_p >= 1.0 and params.min_p <= 0.0:
+        if params.top_k <= 0 and params.top_p >= 1.0 and params.min_p <= 0.0:
             np.subtract(row, highest, out=self._weights)
             np.multiply(self._weights, scale, out=self._weights)
             np.exp(self._weights, out=self._weights)
             return self._pick_from_all(uniform)
-        kept = self._kept(row, highest, params)
+        kept = _kept_of_top(row, highest, params) if params.top_k > 0 else self._kept(row, highest, params)
         weights = np.exp((row[kept] - highest) * scale)
         return int(kept[_pick(weights, uniform)])
 
@@ -80,6 +83,32 @@ class Drawer:
         inner = np.cumsum(self._blocks[block], dtype=np.float64)
         at = int(np.searchsorted(inner, min(target - before, inner[-1] * (1 - 1e-12)), side="right"))
         return min(block * _BLOCK + at, len(self._weights) - 1)
+
+
+def _kept_of_top(row: Row, highest: np.float32, params: SamplingParams) -> NDArray[np.intp]:
+    """The tokens that top-k, then top-p and min-p leave."""
+    top = _top(row, params.top_k)
+    weights = np.exp(row[top] - highest)
+    order = np.argsort(-weights)
+    count = len(top)
+    if params.top_p < 1.0:
+        total = np.cumsum(weights[order], dtype=np.float64)
+        count = int(np.searchsorted(total, params.top_p * total[-1])) + 1
+    if params.min_p > 0.0:
+        count = min(count, max(1, int(np.count_nonzero(weights >= params.min_p))))
+    return top[order[:count]]
+
+
+def _top(row: Row, k: int) -> NDArray[np.intp]:
+    """The ``k`` highest, in no order. No less than the k-th highest maximum of a block can be among them."""
+    maxima = row[: len(row) // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
+    if k >= len(maxima):
+        candidates = np.arange(len(row))
+    else:
+        candidates = np.flatnonzero(row >= np.partition(maxima, -k)[-k])
+    if len(candidates) <= k:
+        return candidates
+    return candidates[np.argpartition(row[candidates], -k)[-k:]]
 
 
 def _pick(weights: Row, uniform: float) -> int:

@@ -29,7 +29,7 @@ from rllm.backends.llama.padding import padding
 from rllm.backends.llama.sampler import Sampler, token_logprob
 from rllm.backends.llama.settings import context_options, ctx_per_slot, uses_gpu
 from rllm.backends.llama.vocabulary import LlamaVocabulary
-from rllm.backends.options import LlamaOptions
+from rllm.backends.options import LlamaOptions, fewer, with_slots
 from rllm.engine.port import (
     BackendFailed,
     Chunk,
@@ -75,12 +75,17 @@ class LlamaBackend:
             StartError: it cannot be served; one line says which file and why.
         """
         began = perf_counter()
-        self._model = Model(path, gpu_layers=options.gpu_layers, mmap=options.mmap, mlock=options.mlock)
+        self._model = Model(
+            path,
+            gpu_layers=options.gpu_layers,
+            mmap=options.mmap,
+            mlock=options.mlock,
+            cuda_graphs=options.cuda_graphs,
+        )
         self._context: Context | None = None
         self._samplers: dict[int, Sampler] = {}
         try:
-            wanted = context_options(options, self._model)
-            self._context = Context(self._model, wanted)
+            self._context, wanted, options = _open_context(self._model, options)
             self._vocabulary = LlamaVocabulary(self._model)
             self._vocabulary.load_pieces()
             self._batch = Batch(self._context.batch_size, self._context.num_sequences)
@@ -218,7 +223,10 @@ class LlamaBackend:
             self._ctx.truncate(chunk.seq, 0)
             step.failed.add(chunk.seq)
         if num_fatal == len(chunks):
-            raise BackendFailed(f"llama_decode returned {code}, and failed again for every sequence")
+            raise BackendFailed(
+                f"llama_decode returned {code}, and failed again for every sequence",
+                out_of_memory=lib.log.memory_was_short,
+            )
         return Status.FAILED if step.failed else Status.OK
 
     def _rewind(self, chunk: Chunk, code: int) -> bool:
@@ -292,6 +300,31 @@ class LlamaBackend:
         return self._graphs_reused - before
 
 
+def _open_context(model: Model, options: LlamaOptions) -> tuple[Context, ContextOptions, LlamaOptions]:
+    """The context, with fewer slots than asked for where memory does not hold more.
+
+    Raises:
+        StartError: not even one slot fits, or something else is wrong.
+    """
+    while True:
+        wanted = context_options(options, model)
+        lib.log.memory_was_short = False
+        try:
+            context = Context(model, wanted)
+        except StartError as error:
+            if not lib.log.memory_was_short:
+                raise
+            if options.slots == 1:
+                raise StartError(f"{error}; not even one slot fits") from None
+            slots = fewer(options.slots)
+            text = f"out of memory with {options.slots} slots ({lib.log.last_error()}); trying {slots}"
+            lib.log.sink("warning", text)
+            options = with_slots(options, slots)
+        else:
+            lib.log.memory_was_short = False
+            return context, wanted, options
+
+
 class _LogitRows:
     """llama.cpp's logits of the last decode, seen as (outputs, vocabulary) without a copy.
 
@@ -337,4 +370,5 @@ def _describe(
         device=", ".join(lib.device_names(gpus=uses_gpu(options))),
         can_reuse_prefix=model.can_drop_tail,
         load_s=load_s,
+        buffers=dict(lib.log.buffers),
     )

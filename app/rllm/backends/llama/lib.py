@@ -1,7 +1,8 @@
 """The one place that loads llama.cpp: import order, backend initialisation, log lines, devices.
 
-With a CUDA build, llama.cpp must be loaded before numpy: the other way round, reading a vocabulary
-crashes inside std::regex (seen with Python 3.12; loading first, or preloading libggml-cuda, avoids it).
+With a CUDA build, llama.cpp must be loaded before other C++ extensions: after numpy or ZeroMQ, reading a
+vocabulary crashes inside std::regex (seen with Python 3.12; loading it first, or preloading libggml-cuda,
+avoids it).
 The package's ``__init__`` imports this module first, and the check below refuses the wrong order.
 """
 
@@ -24,6 +25,8 @@ LogSink = Callable[[str, str], None]
 
 _LEVELS = {1: "debug", 2: "info", 3: "warning", 4: "error"}  # as ggml.h has them; the package is off by one
 _CONTINUED = 5
+_BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
+_NO_MEMORY = re.compile(r"out of memory|failed to allocate|ALLOC_FAILED")
 _MISLEADING = (
     "possible training context overflow",  # counts the cells of all sequences of a unified cache as one
 )
@@ -44,8 +47,9 @@ def is_cuda_build() -> bool:
 
 def _check_import_order() -> None:
     preloaded = "libggml-cuda" in os.environ.get("LD_PRELOAD", "")
-    if "numpy" in sys.modules and not preloaded and is_cuda_build():
-        raise ImportError("import rllm.backends.llama before numpy: this build of llama.cpp uses CUDA")
+    early = [name for name in ("numpy", "zmq") if name in sys.modules]
+    if early and not preloaded and is_cuda_build():
+        raise ImportError(f"import rllm.backends.llama before {early[0]}: this build of llama.cpp uses CUDA")
 
 
 _check_import_order()
@@ -63,6 +67,10 @@ class Log:
     def __init__(self, sink: LogSink) -> None:
         self.sink = sink
         self.errors: deque[str] = deque(maxlen=20)
+        self.buffers: dict[str, int] = {}
+        """Bytes by place and purpose ("CUDA0 KV"), as llama.cpp last allocated them."""
+        self.memory_was_short = False
+        """Since somebody last set it to False."""
         self._level = "info"
         self._pending = ""
 
@@ -74,8 +82,11 @@ class Log:
         for line in lines:
             if not line.strip() or any(phrase in line for phrase in _MISLEADING):
                 continue
+            if found := _BUFFER.search(line):
+                self.buffers[f"{found[1]} {found[2]}"] = round(float(found[3]) * 2**20)
             if self._level == "error":
                 self.errors.append(line)
+                self.memory_was_short |= _NO_MEMORY.search(line) is not None
             self.sink(self._level, line)
 
     def last_error(self) -> str:
@@ -84,6 +95,11 @@ class Log:
             if cause := re.search(r"error loading \w+: (.*)", line):
                 return cause[1]
         return self.errors[-1].split(": ", 1)[-1] if self.errors else "llama.cpp gave no reason"
+
+
+def is_fatal_shortage(level: str, line: str) -> bool:
+    """Whether ggml says that a GPU has no memory and is about to abort the process for it."""
+    return level == "error" and " error: " in line and _NO_MEMORY.search(line) is not None
 
 
 def warnings_to_stderr(level: str, line: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rllm.backends.llama import lib
+from rllm.backends.llama.cuda_graphs import set_up
 from rllm.errors import StartError
 from rllm.gguf_info import GgufInfo, read_gguf, shard_paths
 
@@ -24,6 +25,7 @@ class Model:
         mmap: bool = True,
         mlock: bool = False,
         vocab_only: bool = False,
+        cuda_graphs: str = "auto",
     ) -> None:
         """
         Raises:
@@ -32,6 +34,9 @@ class Model:
         self.path = Path(path)
         self.header: GgufInfo = read_gguf(self.path)
         _check_shards(self.path)
+        if not vocab_only:
+            parts = [read_gguf(part) for part in shard_paths(self.path)[1:]]
+            set_up(cuda_graphs, [tensor for part in (self.header, *parts) for tensor in part.tensors])
         lib.initialise()
         if not vocab_only:
             _check_generates(self.header)
@@ -42,6 +47,7 @@ class Model:
         params.vocab_only = vocab_only
         params.load_mode = _load_mode(mmap, mlock)
         lib.log.errors.clear()
+        lib.log.buffers.clear()
         self.pointer = api.llama_model_load_from_file(str(self.path).encode(), params)
         if not self.pointer:
             raise StartError(f"{self.path}: {lib.log.last_error()}")

@@ -10,6 +10,7 @@ from rllm.errors import StartError
 from rllm.gguf_info import CACHE_TYPES
 
 CPU_BATCH, GPU_BATCH = 256, 2048
+CPU_UBATCH = 512
 
 
 def uses_gpu(options: LlamaOptions) -> bool:
@@ -30,7 +31,7 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
         num_cells=options.kv_cells or options.slots * ctx_per_slot(options, model),
         num_sequences=num_sequences,
         batch_size=batch_size,
-        ubatch_size=min(max(options.ubatch_size, options.slots), batch_size),
+        ubatch_size=min(max(options.ubatch_size or _ubatch_size(options), options.slots), batch_size),
         num_outputs=num_sequences,  # one row each; for 0, llama.cpp reserves rows for the whole batch
         threads=options.threads,
         threads_batch=options.threads_batch,
@@ -45,6 +46,12 @@ def _batch_size(options: LlamaOptions) -> int:
     """On the CPU more than a micro-batch per step only delays cancelling; on a GPU prompts that are
     computed together amortise the change from decode to prefill and back."""
     return GPU_BATCH if uses_gpu(options) else CPU_BATCH
+
+
+def _ubatch_size(options: LlamaOptions) -> int:
+    """On a GPU whole prompts in one piece: an H100 computes 20 % more prompt tokens a second than in
+    pieces of 512."""
+    return GPU_BATCH if uses_gpu(options) else CPU_UBATCH
 
 
 def _num_sequences(slots: int, kv_unified: bool) -> int:

@@ -1,0 +1,66 @@
+"""Everybody who watches the server: metrics, log and traces, made from the operator's settings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+from structlog.typing import FilteringBoundLogger
+
+from rllm.api.records import Headers, RequestRecord
+from rllm.config import Settings
+from rllm.errors import StartError
+from rllm.observe import otlp
+from rllm.observe.gpu import Gpus
+from rllm.observe.joining import Joiner
+from rllm.observe.log_observer import Detokenize, LogObserver
+from rllm.observe.metrics import Metrics
+from rllm.serving.observer import Observer, Observers
+
+if TYPE_CHECKING:
+    from rllm.observe.tracing import Tracing
+
+
+class Watchers:
+    """``observer`` hears of the serving layer, `on_start` and `on_request` of HTTP."""
+
+    def __init__(
+        self, settings: Settings, logger: FilteringBoundLogger, gpus: Gpus, detokenize: Detokenize
+    ) -> None:
+        """
+        Raises:
+            StartError: traces are asked for and cannot be made.
+        """
+        self.metrics = Metrics(gpus, vllm_names=settings.metrics_compat == "vllm")
+        self._tracing = _tracing(settings, logger)
+        log = LogObserver(logger, detokenize if settings.log_prompts else None)
+        listeners = [log.on_request] if self._tracing is None else [log.on_request, self._tracing.on_request]
+        self._joiner = Joiner(*listeners)
+        self.observer: Observer = Observers(self.metrics, log, self._joiner)
+
+    def on_start(self, record: RequestRecord, headers: Headers) -> None:
+        self.metrics.on_start(record)
+        if self._tracing is not None:
+            self._tracing.on_start(record, headers)
+
+    def on_request(self, record: RequestRecord) -> None:
+        self.metrics.on_request(record)
+        self._joiner.on_request(record)
+
+    async def close(self) -> None:
+        """Nothing is watched any more; traces that were not sent yet are."""
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+
+
+def _tracing(settings: Settings, logger: FilteringBoundLogger) -> Tracing | None:
+    if not otlp.is_wanted(settings.otlp_endpoint, os.environ):
+        return None
+    try:
+        return otlp.start_tracing(settings.otlp_endpoint, os.environ)
+    except StartError as error:
+        if settings.otlp_endpoint:
+            raise
+        logger.warning("not tracing", reason=str(error))  # the variables may be there for others
+        return None

@@ -1,0 +1,3 @@
+from rllm_bench.study.cli import main
+
+main()

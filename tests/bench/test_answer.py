@@ -1,0 +1,113 @@
+"""The first page names a winner only where there is one, and then says for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from rllm_bench.answer import answer, choose, standing
+from rllm_bench.records import Load, WorkloadSpec
+from rllm_bench.stats import Estimate, Interval
+from rllm_bench.store import RunRecord, Subject
+from rllm_bench.summary import Result, Summary
+from rllm_bench.tables import best_per_load, verdict_table
+from rllm_bench.targets.base import Settings
+
+SIZES = {"rllm/q4": 100, "rllm/q8": 150, "rllm/f16": 270}
+
+
+def row(
+    subject: str, users: int, tps: float, attained: float = 1.0, spread: tuple[float, float] | None = None
+) -> Result:
+    values = {
+        "output_tps": Estimate(tps, spread=Interval(*spread) if spread else None),
+        "ttft_p50_ms": Estimate(1000 / tps),
+        "attained_fast": Estimate(attained),
+    }
+    return Result(subject, f"c{users}", WorkloadSpec(), Load(concurrency=users), (), values)
+
+
+def summary(*rows: Result, sizes: Mapping[str, int] = SIZES) -> Summary:
+    subjects = [
+        Subject(name=name, engine="rllm", variant=name, model_bytes=size) for name, size in sizes.items()
+    ]
+    run = RunRecord(
+        name="run", created_at="now", command="", preset="quick", settings=Settings(slots=8, ctx_per_slot=64),
+        subjects=subjects, cells=[], slos={"fast": {"ttft": 500.0}}, price_per_hour=None, price_source="",
+        environment={}, vocabulary="", seed=0,
+    )  # fmt: skip
+    return Summary([run], rows, run.slos)
+
+
+def sentences(*rows: Result, sizes: Mapping[str, int] = SIZES) -> list[str]:
+    found = answer(summary(*rows, sizes=sizes))
+    assert found is not None
+    return found.sentences
+
+
+def test_no_difference_means_the_smallest_file_and_no_winner() -> None:
+    rows = [row(name, users, tps) for users in (1, 8) for name, tps in zip(SIZES, (98, 99, 100), strict=True)]
+    said = sentences(*rows)
+    assert said[0] == (
+        "No difference in speed between rllm/f16, rllm/q4 and rllm/q8 from one request at a time to 8 at "
+        "once: take the smallest file, rllm/q4."
+    )
+    assert "no different from rllm/f16 and rllm/q8" in said[1]
+    assert "×" not in said[1]
+
+
+def test_a_difference_beyond_the_margin_has_a_winner() -> None:
+    said = sentences(row("rllm/q4", 1, 100), row("rllm/f16", 1, 106))
+    assert said[0] == "Choose rllm/f16 for one request at a time."
+    assert "1.06× rllm/q4" in said[1]
+
+
+def test_one_server_for_both_loads_where_nothing_beats_it() -> None:
+    light = [row("rllm/q4", 1, 100), row("rllm/f16", 1, 101)]
+    heavy = [row("rllm/q4", 8, 200), row("rllm/f16", 8, 300)]
+    said = sentences(*light, *heavy)
+    assert said[0] == "Choose rllm/f16 from one request at a time to 8 at once."
+    assert "no different from rllm/q4, and" in said[1]
+    assert "1.50× rllm/q4" in said[1]
+
+
+def test_repeats_that_overlap_are_no_difference_however_far_the_means_are() -> None:
+    one, other = row("rllm/q4", 1, 100, spread=(80, 125)), row("rllm/f16", 1, 120, spread=(118, 122))
+    taken = choose(summary(one, other), standing(summary(one, other), [one, other]))
+    assert (taken.result.subject, taken.same, taken.smallest) == ("rllm/q4", ("rllm/f16",), True)
+
+
+def test_files_of_one_size_are_not_called_smaller() -> None:
+    sizes = {"rllm/q4": 100, "llama-server/q4": 100}
+    said = sentences(row("rllm/q4", 1, 99), row("llama-server/q4", 1, 100), sizes=sizes)
+    assert said[0] == "No difference in speed between llama-server/q4 and rllm/q4 for one request at a time."
+
+
+def test_an_unknown_size_is_not_taken_for_a_large_one() -> None:
+    said = sentences(row("rllm/q4", 1, 99), row("url", 1, 100), sizes={"rllm/q4": 100})
+    assert "smallest" not in said[0]
+
+
+@pytest.mark.parametrize(
+    ("shares", "said"),
+    [
+        (
+            (1.0, 1.0),
+            "rllm/q4 keeps the goal fast (TTFT ≤ 500 ms) up to 8 at once, the heaviest load measured.",
+        ),
+        ((1.0, 0.25), "up to one request at a time; with 8 at once 25 % of the requests meet it."),
+        ((0.9, 0.25), "At none of these loads do 95 % of its requests meet the goal fast (TTFT ≤ 500 ms)."),
+    ],
+)
+def test_how_far_the_goal_is_kept(shares: tuple[float, float], said: str) -> None:
+    rows = [row("rllm/q4", users, 100.0, share) for users, share in zip((1, 8), shares, strict=True)]
+    assert said in sentences(*rows)[2]
+
+
+def test_the_tables_know_the_margin_too() -> None:
+    found = summary(row("rllm/q4", 1, 100), row("rllm/q8", 1, 103), row("rllm/f16", 1, 80))
+    (line,) = best_per_load(found).splitlines()[2:]
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[3:7] == ["**rllm/q4**", "100", "rllm/q8", "rllm/f16: 1.25×"]
+    assert "≈ 1.03×" in verdict_table(found, "rllm/q4")

@@ -1,0 +1,36 @@
+"""Which prompts share a prefill step of a split cache."""
+
+from __future__ import annotations
+
+from rllm.engine.scheduler import Scheduler
+from rllm.engine.types import EngineRequest, SamplingParams
+from tests.property.simulator import Vocabulary, make_info
+
+
+def lengths_of_first_step(prompts: list[int], *, unified: bool = False) -> list[int]:
+    info = make_info(slots=8, ctx=1000, cells=8000, unified=unified, batch=1000)
+    scheduler = Scheduler(info, Vocabulary(), prefix_cache=False)
+    for number, length in enumerate(prompts):
+        scheduler.submit(
+            EngineRequest(
+                id=str(number), prompt=(1,) * length, max_tokens=1, sampling=SamplingParams(temperature=0.0)
+            ),
+            0.0,
+        )
+    return [len(chunk.tokens) for chunk in scheduler.plan(0.0).chunks]
+
+
+def test_a_step_that_is_nearly_full_begins_no_prompt_it_cannot_complete() -> None:
+    assert lengths_of_first_step([400, 400, 400]) == [400, 400]
+
+
+def test_a_shorter_prompt_may_still_fill_it() -> None:
+    assert lengths_of_first_step([400, 400, 400, 150]) == [400, 400, 150]
+
+
+def test_a_step_with_much_room_begins_a_long_one() -> None:
+    assert lengths_of_first_step([300, 900]) == [300, 700]
+
+
+def test_in_a_unified_cache_the_step_is_filled() -> None:
+    assert lengths_of_first_step([400, 400, 400], unified=True) == [400, 400, 200]
