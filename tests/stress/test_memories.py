@@ -25,7 +25,7 @@ from tests.stress.workload import GREEDY, Shape
 from tests.tinymodel import write_tiny_gemma, write_tiny_mamba
 
 WINDOW = 32
-SHAPE = Shape(count=24, max_prompt=300, max_tokens=24)
+SHAPE = Shape(count=12, max_prompt=300, max_tokens=16)
 MODELS: dict[str, Callable[[Path], Path]] = {
     "mamba": write_tiny_mamba,
     "gemma": lambda path: write_tiny_gemma(path, window=WINDOW),
@@ -55,8 +55,8 @@ def test_among_others_as_alone(kv: str, model: Path) -> None:
     outcome = run(model, kv, options(kv, 640 if kv == "unified" else 0), SHAPE, BYTES)
     assert not outcome.cut_short
     assert not outcome.unexcused
-    assert len(outcome.differences) <= 1
-    assert outcome.together.most_running == 4
+    assert len(outcome.differences) * 10 <= SHAPE.count
+    assert outcome.together.most_running >= 3
 
 
 @pytest.mark.parametrize("kv", ["split", "unified"])
@@ -67,7 +67,7 @@ def test_among_others_as_alone_where_only_the_window_is_kept(
     outcome = run(gemma, kv, options(kv), SHAPE, BYTES)
     assert not outcome.cut_short
     assert not outcome.unexcused
-    assert len(outcome.differences) <= 1
+    assert len(outcome.differences) * 10 <= SHAPE.count
 
 
 class Conversation:
@@ -155,7 +155,7 @@ def test_a_lost_window_is_computed_again(gemma: Path, monkeypatch: pytest.Monkey
     try:
         conversation = Conversation(backend)
         conversation.turn(BYTES[:400])
-        conversation.text = conversation.text[:320]
+        conversation.text = conversation.text[:100]
         conversation.turn(BYTES[500:540])
         assert conversation.cached == [0, 0]
         conversation.check()

@@ -32,7 +32,7 @@ def must_be_good(outcome: Outcome) -> None:
 def test_a_tiny_model(kv: str, tiny_model: Path) -> None:
     outcome = run(tiny_model, kv, options(kv), TINY, BYTES)
     must_be_good(outcome)
-    assert len(outcome.differences) <= 1
+    assert len(outcome.differences) * 10 <= TINY.count, "random weights make near ties, but not that many"
     assert outcome.together.evicted_tokens > 0
     assert (outcome.together.preemptions > 0) == (kv == "unified")
 
