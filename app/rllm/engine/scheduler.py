@@ -167,14 +167,14 @@ class Scheduler:
                 first.passed_tokens += self._plan_prefill(draft, sequence, limit)
         stepped_over: list[Sequence] = []
         while head is not None and len(self._running) < self._info.slots and draft.tokens < limit:
-            sequence = self._line.shortest(first.request.priority)
-            if sequence is None or len(stepped_over) == SCAN or not self._may_enter(sequence, head, first):
+            newcomer = self._line.shortest(first.request.priority)
+            if newcomer is None or len(stepped_over) == SCAN or not self._may_enter(newcomer, head, first):
                 break
-            self._line.remove(sequence.request.id)
-            if not self._enter(sequence, head, first, now):
-                stepped_over.append(sequence)
+            self._line.remove(newcomer.request.id)
+            if not self._enter(newcomer, head, first, now):
+                stepped_over.append(newcomer)
                 continue
-            first.passed_tokens += self._plan_prefill(draft, sequence, limit)
+            first.passed_tokens += self._plan_prefill(draft, newcomer, limit)
             head = self._line.first()
         for sequence in stepped_over:
             self._line.push(sequence)

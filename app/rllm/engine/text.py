@@ -29,9 +29,10 @@ class Pieces(dict[int, Piece]):
         self._piece = piece
 
     def __missing__(self, token: int) -> Piece:
-        piece: Piece = self._piece(token)
+        said = self._piece(token)
+        piece: Piece = said
         with suppress(UnicodeDecodeError):
-            piece = str(piece, "utf-8")
+            piece = said.decode()
         self[token] = piece
         return piece
 
