@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rllm_bench.compare import Comparison, compare
 from rllm_bench.summary import Result, Summary
-from rllm_bench.words import listed, number, plural, slo
+from rllm_bench.words import limits_of, listed, number, plural
 
 KEPT = 0.95
 """A goal is kept under a load when at least this share of the requests meets it."""
@@ -39,17 +39,31 @@ class Choice:
 
     @property
     def margin(self) -> str:
-        text = f", no different from {listed(self.same)}" if self.same else ""
+        names = listed(self.same) if len(self.same) <= 3 else f"{len(self.same)} others"
+        text = f", no different from {names}" if self.same else ""
         return text + (f", {self.behind.ratio:.2f}× {self.behind.old}" if self.behind else "")
 
 
 @dataclass(frozen=True)
 class Answer:
     shape: tuple[int, int]
-    light: Choice
-    heavy: Choice
+    choices: tuple[Choice, ...]
+    """One for each load, from light to heavy."""
     goal: str
     """Up to which load the choice keeps the first goal."""
+
+    @property
+    def light(self) -> Choice:
+        return self.choices[0]
+
+    @property
+    def heavy(self) -> Choice:
+        return self.choices[-1]
+
+    @property
+    def always_same(self) -> list[str]:
+        """What cannot be told apart from the choice under any load."""
+        return [name for name in self.light.same if all(name in one.same for one in self.choices)]
 
     @property
     def sentences(self) -> list[str]:
@@ -57,15 +71,19 @@ class Answer:
 
     def _choice(self) -> str:
         light, heavy = self.light.result, self.heavy.result
-        single = light.group == heavy.group
         if light.subject != heavy.subject:
             return f"Choose {light.subject} for {_load(light)}, and {heavy.subject} for {_load(heavy)}."
-        loads = f"for {_load(light)}" if single else f"from {_load(light)} to {_load(heavy)}"
-        if self.light.same and not self.light.behind and not self.heavy.behind:
-            every = listed(sorted({light.subject, *self.light.same, *self.heavy.same}))
+        loads = f"for {_load(light)}"
+        if light.group != heavy.group:
+            throughout = all(one.result.subject == light.subject for one in self.choices)
+            loads = f"from {_load(light)} to {_load(heavy)}" if throughout else f"{loads} and {_load(heavy)}"
+        equal = self.always_same
+        if equal and not any(one.behind for one in self.choices):
+            every = listed(sorted([light.subject, *equal]))
             small = f": take the smallest file, {light.subject}" if self.light.smallest else ""
             return f"No difference in speed between {every} {loads}{small}."
-        return f"Choose {light.subject} {loads}."
+        also = f"; {listed(equal)} {'are' if equal[1:] else 'is'} no different in speed" if equal else ""
+        return f"Choose {light.subject} {loads}{also}."
 
     def _figures(self) -> str:
         prompt, output = self.shape
@@ -101,10 +119,11 @@ def answer(summary: Summary) -> Answer | None:
         return None
     shape = shapes[len(shapes) // 2]
     loads = loads_of(summary, shape)
-    light, heavy = standing(summary, loads[0]), standing(summary, loads[-1])
-    both = light.names & heavy.names  # one server for both, where one is as good as any under both
-    chosen = (choose(summary, light, both), choose(summary, heavy, both))
-    return Answer(shape, *chosen, _goal(summary, loads, chosen[1].result.subject))
+    found = [standing(summary, rows) for rows in loads]
+    # One server for all loads, where none is beaten under any; else for the lightest and the heaviest.
+    good = frozenset.intersection(*(one.names for one in found)) or found[0].names & found[-1].names
+    chosen = tuple(choose(summary, one, good) for one in found)
+    return Answer(shape, chosen, _goal(summary, loads, chosen[-1].result.subject))
 
 
 def loads_of(summary: Summary, shape: tuple[int, int]) -> list[list[Result]]:
@@ -157,18 +176,16 @@ def _goal(summary: Summary, loads: Sequence[Sequence[Result]], subject: str) -> 
     if not summary.slos:
         return ""
     name, limits = next(iter(summary.slos.items()))
+    goal = limits_of(limits)
     rows = [row for group in loads for row in group if row.subject == subject]
     kept = list(_kept(rows, f"attained_{name}"))
-    goal = f"the goal {slo(name, limits)}"
     if not kept:
         return f"At none of these loads do {100 * KEPT:.0f} % of its requests meet {goal}."
+    keeps = f"{subject} keeps {goal} for {100 * KEPT:.0f} % of the requests up to {_load(kept[-1])}"
     if len(kept) == len(rows):
-        return f"{subject} keeps {goal} up to {_load(kept[-1])}, the heaviest load measured."
+        return f"{keeps}, the heaviest load measured."
     missed = rows[len(kept)]
-    return (
-        f"{subject} keeps {goal} up to {_load(kept[-1])}; with {_load(missed)} "
-        f"{100 * missed[f'attained_{name}']:.0f} % of the requests meet it."
-    )
+    return f"{keeps}; with {_load(missed)} {100 * missed[f'attained_{name}']:.0f} % meet it."
 
 
 def _kept(rows: Sequence[Result], share: str) -> Iterator[Result]:

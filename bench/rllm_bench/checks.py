@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rllm_bench import words
 from rllm_bench.metrics import CellData, client_load, errors, server_load
@@ -150,17 +150,17 @@ def _loaded_at_start(run: RunRecord) -> bool:
 
 def _busy(summary: Summary) -> Iterator[str]:
     """Somebody else used the machine while we measured."""
+    known = [(cell.record.spec.id, busy_share(summary, cell)) for cell in summary.cells]
     for run in summary.runs:
-        if _loaded_at_start(run):
+        if all(share is None for _, share in known) and _loaded_at_start(run):
             load, cores = run.environment["load_average"][0], run.environment["cpu"]["cores_logical"]
             yield f"the machine was busy when run {run.name} began: load average {load} on {cores} cores"
-    shares = {cell.record.spec.id: busy_share(summary, cell) or 0.0 for cell in summary.cells}
-    busy = sorted((name for name, share in shares.items() if share > BUSY_LIMIT), key=lambda n: -shares[n])
+    busy = sorted(((share, name) for name, share in known if share and share > BUSY_LIMIT), reverse=True)
     if busy:
-        named = ", ".join(busy[:3]) + (f" and {len(busy) - 3} more" if len(busy) > 3 else "")
         yield (
-            f"other processes used up to {100 * shares[busy[0]]:.0f} % of the machine in {len(busy)} of "
-            f"{len(shares)} cells ({named}): these figures are worse than on a quiet machine (†)"
+            f"other processes used up to {100 * busy[0][0]:.0f} % of the machine in {len(busy)} of "
+            f"{len(known)} cells ({_some([name for _, name in busy])}): these figures are worse than on a "
+            "quiet machine, and marked"
         )
 
 
@@ -213,4 +213,8 @@ def _shortened(summary: Summary) -> Iterator[str]:
         }
     )
     if cut:
-        yield f"sent fewer requests than planned, because their time was over: {'; '.join(cut)}"
+        yield f"sent fewer requests than planned, because their time was over: {_some(cut)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

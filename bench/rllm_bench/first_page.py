@@ -49,9 +49,9 @@ def first_page(sources: Sources, look: plots.Look, out: Path, doubts: list[str])
     yield tables.best_per_load(summary)
     yield ""
     yield (
-        "Where speeds cannot be told apart, the smallest file is taken. They cannot where the interval of "
-        "their ratio holds 1 or their repeats overlap; without intervals, where they differ by at most "
-        f"{100 * MARGIN:.0f} %."
+        "Where speeds cannot be told apart, the smallest file is taken; the answer above prefers one server "
+        "for all loads of its prompts. They cannot where the interval of their ratio holds 1 or their "
+        f"repeats overlap; without intervals, where they differ by at most {100 * MARGIN:.0f} %."
     )
     if any(checks.is_disturbed(summary, result) for result in summary.results):
         yield f"† Others used more than {100 * checks.BUSY_LIMIT:.0f} % of the machine meanwhile."
@@ -60,9 +60,10 @@ def first_page(sources: Sources, look: plots.Look, out: Path, doubts: list[str])
 
 def _quality(sources: Sources) -> Iterator[str]:
     """What the speeds above say nothing of."""
-    subjects = sources.summary.subjects
-    files = {s.model_sha256 for run in sources.summary.runs for s in run.subjects} - {None}
-    known = [f"{name} {number(kld)}" for name in subjects if (kld := sources.kld(name)) is not None]
+    subjects = [s for run in sources.summary.runs for s in run.subjects]
+    files = {s.model_sha256 for s in subjects} - {None}
+    found = {s.variant: kld for s in subjects if (kld := sources.kld(s.name)) is not None}
+    known = [f"{variant} {number(kld)}" for variant, kld in found.items()]
     if known:
         yield (
             "Quality, as mean KL divergence from the reference (0 is the same; what that means is in the "

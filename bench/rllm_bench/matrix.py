@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -61,6 +62,7 @@ def _subject(target: Target, hash_models: bool) -> Subject:
         variant=target.variant,
         model=str(target.model) if target.model else None,
         model_bytes=weights.stat().st_size if weights else None,
+        model_type=_recorded_type(weights),
         model_sha256=environment.sha256(weights) if weights and hash_models else None,
         version=target.version() if missing is None else None,
         missing=missing,
@@ -73,6 +75,19 @@ def _weights(model: Path | None) -> Path | None:
         if path is not None and path.is_file():
             return path
     return None
+
+
+def _recorded_type(weights: Path | None) -> str | None:
+    """From the record that `rllm-models` leaves beside the files it makes."""
+    record = weights.with_name(f"{weights.name}.json") if weights is not None else None
+    if record is None or not record.is_file():
+        return None
+    try:
+        found = json.loads(record.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    kind = found.get("type") if isinstance(found, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def execute(

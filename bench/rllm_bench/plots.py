@@ -106,7 +106,7 @@ def curve(axes: Axes, summary: Summary, look: Look, shape: tuple[int, int], name
             if bounds is not None:
                 axes.plot([x, x], [bounds.low, bounds.high], color=look(subject)["color"], lw=3, alpha=0.35)
     _load_axis(axes, sorted({point[0] for line in lines.values() for point in line}), summary, shape)
-    axes.set_title(f"{title}; hollow: disturbed" if hollow else title)
+    axes.set_title(f"{title}; hollow: machine shared" if hollow else title)
     axes.set_ylim(bottom=0)
 
 
@@ -139,8 +139,8 @@ def first_page(
             [f"{label}{_file_size(summary, label)}" for label in labels],
             loc="upper center",
             bbox_to_anchor=(0.5, 0.72),
-            ncol=min(5, len(labels)),
-            fontsize=10,
+            ncol=min(4, len(labels)),
+            fontsize=10 if len(labels) < 5 else 9,
         )
         _paragraphs(figure, sentences, subtitle)
         limits = "\n".join(textwrap.wrap(f"Limitation: {footer}", 150))

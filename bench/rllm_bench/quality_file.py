@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 
 class _Model(msgspec.Struct, frozen=True):
     sha256: str
+    file_type: str
 
 
 class _Value(msgspec.Struct, frozen=True):
@@ -20,30 +22,39 @@ class _Divergence(msgspec.Struct, frozen=True):
     kld_mean: _Value
 
 
-class Quality(msgspec.Struct, frozen=True):
-    """One variant against its reference. Other fields of the file are left alone."""
-
+class _Result(msgspec.Struct, frozen=True):
     model: _Model
     divergence: _Divergence | None = None
 
 
 class _File(msgspec.Struct, frozen=True):
-    reference: Quality | None = None
-    variants: list[Quality] = []
+    """Other fields of the file are left alone."""
+
+    reference: _Result | None = None
+    variants: list[_Result] = []
 
 
-def kld_by_model(places: Sequence[Path]) -> dict[str, float]:
-    """Mean KL divergence by the model file's sha256, from quality.json in folders or files of that name.
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One model file."""
 
-    That of a reference is 0.
-    """
+    kld: float
+    """Mean KL divergence from its reference; that of a reference is 0."""
+    file_type: str
+
+
+def judged(places: Sequence[Path]) -> dict[str, Judged]:
+    """By the model file's sha256, from quality.json in folders or files of that name."""
     files = [place / "quality.json" if place.is_dir() else place for place in places]
-    found: dict[str, float] = {}
+    found: dict[str, Judged] = {}
     for file in files:
         if file.name != "quality.json" or not file.exists():
             continue
         run = msgspec.json.decode(file.read_bytes(), type=_File)
         if run.reference is not None:
-            found.setdefault(run.reference.model.sha256, 0.0)
-        found |= {v.model.sha256: v.divergence.kld_mean.value for v in run.variants if v.divergence}
+            model = run.reference.model
+            found.setdefault(model.sha256, Judged(0.0, model.file_type))
+        for one in run.variants:
+            if one.divergence is not None:
+                found[one.model.sha256] = Judged(one.divergence.kld_mean.value, one.model.file_type)
     return found

@@ -89,8 +89,9 @@ def _setup(sources: Sources) -> Iterator[str]:
         tuned = "tuned" if one.settings.extra.get(known.engine) else "default"
         size = f"{known.model_bytes / 1e6:,.0f} MB" if known.model_bytes else "–"
         state = f"**not measured: {known.missing}**" if known.missing else known.version or "unknown"
-        rows.append([known.name, state, tuned, f"`{known.model}`" if known.model else "–", size])
-    yield tables.markdown(["subject", "version", "options", "model", "size"], rows)
+        kind = sources.file_type(known) or "–"
+        rows.append([known.name, state, tuned, f"`{known.model}`" if known.model else "–", kind, size])
+    yield tables.markdown(["subject", "version", "options", "model", "type", "size"], rows)
     yield ""
     yield from _commands(sources)
     yield "### Machine"
@@ -304,8 +305,12 @@ def _reproduce(sources: Sources) -> Iterator[str]:
             if subject.model_sha256:
                 yield f"- `{subject.model}`: sha256 `{subject.model_sha256}`"
         yield ""
-    folders = " ".join(f"reports/{run.name}" for run in sources.summary.runs)
-    yield f"This page from the raw records again, byte for byte: `rllm-bench report {folders}`."
+    words = [
+        _below_reports(store.folder, run)
+        for store, run in zip(sources.stores, sources.summary.runs, strict=True)
+    ]
+    words += [f"--with {place}" for place in sources.extra]
+    yield f"This page from the raw records again, byte for byte: `rllm-bench report {' '.join(words)}`."
     yield f"Goals: {'; '.join(slo(name, limits) for name, limits in sources.summary.slos.items())}."
     yield ""
     yield "Hashes of what was asked, by load and repeat:"
@@ -316,3 +321,11 @@ def _reproduce(sources: Sources) -> Iterator[str]:
         if cell.record.workload_hash
     }
     yield tables.markdown(["load", "repeat", "hash"], [[g, r, f"`{h}`"] for (g, r), h in hashes.items()])
+
+
+def _below_reports(folder: Path, run: RunRecord) -> str:
+    """As a reader types it in the project's folder."""
+    parts = folder.parts
+    if "reports" not in parts:
+        return f"reports/{run.name}"
+    return "/".join(parts[len(parts) - 1 - parts[::-1].index("reports") :])

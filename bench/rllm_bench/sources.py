@@ -8,8 +8,8 @@ from pathlib import Path
 
 from rllm_bench import ceiling_file
 from rllm_bench.ceiling_file import Ceiling
-from rllm_bench.quality_file import kld_by_model
-from rllm_bench.store import RunRecord, Store
+from rllm_bench.quality_file import Judged, judged
+from rllm_bench.store import RunRecord, Store, Subject
 from rllm_bench.summary import Summary, summarize
 
 
@@ -20,8 +20,10 @@ class Sources:
     stores: Sequence[Store]
     summary: Summary
     ceilings: Sequence[Ceiling]
-    quality: Mapping[str, float]
-    """Mean KL divergence by sha256 of the model file."""
+    quality: Mapping[str, Judged]
+    """By sha256 of the model file."""
+    extra: Sequence[Path] = ()
+    """What was read beside the runs."""
 
     @property
     def run(self) -> RunRecord:
@@ -30,15 +32,20 @@ class Sources:
     def kld(self, subject: str) -> float | None:
         """Of a subject's model file, where a quality run judged it. The name may carry a run's."""
         hashes = {s.name: s.model_sha256 for run in self.summary.runs for s in run.subjects}
-        sha = hashes.get(subject.partition(" (")[0])
-        return self.quality.get(sha) if sha else None
+        found = self.quality.get(hashes.get(subject.partition(" (")[0]) or "")
+        return found.kld if found else None
+
+    def file_type(self, subject: Subject) -> str | None:
+        """How the model file is quantized: as its maker recorded, or as a quality run found."""
+        found = self.quality.get(subject.model_sha256 or "")
+        return subject.model_type or (found.file_type if found else None)
 
 
 def read(folders: Sequence[Path], extra: Sequence[Path] = ()) -> Sources:
     """``extra``: ceiling.json or quality result files from elsewhere."""
     stores = [Store(folder) for folder in folders]
     places = [*folders, *extra]
-    return Sources(stores, summarize(stores), ceilings_in(places), kld_by_model(places))
+    return Sources(stores, summarize(stores), ceilings_in(places), judged(places), extra)
 
 
 def ceilings_in(places: Sequence[Path]) -> list[Ceiling]:

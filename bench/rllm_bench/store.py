@@ -30,6 +30,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     variant: str
     model: str | None = None
     model_bytes: int | None = None
+    model_type: str | None = None
+    """How it is quantized, where a record beside the file says so."""
     model_sha256: str | None = None
     version: str | None = None
     missing: str | None = None

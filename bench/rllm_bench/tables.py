@@ -59,7 +59,7 @@ def best_per_load(summary: Summary) -> str:
                     else "–",
                 ]
             )
-    headers = ["tokens in → out", "load", "take", "tokens/s", "no different", "next"]
+    headers = ["tokens in → out", "load", "for this load alone", "tokens/s", "no different", "next"]
     return markdown([*headers, "soonest first token, p50 (ms)"], rows)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rllm_bench.stats import Estimate
@@ -47,8 +47,12 @@ def machine(environment: dict[str, Any]) -> str:
     return f"{cores} cores of {cpu['model']}, {memory}, no GPU"
 
 
-def slo(name: str, limits: dict[str, float] | Any) -> str:
-    return f"{name} ({', '.join(f'{key.upper()} ≤ {number(limit)} ms' for key, limit in limits.items())})"
+def slo(name: str, limits: Mapping[str, float]) -> str:
+    return f"{name} ({limits_of(limits)})"
+
+
+def limits_of(limits: Mapping[str, float]) -> str:
+    return ", ".join(f"{key.upper()} ≤ {number(limit)} ms" for key, limit in limits.items())
 
 
 def listed(names: Sequence[str]) -> str:

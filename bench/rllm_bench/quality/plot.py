@@ -31,6 +31,7 @@ def quality_against_size(run: QualityRun, path: Path) -> bool:
             ha="right",
             va="bottom",
         )
+    axes.margins(x=0.15, y=0.1)
     axes.set_yscale("log")
     axes.set_xlabel("file size, MB")
     axes.set_ylabel("mean KL divergence from the reference, nats")

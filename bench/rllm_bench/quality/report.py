@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rllm_bench.quality import words
@@ -36,11 +37,11 @@ def _head(run: QualityRun) -> Iterator[str]:
     model, asked, machine = run.reference.model, run.settings, run.environment
     yield f"# Quality of the variants of {model.name}"
     yield ""
-    chunks = run.variants[0].divergence.num_tokens if run.variants and run.variants[0].divergence else 0
+    scored = run.floor.storage.num_tokens if run.floor.storage else 0
     yield (
-        f"Reference: `{model.path}` ({model.file_type}, sha256 `{model.sha256[:16]}`). {chunks:,} scored "
-        "tokens in windows of "
-        f"{asked.num_ctx} of `{run.data.get('text', '-')}`; the second half of each window is scored. "
+        f"Reference: `{Path(model.path).name}` ({model.file_type}, sha256 `{model.sha256[:16]}`). "
+        f"{scored:,} scored tokens in windows of {asked.num_ctx} of `{run.data.get('text', '-')}`; "
+        "the second half of each window is scored. "
         f"Run of {run.created} on {machine.get('cpu', {}).get('model', 'an unknown machine')}, "
         f"llama-cpp-python {machine.get('packages', {}).get('llama-cpp-python', '?')}, "
         f"commit {machine.get('git', {}).get('commit', 'unknown')}."
@@ -56,6 +57,8 @@ def _head(run: QualityRun) -> Iterator[str]:
 
 
 def _answers(run: QualityRun, verdicts: dict[str, Verdict]) -> Iterator[str]:
+    if not run.variants:
+        return
     yield "## In words"
     yield ""
     for result in run.variants:
@@ -264,6 +267,8 @@ def _served(run: QualityRun) -> Iterator[str]:
 
 
 def _limits(verdicts: dict[str, Verdict]) -> Iterator[str]:
+    if not verdicts:
+        return
     yield "## The gate"
     yield ""
     rows = []

@@ -31,6 +31,8 @@ def cost_against_quality(decision: Decision, path: Path) -> bool:
     axes.set_ylabel(
         "cost per 1,000 output tokens within the goal, $" if priced else "output tokens/s within the goal"
     )
+    axes.set_title("Down and to the left is better; hollow: not accepted", fontsize=10, loc="left")
+    axes.margins(0.15)
     axes.grid(alpha=0.3)
     figure.tight_layout()
     figure.savefig(path, dpi=130)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rllm_bench.compare import MARGIN
 from rllm_bench.recommend.decide import Change, Decision
 from rllm_bench.recommend.options import Floor, Option
+from rllm_bench.words import plural
 
 _NAMES = {"ttft": "time to first token", "tpot": "time per output token", "e2el": "whole answer"}
 
@@ -56,7 +58,7 @@ def floor_in_words(floor: Floor) -> str:
 
 def _answer(best: Option, following: Option | None, goal: Mapping[str, float]) -> Iterator[str]:
     slots = f"{best.slots} slots were configured"
-    yield f"**Serve {best.variant} with {best.engine}, {best.users} requests at a time ({slots}).**"
+    yield f"**Serve {best.variant} with {best.engine}, {plural(best.users, 'request')} at a time ({slots}).**"
     yield ""
     yield (
         f"- expected goodput: {best.goodput_rps:.2f} requests/s within the goal ({best.attained:.0%} of "
@@ -98,8 +100,19 @@ def _reasons(decision: Decision) -> Iterator[str]:
             cost = option.cost_per_1k
             price = f", {money(cost)} per 1,000" if cost is not None else ""
             speed = f"{option.users} at a time: {option.good_tps:,.0f} tokens/s{price}"
-            yield f"- {option.subject} meets both, {speed}"
+            yield f"- {option.subject} meets both, {speed}{_close(option, best)}"
     yield from (f"- {one.option.subject}: {one.reason}" for one in decision.rejected)
+
+
+def _close(option: Option, best: Option) -> str:
+    """Where measuring again could turn it round, quality may decide instead."""
+    if option.good_tps * (1 + MARGIN) < best.good_tps:
+        return ""
+    text = f" – within {100 * MARGIN:.0f} %, which is no difference"
+    ours, theirs = (one.quality.mean_kld if one.quality else None for one in (option, best))
+    if ours is not None and theirs is not None and ours < theirs:
+        text += f"; its quality is better (mean KLD {ours:.4g} against {theirs:.4g})"
+    return text
 
 
 def _changes(changed: Sequence[Change], decision: Decision) -> Iterator[str]:
