@@ -58,6 +58,8 @@ class Answer:
     times: list[float] = field(default_factory=list)
     text: str = ""
     tokens: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
     failed: str | None = None
 
     @property
@@ -117,6 +119,9 @@ class Asker:
                     answer.times.append(now)
                 if chunk.usage is not None:
                     answer.tokens = chunk.usage.completion_tokens or 0
+                    answer.prompt_tokens = chunk.usage.prompt_tokens or 0
+                    if chunk.usage.prompt_tokens_details is not None:
+                        answer.cached_tokens = chunk.usage.prompt_tokens_details.cached_tokens or 0
 
 
 def per_second(answers: list[Answer], began: float) -> float:

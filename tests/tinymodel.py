@@ -87,6 +87,37 @@ def write_tiny_mamba(path: Path, *, seed: int = 1) -> Path:
     return path
 
 
+def write_tiny_gemma(path: Path, *, window: int = 32, seed: int = 1) -> Path:
+    """Five layers with a sliding window and one without."""
+    rng = np.random.default_rng(seed)
+    tokens = [*CONTROL, *_byte_characters(), *(merge.replace(" ", "") for merge in MERGES)]
+    writer = GGUFWriter(path, "gemma3")
+    writer.add_block_count(6)
+    writer.add_context_length(8192)
+    writer.add_embedding_length(WIDTH)
+    writer.add_feed_forward_length(FEED_FORWARD)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_key_length(HEAD)
+    writer.add_value_length(HEAD)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_sliding_window(window)
+    writer.add_vocab_size(len(tokens))
+    _add_vocabulary(writer, tokens)
+    _add_weights(writer, rng, len(tokens), layers=6, embedding=0.1)  # Gemma multiplies embeddings
+    for layer in range(6):
+        for name, size in (
+            ("attn_q_norm", HEAD),
+            ("attn_k_norm", HEAD),
+            ("post_attention_norm", WIDTH),
+            ("post_ffw_norm", WIDTH),
+        ):
+            writer.add_tensor(f"blk.{layer}.{name}.weight", np.ones(size, dtype=np.float32))
+    _write(writer)
+    return path
+
+
 def _add_vocabulary(writer: GGUFWriter, tokens: list[str]) -> None:
     kinds = [TokenType.CONTROL] * len(CONTROL) + [TokenType.NORMAL] * (len(tokens) - len(CONTROL))
     writer.add_tokenizer_model("gpt2")
@@ -102,7 +133,14 @@ def _add_vocabulary(writer: GGUFWriter, tokens: list[str]) -> None:
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
-def _add_weights(writer: GGUFWriter, rng: np.random.Generator, vocab_size: int) -> None:
+def _add_weights(
+    writer: GGUFWriter,
+    rng: np.random.Generator,
+    vocab_size: int,
+    *,
+    layers: int = LAYERS,
+    embedding: float = 8.0,
+) -> None:
     def matrix(name: str, rows: int, columns: int, gain: float = 1.0) -> None:
         values: Any = rng.standard_normal((rows, columns)) * gain / np.sqrt(columns)
         writer.add_tensor(f"{name}.weight", values.astype(np.float32))
@@ -110,10 +148,10 @@ def _add_weights(writer: GGUFWriter, rng: np.random.Generator, vocab_size: int) 
     def ones(name: str) -> None:
         writer.add_tensor(f"{name}.weight", np.ones(WIDTH, dtype=np.float32))
 
-    matrix("token_embd", vocab_size, WIDTH, gain=8.0)
+    matrix("token_embd", vocab_size, WIDTH, gain=embedding)
     ones("output_norm")
     matrix("output", vocab_size, WIDTH, gain=3.0)
-    for layer in range(LAYERS):
+    for layer in range(layers):
         block = f"blk.{layer}"
         ones(f"{block}.attn_norm")
         ones(f"{block}.ffn_norm")

@@ -67,8 +67,6 @@ class IndexMachine(RuleBasedStateMachine):
         assert found.soon_length == max(depths.values(), default=0)
         if found.length:
             assert now[found.seq] == found.length
-        if found.soon_length:
-            assert depths[found.soon_seq] == found.soon_length
 
     @invariant()
     def adds_up(self) -> None:

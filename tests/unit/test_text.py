@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from rllm.engine.text import StopMatcher, TextAssembler
+from rllm.engine.text import Pieces, StopAutomaton, TextAssembler
 
 
 def test_half_a_character_is_held_back_until_it_is_whole() -> None:
@@ -78,9 +78,28 @@ def test_pieces_do_not_matter(stops: list[str], pieces: list[str]) -> None:
 
 @given(st.lists(st.text("ab", min_size=1, max_size=4), min_size=1, max_size=4), st.text("ab", max_size=12))
 def test_what_is_held_back_is_the_longest_possible_beginning(stops: list[str], said: str) -> None:
-    matcher = StopMatcher(stops)
-    matcher.find(said, 0, accept=False)
+    seen = StopAutomaton(tuple(stops)).see(0, said, may_stop=False)
     beginnings = [
         len(stop[:size]) for stop in stops for size in range(len(stop) + 1) if said.endswith(stop[:size])
     ]
-    assert matcher.depth == max(beginnings)
+    assert seen.depth == max(beginnings)
+    assert seen.stop is None
+
+
+def test_pieces_are_text_where_they_are_whole_characters() -> None:
+    said = {1: b" word", 2: "日本".encode(), 3: "日".encode()[:2], 4: b""}
+    pieces = Pieces(said.__getitem__)
+    assert [pieces[token] for token in said] == [" word", "日本", said[3], ""]
+
+
+@given(
+    st.lists(st.sampled_from(["a", "é", "日", "🦙"]), max_size=6).map("".join),
+    st.lists(st.integers(0, 12), max_size=6),
+)
+def test_text_and_bytes_make_the_same_text(said: str, cuts: list[int]) -> None:
+    """Whether a piece comes as text or as bytes, and wherever characters are cut."""
+    whole = said.encode()
+    ends = sorted({cut for cut in cuts if cut < len(whole)} | {len(whole)})
+    spans = dict(enumerate(whole[start:end] for start, end in zip([0, *ends], ends, strict=False)))
+    pieces, text = Pieces(spans.__getitem__), TextAssembler(("never",))
+    assert "".join(text.feed(pieces[token]) for token in spans) + text.flush() == said

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Protocol
+
+import msgspec
 
 from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob
 
@@ -112,8 +115,7 @@ StoreOp = Save | Restore | Load | Unload | Forget
 Op = OpenSampler | LiftBan | CloseSampler | Truncate | CopyPrefix | StoreOp
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one sequence to compute in this step, at positions ``start`` and following.
 
     With ``sample`` the next token is drawn after the last of them.
@@ -125,7 +127,7 @@ class Chunk:
     sample: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """One step. ``ops`` are applied in order before ``chunks`` are computed in one batch.
 
@@ -136,11 +138,11 @@ class Plan:
     ops: tuple[Op, ...] = ()
     chunks: tuple[Chunk, ...] = ()
 
-    @property
+    @cached_property
     def num_tokens(self) -> int:
         return sum(len(chunk.tokens) for chunk in self.chunks)
 
-    @property
+    @cached_property
     def num_decodes(self) -> int:
         """Chunks of one token after which another is drawn."""
         return sum(1 for chunk in self.chunks if chunk.sample and len(chunk.tokens) == 1)

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """``seq`` holds the first ``length`` tokens; ``soon_seq`` will hold ``soon_length`` of them, at least
-    as many. A length of 0 comes with sequence -1."""
+    """``seq`` holds the first ``length`` tokens; somebody will hold ``soon_length`` of them, at least as
+    many. A length of 0 comes with sequence -1."""
 
     seq: int = -1
     length: int = 0
-    soon_seq: int = -1
     soon_length: int = 0
 
 
@@ -130,21 +129,21 @@ class PrefixIndex:
         path = self._walk(list(tokens), salt)
         if not path:
             return NO_MATCH
-        node, soon = path[-1]
-        soon_seq = max(node.seqs, key=lambda seq: (computed(seq), -seq))
-        best_seq, best = -1, 0
+        best_seq, best, best_extent = -1, 0, (0, 0)
+        lengths = self._lengths
         for node, depth in reversed(path):
             if best >= depth:
                 break
-            for seq in node.seqs:
-                usable = min(depth, computed(seq))
-                if usable > best or (usable == best and usable and self._fits(seq, usable, best_seq)):
-                    best_seq, best = seq, usable
-        return Match(best_seq, best, soon_seq, soon)
-
-    def _fits(self, seq: int, length: int, rival: int) -> bool:
-        """Prefer the sequence with the least beyond the match: it can be continued in place."""
-        return (self._lengths[seq], seq) < (self._lengths[rival], rival)
+            for seq in node.seqs:  # hundreds, where everybody has the same system prompt
+                usable = computed(seq)
+                if usable > depth:
+                    usable = depth
+                if not usable or usable < best:
+                    continue
+                extent = (lengths[seq], seq)  # the least beyond the match can be continued in place
+                if usable > best or extent < best_extent:
+                    best_seq, best, best_extent = seq, usable, extent
+        return Match(best_seq, best, path[-1][1])
 
     def _walk(self, tokens: list[int], salt: str) -> list[tuple[_Node, int]]:
         node, depth = self._roots.get(salt), 0

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from rllm.engine.cells import CellLedger, SplitLedger, UnifiedLedger
 from rllm.engine.costs import MAX_LOSS, Costs
@@ -110,6 +111,20 @@ class Residence:
             return True
         found = self._find_stored(tokens, salt, match)
         return found is not None and self._spiller.is_coming(found)
+
+    def num_uncached(self, tokens: Sequence[int], salt: str) -> int:
+        """How many of ``tokens`` would have to be computed if they were placed now."""
+        match = self._match(tokens, salt)
+        found = self._find_stored(tokens, salt, match)
+        return len(tokens) - (match.length if found is None else found.length)
+
+    def num_uncached_soon(self, tokens: Sequence[int], salt: str) -> int:
+        """The same once the prompts under way are complete, if nothing is evicted meanwhile."""
+        if not self._prefix_cache or not self._can_trim:
+            return len(tokens)
+        match = self._index.match(tokens[:-1], self._ledger.length, salt)
+        found = self._find_stored(tokens, salt, match)
+        return len(tokens) - max(match.soon_length, 0 if found is None else found.length)
 
     def place(self, tokens: Sequence[int], salt: str, seq: int, spoken_for: int) -> Placed | None:
         """A sequence id for ``tokens``, with what can be reused of them resident, and room for the rest.
@@ -252,8 +267,7 @@ class Residence:
         # split: consecutive ids compute in one ubatch, so stay next to those that run
         low = min(self._occupied)
         last = len(self._empty) + len(self._occupied) + len(self._idle)
-        nearest: list[int] = [*range(low, last), *range(low - 1, -1, -1)]
-        for seq in nearest:
+        for seq in chain(range(low, last), range(low - 1, -1, -1)):
             if seq in self._empty or (seq in self._idle and seq != source):
                 return seq
         return None

@@ -8,8 +8,9 @@ others decode, and a long prompt gives the decoders their share of the time betw
 
 from __future__ import annotations
 
-from rllm.engine.budget import MIN_SHARE
-
+SHARE = 0.75
+"""Prefill's part of the time while there is something to prefill and somebody decodes: a prompt takes a
+third longer than alone, and the streams go on at a quarter of their speed."""
 GATHER_SHARE = 16
 """Prefill starts when the newcomers are at least 1/GATHER_SHARE of those who decode ..."""
 GATHER_S = 0.06
@@ -46,6 +47,6 @@ class Rhythm:
         """The step took that long."""
         if prefill:
             self._first_seen = None
-            self._owed_s = seconds * (1 - MIN_SHARE) / MIN_SHARE
+            self._owed_s = seconds * (1 - SHARE) / SHARE
         else:
             self._owed_s = max(0.0, self._owed_s - seconds)

