@@ -11,7 +11,7 @@ so that the three cannot drift apart. Every id is in exactly one state:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rllm.engine.cells import CellLedger, SplitLedger, UnifiedLedger
@@ -65,6 +65,10 @@ class Residence:
     @property
     def has_ops(self) -> bool:
         return bool(self._ops)
+
+    def idle_prefixes(self) -> Iterator[tuple[int, int]]:
+        """(sequence id, length)"""
+        return ((seq, self._ledger.length(seq)) for seq in self._idle)
 
     def room(self, seq: int) -> int:
         return self._ledger.room(seq)

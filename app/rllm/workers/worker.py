@@ -13,7 +13,18 @@ from typing import Protocol
 from rllm.engine.engine import Engine
 from rllm.engine.port import BackendFailed
 from rllm.engine.types import StepRecord
-from rllm.workers.frames import Bye, Cancel, Command, Failed, Message, StepFrame, Stop, Submit
+from rllm.workers.frames import (
+    Bye,
+    Cancel,
+    Command,
+    Failed,
+    Inspect,
+    Inspected,
+    Message,
+    StepFrame,
+    Stop,
+    Submit,
+)
 from rllm.workers.worker_log import WorkerLog
 
 
@@ -59,6 +70,8 @@ def _take_commands(engine: Engine, link: Inbox, log: WorkerLog) -> bool:
                 engine.submit(request, min(sent_at, time.monotonic()))
             case Cancel(request_id=request_id):
                 engine.cancel(request_id)
+            case Inspect():
+                link.send(Inspected(engine.snapshot()))
             case Stop():
                 return False
     return True
