@@ -77,6 +77,15 @@ def test_all_models_together_have_their_quantiles_and_gauges(history: History, c
     assert second.itl_p50_s is None
 
 
+def test_a_model_that_rests_keeps_its_part_of_the_whole(history: History, clock: Clock) -> None:
+    """Also for who has seen its last second already."""
+    history.on_step("q8", "q8-0", StepRecord(kv_used=70))
+    clock.now += 10
+    history.on_step("q4", "q4-0", StepRecord(kv_used=5))
+    clock.now += 1
+    assert history.points(1005)[""][-1].kv_used == 75
+
+
 def test_the_last_minute_is_one_point(history: History, clock: Clock) -> None:
     history.on_first_token("q4", "q4-0", 5.0)
     clock.now += 61

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -82,6 +82,10 @@ class _Model:
         self._gauges[instance] = (running, waiting, kv_used)
         self._sum_up()
 
+    def before(self, since: float) -> _Second | None:
+        """The last second that is not later."""
+        return next((second for second in reversed(self.seconds) if second.at <= since), None)
+
     def _sum_up(self) -> None:
         last, gauges = self.seconds[-1], list(self._gauges.values())
         last.running = sum(gauge[0] for gauge in gauges)
@@ -136,9 +140,11 @@ class History(Observer):
 
     def points(self, since: float) -> dict[str, tuple[Point, ...]]:
         """By model and "" for all, seconds that are complete and later than ``since``."""
-        wanted = self._later(max(since, int(self._clock()) - KEPT_S - 1))
+        since = max(since, int(self._clock()) - KEPT_S - 1)
+        wanted = self._later(since)
         points = {name: tuple(map(_point, seconds)) for name, seconds in wanted.items()}
-        return {**points, "": tuple(_together(wanted.values()))}
+        before = [model.before(since) for model in self._models.values()]
+        return {**points, "": tuple(_together(list(wanted.values()), before))}
 
     def minute(self) -> dict[str, Point]:
         """By model and "" for all, the last 60 s as one point, dated by its end."""
@@ -159,10 +165,10 @@ class History(Observer):
         }
 
 
-def _together(models: Iterable[list[_Second]]) -> Iterator[Point]:
-    """The same seconds of several models as one. A model without one has its last gauges."""
-    tracks = list(models)
-    gauges: dict[int, _Second] = {}
+def _together(tracks: Sequence[list[_Second]], before: Sequence[_Second | None]) -> Iterator[Point]:
+    """The same seconds of several models as one. A model without one has the gauges of its last, which may
+    be the one ``before``."""
+    gauges = {index: second for index, second in enumerate(before) if second is not None}
     everything = sorted(
         ((second.at, index, second) for index, track in enumerate(tracks) for second in track),
         key=lambda entry: entry[:2],
@@ -208,5 +214,5 @@ def _quantile(counts: Counter[int], share: float) -> float | None:
     for number in sorted(counts):
         seen += counts[number]
         if seen >= rank:
-            return round(2.0 ** (number / _CLASSES), 6)
+            return round(math.exp2(number / _CLASSES), 6)
     return None
