@@ -144,6 +144,48 @@ def test_a_lost_worker_is_seen(browser: Any, server: RunningServer) -> None:
         tab.wait("[...document.querySelectorAll('.panel')].every(p => p.dataset.state === 'ready')")
 
 
+def troubled(route: Any) -> None:
+    """The real answer, with troubles that do not happen here."""
+    response = route.fetch()
+    state = response.json()
+    card = {"index": 0, "name": "H100", "memory_used_bytes": 20 * 2**30, "memory_total_bytes": 80 * 2**30}
+    state["gpus"] = [{**card, "utilization_ratio": 0.5, "power_w": 300.0, "temperature_c": None}]
+    state["rejections"] = {"server_is_overloaded": 1234}
+    state["models"][0] |= {"degradation_level": 2, "degradation": "max_tokens<=64", "parked": 3}
+    state["models"][0]["instances"][0] |= {
+        "breaker": "open",
+        "breaker_reopens_s": 4.0,
+        "snapshot_age_s": 12.0,
+    }
+    route.fulfill(response=response, json=state)
+
+
+def test_troubles_and_a_gpu_are_shown(browser: Any, server: RunningServer) -> None:
+    with visit(browser, address(server), width=390) as tab:
+        tab.page.route("**/v1/rllm/state*", troubled)
+        tab.page.wait_for_selector(".card.gpu")
+        assert "0 H100 50 % busy, 20.0 GiB of 80.0 GiB, 300 W" in tab.text(".card.gpu")
+        assert "1,234 refused: server is overloaded" in tab.text("#badges")
+        assert "3 waiting for a worker" in tab.text("#badges")
+        badges = tab.page.locator(".panel .badges").first.inner_text()
+        for words in ("breaker open, tries again in 4.00 s", "level 2: max_tokens<=64", "as of 12.0 s ago"):
+            assert words in badges
+        assert tab.page.evaluate(OVERFLOW) <= 0
+        tab.page.unroute_all(behavior="wait")
+
+
+def test_in_a_unified_cache_there_are_as_many_lanes_as_slots(browser: Any, tiny_model: Path) -> None:
+    """Although there are four times as many sequence ids."""
+    decoding = "document.querySelectorAll(\".lane[data-phase='decode']\").length"
+    with (
+        running("--gguf", tiny_model, "--alias", "one", "--kv", "unified", *OPTIONS) as unified,
+        visit(browser, address(unified)) as tab,
+        traffic(unified.port, 5, endless),
+    ):
+        tab.wait(f"{decoding} === 3")
+        assert tab.page.locator(".lane").count() == 3
+
+
 def test_nothing_is_asked_while_the_tab_is_hidden(browser: Any, server: RunningServer) -> None:
     hide = (
         "hidden => { Object.defineProperty(document, 'hidden', { value: hidden, configurable: true });"

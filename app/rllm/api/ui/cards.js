@@ -60,9 +60,9 @@ export class Cards {
 
   constructor(root) {
     this.root = root;
-    this.throughput = new Card(root, "Throughput", "decode up, prefill down, per second");
-    this.ttft = new Card(root, "Time to first token", "median; shaded: 95th percentile");
-    this.itl = new Card(root, "Between tokens", "median; shaded: 99th percentile");
+    this.throughput = new Card(root, "Throughput", "decode up, prefill down");
+    this.ttft = new Card(root, "Time to first token", "median; shaded: p95");
+    this.itl = new Card(root, "Between tokens", "median; shaded: p99");
     this.load = new Card(root, "Requests", "running; on top: waiting");
     this.kv = new Card(root, "KV cache", "kept prefixes included");
   }

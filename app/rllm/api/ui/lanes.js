@@ -4,7 +4,7 @@ import { $, badges, canvas, colour, make, say, show } from "./dom.js";
 import { count, percent, seconds } from "./format.js";
 
 const RUNNING = new Set(["prefill", "decode", "preempted"]);
-const WIDE = 400;
+const WIDE = 340;
 
 // Requests of this page's playground, by request id: the letter that marks them.
 export const mine = new Map();
