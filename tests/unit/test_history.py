@@ -105,10 +105,10 @@ def test_history_is_bounded(history: History, clock: Clock) -> None:
 
 
 def test_refusals_are_counted_and_forgotten_as_news(history: History, clock: Clock) -> None:
-    history.on_rejected("q4", "queue_full")
+    history.on_rejected("q4", "overloaded", "queue_requests")
     clock.now += 5
-    history.on_rejected("q4", "queue_full")
+    history.on_rejected("q4", "overloaded", "queue_requests")
     assert history.refused_within(10) == 2
     clock.now += 8
     assert history.refused_within(10) == 1
-    assert history.rejections == {"queue_full": 2}
+    assert history.rejections == {"overloaded: queue_requests": 2}

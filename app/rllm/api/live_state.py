@@ -67,7 +67,7 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     minute: dict[str, Point]
     """The last 60 s as one point; its quantiles are those of the whole minute."""
     rejections: dict[str, int]
-    """Requests turned away since the start, by reason."""
+    """Requests turned away since the start, by error code and the limit behind it."""
     gpus: tuple[Card, ...]
 
 

@@ -127,8 +127,8 @@ class History(Observer):
     def on_token_gap(self, model: str, instance: str, seconds: float) -> None:
         self._now(model).gaps[_class_of(seconds)] += 1
 
-    def on_rejected(self, model: str, reason: str) -> None:
-        self.rejections[reason] += 1
+    def on_rejected(self, model: str, reason: str, bound: str) -> None:
+        self.rejections[f"{reason}: {bound}" if bound else reason] += 1
         self._refused.append(self._clock())
 
     # --- what is asked --------------------------------------------------------------------------

@@ -79,6 +79,6 @@ def _take_commands(engine: Engine, link: Inbox, log: WorkerLog) -> bool:
 
 def _step(engine: Engine, link: Inbox, log: WorkerLog) -> None:
     outcome = engine.step()
-    log.stepped(outcome.started, outcome.events)
+    log.stepped([started.request_id for started in outcome.started], outcome.events)
     record: StepRecord | None = outcome.record
     link.send(StepFrame(events=outcome.events, step=record, started=outcome.started))
