@@ -31,8 +31,9 @@ def _chromium() -> str | None:
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Not longer than a module: while it is open, no test can run an event loop of its own."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
     path = _chromium()
     if path is None:
