@@ -38,10 +38,13 @@ def _store(info: ModelInfo) -> str:
     return f" + prefix store {gib(info.store_bytes)}{disk}"
 
 
-def banner(models: Iterable[ServedModel], address: str, threads: int, memory: int, with_key: bool) -> str:
+def banner(
+    models: Iterable[ServedModel], address: str, threads: int, memory: int, with_key: bool, with_page: bool
+) -> str:
     """Plain text, the same on a terminal and in a file."""
     served = list(models)
     width = max(len(model.id) for model in served)
+    page = f"Look inside: {address}/ui    " if with_page else ""
     header = '-H "authorization: Bearer $RLLM_API_KEY" ' if with_key else ""
     lines = [f"rllm {__version__} is ready at {address}", ""]
     for model in served:
@@ -59,5 +62,5 @@ def banner(models: Iterable[ServedModel], address: str, threads: int, memory: in
         Try it:
           curl -N {address}/v1/chat/completions -H 'content-type: application/json' {header}\\
             -d '{{"messages":[{{"role":"user","content":"What is the capital of France?"}}],"stream":true}}'
-        Metrics: {address}/metrics    API: {address}/docs    Stop: Ctrl-C
+        {page}Metrics: {address}/metrics    API: {address}/docs    Stop: Ctrl-C
         """)

@@ -245,6 +245,7 @@ class Settings(EngineSettings, BaseSettings):
         (), "Web page origin that may call the server; may be repeated, * allows all."
     )
     docs: bool = _server(True, "Serve /docs and /openapi.json.")
+    ui: bool = _server(True, "Serve the live page /ui and its data, /v1/rllm/state.")
 
     max_queue_requests: int = _limit(256, "Most requests that wait for a slot.", ge=0)
     max_queue_tokens: int = _limit(

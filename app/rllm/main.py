@@ -27,6 +27,7 @@ from rllm.errors import StartError
 from rllm.gpu_fit import Card, fit
 from rllm.lifecycle import listen, serve
 from rllm.observe.gpu import Gpus
+from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
 from rllm.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
 from rllm.reliability import KeyFile, pool_settings, replicate
@@ -106,6 +107,7 @@ async def _serve(
         on_start=watchers.on_start,
         on_request=watchers.on_request,
         more_keys=lambda: keys.entries,
+        look=Live(pool, watchers.history, gpus) if watchers.history is not None else None,
     )
     address = _address(listener)
 
@@ -113,7 +115,7 @@ async def _serve(
         await app.state.warm()
         threads = settings.threads or default_threads()
         with_key = bool(settings.api_key or keys.entries)
-        click.echo(banner(pool.models(), address, threads, _resident_bytes(), with_key))
+        click.echo(banner(pool.models(), address, threads, _resident_bytes(), with_key, settings.ui))
         logger.info("ready", address=address, models=[model.id for model in pool.models()])
         for model in pool.models():
             if settings.gpu_layers != 0 and (reason := unused_gpu(gpus, model.info.device)):

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from rllm.engine.costs import Costs
 from rllm.engine.residence import MIN_WAIT
 from rllm.engine.scheduler import Scheduler
+from rllm.engine.snapshot import Phase
 from rllm.engine.store import Place
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo
 from rllm.engine.waiting import AGING_S
@@ -176,6 +177,20 @@ class SchedulerMachine(RuleBasedStateMachine):
     def accounts_are_exact(self) -> None:
         if hasattr(self, "harness"):
             self.harness.scheduler.check()
+
+    @invariant()
+    def a_look_from_outside_shows_everybody_once(self) -> None:
+        if not hasattr(self, "harness"):
+            return
+        scheduler, info = self.harness.scheduler, self.harness.info
+        snapshot = scheduler.snapshot(self.harness.now)
+        views = snapshot.sequences
+        assert len({view.seq for view in views}) == len(views) <= info.num_sequences
+        active = [view for view in views if view.phase in (Phase.PREFILL, Phase.DECODE)]
+        assert len(active) == scheduler.num_running
+        assert snapshot.waiting + sum(bool(view.request_id) for view in views) == len(scheduler._requests)
+        held = sum(view.computed_tokens for view in views)
+        assert snapshot.kv_used == held or (info.kv_unified and snapshot.kv_used <= held)
 
     def teardown(self) -> None:
         if hasattr(self, "harness"):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rllm.engine.port import Backend, Plan, StepResult, StoreReport
 from rllm.engine.scheduler import Counters, Scheduler
-from rllm.engine.types import EngineRequest, Event, StepRecord
+from rllm.engine.snapshot import Snapshot
+from rllm.engine.types import EngineRequest, Event, Started, StepRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,7 @@ class Outcome:
 
     events: tuple[Event, ...]
     record: StepRecord | None
-    started: tuple[str, ...] = ()
-    """Requests that were given a slot, for the first time."""
+    started: tuple[Started, ...] = ()
 
 
 class Engine:
@@ -40,6 +40,10 @@ class Engine:
 
     def cancel_all(self) -> None:
         self._scheduler.cancel_all(self._clock())
+
+    def snapshot(self) -> Snapshot:
+        """Between steps only."""
+        return self._scheduler.snapshot(self._clock())
 
     def step(self) -> Outcome:
         """Compute one step.

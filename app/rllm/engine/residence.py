@@ -13,7 +13,7 @@ An idle prefix that goes may be stored outside the cache before, and come back l
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -85,6 +85,10 @@ class Residence:
     def store_bytes(self) -> tuple[int, int]:
         """What is stored outside the cache, in memory and on disk."""
         return self._spiller.store.memory_used, self._spiller.store.disk_used
+
+    def idle_prefixes(self) -> Iterator[tuple[int, int]]:
+        """(sequence id, length)"""
+        return ((seq, self._ledger.length(seq)) for seq in self._idle)
 
     def room(self, seq: int) -> int:
         return self._ledger.room(seq)

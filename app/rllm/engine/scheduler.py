@@ -32,8 +32,9 @@ from rllm.engine.port import (
 from rllm.engine.residence import Residence
 from rllm.engine.rhythm import Rhythm
 from rllm.engine.sequence import Sequence, State
+from rllm.engine.snapshot import Snapshot, take
 from rllm.engine.text import Pieces
-from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, TokenLogprob
+from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, Started, TokenLogprob
 from rllm.engine.waiting import WaitingLine
 
 FULL_ENOUGH = 2 / 3
@@ -49,8 +50,8 @@ class Counters:
     cached_tokens: int = 0
     evicted_tokens: int = 0
     preemptions: int = 0
-    started: list[str] = field(default_factory=list)
-    """Requests that got a sequence id, in order."""
+    started: list[Started] = field(default_factory=list)
+    """In order."""
 
 
 @dataclass(slots=True)
@@ -116,6 +117,9 @@ class Scheduler:
     def store_bytes(self) -> tuple[int, int]:
         """Prefixes stored outside the cache, in memory and on disk."""
         return self._residence.store_bytes
+
+    def snapshot(self, now: float) -> Snapshot:
+        return take(self._requests.values(), self._residence.idle_prefixes(), self._residence.used, now)
 
     # --- the door -------------------------------------------------------------------------------
 
@@ -338,7 +342,7 @@ class Scheduler:
             banned = tuple(self._end_tokens) if self._bans_end(sequence) else ()
             self._residence.add_op(OpenSampler(placed.seq, request.sampling, request.prompt, banned))
             sequence.admitted_at = now
-            self.counters.started.append(request.id)
+            self.counters.started.append(Started(request.id, placed.seq, placed.reused))
             sequence.cached_tokens = placed.reused
             self.counters.cached_tokens += placed.reused
         sequence.seq = placed.seq

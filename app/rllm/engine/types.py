@@ -130,6 +130,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timings: Timings | None = None
 
 
+class Started(msgspec.Struct, frozen=True):
+    """A request was given a sequence id, for the first time."""
+
+    request_id: str
+    seq: int
+    cached_tokens: int
+    """Of its prompt, found resident."""
+
+
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What one step did, for whoever watches. Counts of this step, gauges after it."""
 

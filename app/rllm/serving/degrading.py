@@ -32,6 +32,15 @@ class Degrader:
         self._on_level = on_level
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def level(self) -> int:
+        return self._ladder.level
+
+    @property
+    def names(self) -> str:
+        """What holds at this level, in the ladder's own words."""
+        return ", ".join(rung.name for rung in self._ladder.rungs[: self.level])
+
     def look(self) -> Measures:
         """The measures that hold now."""
         if not self._ladder.rungs:
@@ -40,7 +49,7 @@ class Degrader:
         before = self._ladder.level
         level = self._ladder.hear(self._load(), loop.time())
         if level != before:
-            self._on_level(level, ", ".join(rung.name for rung in self._ladder.rungs[:level]))
+            self._on_level(level, self.names)
         if level and self._timer is None:
             self._timer = loop.call_later(self._hold_s / 2 + 0.01, self._again)
         return self._ladder.measures()

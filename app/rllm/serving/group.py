@@ -92,6 +92,11 @@ class Group:
         one = next((instance.load.slots for instance in self.instances if instance.info), 1)
         return len(self._flights) / (sum(ready) or one)
 
+    @property
+    def num_parked(self) -> int:
+        """Lost their worker and wait for another."""
+        return len(self._parked)
+
     def back_in_s(self) -> float:
         """When to ask again, while no instance takes requests."""
         now = time.monotonic()

@@ -25,6 +25,7 @@ from rllm.serving.service import Accepted, Health, ServedModel
 from rllm.serving.stream import Stream
 from rllm.serving.terms import ANYBODY, Terms
 from rllm.serving.timeouts import Timeouts, Times
+from rllm.serving.view import ModelView
 from rllm.workers.frames import WorkerSpec
 
 
@@ -152,6 +153,23 @@ class Pool:
     @property
     def instances(self) -> list[Instance]:
         return [instance for group in self._groups.values() for instance in group.instances]
+
+    async def look(self, since: float) -> tuple[ModelView, ...]:
+        """Everything there is to see. ``since``: of the spans, those that ended later."""
+        await asyncio.gather(*(instance.refresh() for instance in self.instances))
+        return tuple(self._look_at(name, since) for name in self._plans)
+
+    def _look_at(self, name: str, since: float) -> ModelView:
+        plan, group, degrader = self._plans[name], self._groups[name], self._degraders[name]
+        return ModelView(
+            id=name,
+            degradation_level=degrader.level,
+            degradation=degrader.names,
+            smaller=plan.smaller,
+            fallback=plan.fallback,
+            parked=group.num_parked,
+            instances=tuple(instance.view(since) for instance in group.instances),
+        )
 
     # --- service --------------------------------------------------------------------------------
 
