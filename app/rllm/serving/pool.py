@@ -256,7 +256,7 @@ class Pool:
         return self._models[alive], wanted, notes
 
     def _variants(self, name: str, priority: int) -> list[tuple[str, Measures]]:
-        """A model and what holds for it, then the smaller one that it routes to, and so on; the last one answers.
+        """A model and what holds for it, then the smaller one that it routes to, and so on. The last answers.
 
         Raises:
             Overloaded: one of them has no room for this priority.
