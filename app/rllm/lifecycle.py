@@ -26,8 +26,8 @@ _KEEP_ALIVE_S = 75
 """Longer than clients and proxies keep an idle connection: the server must not be who closes first, or it
 closes under a request that is on its way."""
 _SEND_BUFFER = 128 * 1024
-"""Of every connection. The kernel's own choice grows to megabytes, and so long a client that does not read would
-go unnoticed."""
+"""Of every connection. The kernel's own choice grows to megabytes, and until they are full a client that does
+not read goes unnoticed."""
 _CTRL_C_DRAIN_S = 1.0
 """Somebody waits at the keyboard; a worker that must be killed needs up to 3 s more."""
 
