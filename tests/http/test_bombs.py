@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -89,7 +90,7 @@ async def _send(api: Api, http: aiohttp.ClientSession, path: str, data: bytes) -
     watching = asyncio.create_task(_seconds_of_silence(api.url, over))
     headers = {"content-type": "application/json"}
     async with asyncio.timeout(SOON_S):
-        async with http.post(api.url + path, data=data, headers=headers) as response:
+        async with http.post(api.url + path, data=io.BytesIO(data), headers=headers) as response:
             answer = json.loads(await response.read())
     over.set()
     assert await watching < SOON_S / 2
