@@ -110,6 +110,7 @@ async def _serve(
         await app.state.warm()
         gc.collect()
         gc.freeze()  # a full collection over all the libraries takes 50 ms, in which nobody is answered
+        gc.collect()  # of nothing: from here on a full one is due when little has been added
         threads = settings.threads or default_threads()
         with_key = bool(settings.api_key or keys.entries)
         click.echo(banner(pool.models(), address, threads, _resident_bytes(), with_key))

@@ -58,7 +58,7 @@ def scenarios(
         "crash": lambda: crash.run(crash.CrashPlan(q4)),
         "hang": lambda: crash.run(crash.CrashPlan(q4, stop)),
         "overload": lambda: overload.run(overload.OverloadPlan(q4, peer_binary=peer_binary)),
-        "rude": lambda: rude.run(rude.RudePlan(q4)),
+        "rude": lambda: rude.run(rude.RudePlan(tiny, threads=1)),
         "rolling": lambda: rolling.run(rolling.RollingPlan(q4)),
         **({"nginx": lambda: rolling.run_nginx(rolling.RollingPlan(q4), nginx)} if nginx else {}),
         "fuzz": lambda: fuzz.run(fuzz.FuzzPlan(tiny, threads=1)),
