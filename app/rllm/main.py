@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -113,6 +114,9 @@ async def _serve(
 
     async def on_ready() -> None:
         await app.state.warm()
+        gc.collect()
+        gc.freeze()  # a full collection over all the libraries takes 50 ms, in which nobody is answered
+        gc.collect()  # of nothing: from here on a full one is due when little has been added
         threads = settings.threads or default_threads()
         with_key = bool(settings.api_key or keys.entries)
         click.echo(banner(pool.models(), address, threads, _resident_bytes(), with_key, settings.ui))

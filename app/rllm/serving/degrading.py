@@ -63,26 +63,27 @@ class Degrader:
             self._timer.cancel()
 
 
-def apply(
-    measures: Measures, requests: list[EngineRequest], retry_after_s: Callable[[], float]
-) -> list[EngineRequest]:
-    """The requests as they are to be run.
-
+def check_level(measures: Measures, priority: int, retry_after_s: Callable[[], float]) -> None:
+    """
     Raises:
-        Overloaded: this level has no room for them.
+        Overloaded: this level has no room for requests of this priority.
     """
     if measures.refuse:
         raise Overloaded(
             "the server is overloaded and takes nothing new", retry_after_s=retry_after_s(), bound="ladder"
         )
-    if measures.max_priority is not None and requests[0].priority > measures.max_priority:
+    if measures.max_priority is not None and priority > measures.max_priority:
         raise Overloaded(
             f"the server is overloaded and takes requests of priority {measures.max_priority} or better "
-            f"(lower); this one has {requests[0].priority}",
+            f"(lower); this one has {priority}",
             code="low_priority_shed",
             retry_after_s=retry_after_s(),
             bound="ladder",
         )
+
+
+def cap_tokens(measures: Measures, requests: list[EngineRequest]) -> list[EngineRequest]:
+    """The requests as they are to be run; the same list where nothing changes."""
     cap = measures.max_tokens
     if cap is None or all(request.max_tokens <= cap for request in requests):
         return requests

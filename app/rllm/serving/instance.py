@@ -258,8 +258,11 @@ class Instance:
 
     # --- flights --------------------------------------------------------------------------------
 
-    def submit(self, flight: Flight, now: float) -> None:
-        """Hand a flight to the worker. The instance must be READY."""
+    def submit(self, flight: Flight) -> None:
+        """Hand a flight to the worker. The instance must be READY.
+
+        A flight that lost another worker is in line where it was: behind those who had come before it.
+        """
         if self._worker is None or not self.is_ready:
             raise RuntimeError(f"{self.name} is {self.state.value}")
         request = flight.request
@@ -273,7 +276,7 @@ class Instance:
         self._pending_prompt_tokens += flight.uncached_tokens
         self._outstanding_tokens += flight.uncached_tokens + flight.expected_tokens
         self._watchdog.work()
-        self._worker.send(Submit(request=request, sent_at=now))
+        self._worker.send(Submit(request=request, sent_at=flight.times.accepted_at))
         self._observer.on_accepted(self.model, self.name, request)
 
     def cancel(self, flight: Flight) -> None:

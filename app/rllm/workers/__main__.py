@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 def main() -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the watchdog asks for it before it kills
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the API process decides
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C and systemd send them to every process; the API process drains first and then ends this one.
+        signal.signal(number, signal.SIG_IGN)
     spec = decode_spec(_read_line())
     threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()
     if spec.llama is not None:

@@ -59,7 +59,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
     request: EngineRequest
     sent_at: float
-    """time.monotonic() of the sender, for queue times that include the hop."""
+    """time.monotonic() when the request was accepted: its place in line and the start of its queue time."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
