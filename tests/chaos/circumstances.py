@@ -51,10 +51,13 @@ def observed(command: str) -> Iterator[Circumstances]:
     )
     began, before = time.monotonic(), _busy_s() - _own_s()
     yield facts
-    facts.elapsed_s = round(time.monotonic() - began, 1)
+    elapsed_s = time.monotonic() - began
+    facts.elapsed_s = round(elapsed_s, 1)
     facts.load_after = round(os.getloadavg()[0], 2)
     others_s = _busy_s() - _own_s() - before
-    facts.others_percent = round(max(0.0, 100 * others_s / (facts.elapsed_s * (os.cpu_count() or 1))), 1)
+    facts.others_percent = round(
+        min(100.0, max(0.0, 100 * others_s / (elapsed_s * (os.cpu_count() or 1)))), 1
+    )
 
 
 def _busy_s() -> float:

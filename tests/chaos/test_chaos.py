@@ -8,7 +8,10 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.chaos import crash, fuzz, rolling, rude
+from tests.chaos.nginx import find
 from tests.chaos.result import Result
 
 
@@ -42,6 +45,15 @@ async def test_a_stopped_worker_is_found_and_replaced(tiny_model: Path) -> None:
 async def test_a_rolling_restart_fails_no_request(tiny_model: Path) -> None:
     plan = rolling.RollingPlan(tiny_model, clients=3, restarts=1, threads=1, slots=4, pause_s=0.5)
     assert not _broken(await rolling.run(plan))
+
+
+@pytest.mark.slow
+async def test_a_rolling_restart_behind_nginx_fails_no_request(tiny_model: Path) -> None:
+    binary = find(None)
+    if binary is None:
+        pytest.skip("nginx is not installed")
+    plan = rolling.RollingPlan(tiny_model, clients=3, restarts=2, slots=4, pause_s=0.5)
+    assert not _broken(await rolling.run_nginx(plan, binary))
 
 
 async def test_nothing_stays_behind_when_clients_leave(tiny_model: Path) -> None:
