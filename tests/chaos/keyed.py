@@ -16,7 +16,7 @@ from tests.chaos.load import open_loop, poisson
 from tests.chaos.result import Result, percentile
 
 FREE, LIMITED = "chaos-free", "chaos-limited"
-PER_MINUTE = 30
+PER_MINUTE = 12
 """Requests of the limited key."""
 
 
