@@ -16,7 +16,7 @@ from tests.stress.workload import Shape
 
 MODEL = MODELS / "gemma-3-270m-q4_k_m.gguf"
 SHAPE = Shape(count=6, max_prompt=600, max_tokens=12, arrivals_per_step=1.0, seed=25)
-"""With this seed three prompts begin like others by 200 tokens and more, one is longer than the window of 512."""
+"""With this seed three prompts begin like others by 200 tokens and more; one is longer than the window."""
 pytestmark = [
     pytest.mark.model,
     pytest.mark.slow,
