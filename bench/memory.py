@@ -36,7 +36,7 @@ _WORDS = ("amber", "brook", "cedar", "delta", "ember", "fjord", "grove", "heron"
 def main(
     gguf: Path | None, url: str | None, first: int, last: int, every: int, concurrency: int, limit: int
 ) -> None:
-    with served(gguf, url) as server:
+    with served(gguf, url, "--prefix-store-mb", "0") as server:  # it grows up to its bound
         readings = asyncio.run(_measure(server, list(range(first, last + 1, every)), concurrency))
     counts = [count for count, _ in readings]
     totals = [sum(memory.values()) for _, memory in readings]

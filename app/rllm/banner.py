@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from textwrap import dedent
 
 from rllm import __version__
-from rllm.engine.types import SamplingDefaults
+from rllm.engine.types import ModelInfo, SamplingDefaults
 from rllm.preflight import gib
 from rllm.serving.service import ServedModel
 
@@ -31,10 +31,20 @@ def _places(buffers: Mapping[str, int]) -> list[str]:
     return [f"each instance on {card}: {', '.join(parts)}" for card, parts in cards.items()]
 
 
-def banner(models: Iterable[ServedModel], address: str, threads: int, memory: int, with_key: bool) -> str:
+def _store(info: ModelInfo) -> str:
+    if not info.store_bytes:
+        return ""
+    disk = f" and {gib(info.store_disk_bytes)} on disk" if info.store_disk_bytes else ""
+    return f" + prefix store {gib(info.store_bytes)}{disk}"
+
+
+def banner(
+    models: Iterable[ServedModel], address: str, threads: int, memory: int, with_key: bool, with_page: bool
+) -> str:
     """Plain text, the same on a terminal and in a file."""
     served = list(models)
     width = max(len(model.id) for model in served)
+    page = f"Look inside: {address}/ui    " if with_page else ""
     header = '-H "authorization: Bearer $RLLM_API_KEY" ' if with_key else ""
     lines = [f"rllm {__version__} is ready at {address}", ""]
     for model in served:
@@ -43,7 +53,7 @@ def banner(models: Iterable[ServedModel], address: str, threads: int, memory: in
         lines += [
             f"  {model.id:<{width}}  {info.description}, {gib(info.size_bytes)} on {info.device}",
             f"  {'':<{width}}  {info.slots} slots x {info.ctx_per_slot:,} tokens, "
-            f"KV cache {layout} {gib(info.kv_bytes)}, loaded in {info.load_s:.1f} s",
+            f"KV cache {layout} {gib(info.kv_bytes)}{_store(info)}, loaded in {info.load_s:.1f} s",
             *(f"  {'':<{width}}  {line}" for line in _places(info.buffers)),
             f"  {'':<{width}}  sampling where a request says nothing: {_sampling(model.sampling)}",
         ]
@@ -52,5 +62,5 @@ def banner(models: Iterable[ServedModel], address: str, threads: int, memory: in
         Try it:
           curl -N {address}/v1/chat/completions -H 'content-type: application/json' {header}\\
             -d '{{"messages":[{{"role":"user","content":"What is the capital of France?"}}],"stream":true}}'
-        Metrics: {address}/metrics    API: {address}/docs    Stop: Ctrl-C
+        {page}Metrics: {address}/metrics    API: {address}/docs    Stop: Ctrl-C
         """)

@@ -130,6 +130,16 @@ class EngineSettings(BaseModel):
         "auto", "CUDA graphs. auto: off where big matrices are not quantized, which can hang; else on."
     )
     prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
+    prefix_store_mb: int = _engine(
+        -1,
+        "Memory (MiB) of each instance for prefixes that no longer fit its KV cache. 0: none. -1: up to 512 "
+        "of what is free on the CPU or with --prefix-store-dir, else none.",
+        ge=-1,
+    )
+    prefix_store_dir: Path | None = _engine(
+        None, "Folder where they are written, too, to be used again after a restart. Holds what users wrote."
+    )
+    prefix_store_disk_mb: int = _engine(4096, "Most MiB of each instance in that folder.", ge=1)
     mmap: bool = _engine(True, "Map the model file; instances on the CPU then share its pages.")
     mlock: bool = _engine(False, "Lock the model's pages in memory.")
     replicas: int = _engine(1, "Worker processes, each with slots and a cache of its own.", ge=1, le=64)
@@ -147,6 +157,15 @@ class EngineSettings(BaseModel):
             _at_most(slots=self.slots, max_step_tokens=self.max_step_tokens)
         if self.kv_cells and self.kv == "split":
             raise ValueError("kv_cells is for a unified cache; with kv split every slot has its own")
+        if self.prefix_store_dir and not self.prefix_store_mb:
+            raise ValueError("prefix_store_dir needs memory to go through: prefix_store_mb must not be 0")
+        if self.prefix_store_dir and self.prefix_store_disk_mb < self.prefix_store_mb:
+            raise ValueError(
+                f"prefix_store_disk_mb ({self.prefix_store_disk_mb}) must not be less than prefix_store_mb "
+                f"({self.prefix_store_mb}): what is in memory is on disk, too"
+            )
+        if not self.prefix_cache and (self.prefix_store_dir or self.prefix_store_mb > 0):
+            raise ValueError("without prefix_cache nothing is reused: leave the prefix_store options out")
         if self.flash_attn == "off" and self.cache_type_v not in {"f32", "f16", "bf16"}:
             raise ValueError(f"cache_type_v {self.cache_type_v} needs flash attention, and flash_attn is off")
         return self
@@ -155,6 +174,8 @@ class EngineSettings(BaseModel):
         shared = EngineSettings.model_fields.keys() & set(LlamaOptions.__struct_fields__)
         values = {name: getattr(self, name) for name in shared}
         values["slots"] = self.slots or min(DEFAULT_SLOTS, self.most_slots)
+        values["prefix_store_mb"] = max(0, self.prefix_store_mb)  # what -1 means depends on the machine
+        values["prefix_store_dir"] = str(self.prefix_store_dir or "")
         values["ctx_per_slot"] = self.ctx_size or min(num_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
         return LlamaOptions(**values)
 
@@ -224,6 +245,7 @@ class Settings(EngineSettings, BaseSettings):
         (), "Web page origin that may call the server; may be repeated, * allows all."
     )
     docs: bool = _server(True, "Serve /docs and /openapi.json.")
+    ui: bool = _server(True, "Serve the live page /ui and its data, /v1/rllm/state.")
 
     max_queue_requests: int = _limit(256, "Most requests that wait for a slot.", ge=0)
     max_queue_tokens: int = _limit(

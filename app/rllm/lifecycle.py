@@ -25,6 +25,9 @@ from rllm.errors import StartError
 _KEEP_ALIVE_S = 75
 """Longer than clients and proxies keep an idle connection: the server must not be who closes first, or it
 closes under a request that is on its way."""
+_SEND_BUFFER = 128 * 1024
+"""Of every connection. The kernel's own choice grows to megabytes, and until they are full a client that does
+not read goes unnoticed."""
 _CTRL_C_DRAIN_S = 1.0
 """Somebody waits at the keyboard; a worker that must be killed needs up to 3 s more."""
 
@@ -60,6 +63,7 @@ def listen(host: str, port: int) -> socket.socket:
         raise StartError(f"--host {host}: {error.strerror}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         listener.bind(address)
         listener.listen(1024)
     except OSError as error:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import click
+import msgspec
 import psutil
 import uvloop
 from structlog.typing import FilteringBoundLogger
@@ -25,8 +28,9 @@ from rllm.errors import StartError
 from rllm.gpu_fit import Card, fit
 from rllm.lifecycle import listen, serve
 from rllm.observe.gpu import Gpus
+from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
-from rllm.preflight import Checked, available_bytes, check, check_memory
+from rllm.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
 from rllm.reliability import KeyFile, pool_settings, replicate
 from rllm.sampling import sampling_defaults
 from rllm.serving.pool import ModelPlan, Pool
@@ -47,7 +51,9 @@ def run(settings: Settings) -> int:
         models = [check(model) for model in settings.served()]
         models = _fit_memory(models, gpus, overcommit=settings.allow_overcommit)
         smaller, fallback = pairs(settings.smaller), pairs(settings.fallback)
-        plans = [_plan(checked, settings.log_level, smaller, fallback) for checked in models]
+        plans = [
+            _plan(checked, settings.log_level, smaller, fallback) for checked in _with_stores(models, gpus)
+        ]
         logger = make_logger(settings.log_format, settings.log_level)
         capture_libraries(logger, settings.log_level)
         lib.send_log_to(native_sink(logger))
@@ -102,14 +108,18 @@ async def _serve(
         on_start=watchers.on_start,
         on_request=watchers.on_request,
         more_keys=lambda: keys.entries,
+        look=Live(pool, watchers.history, gpus) if watchers.history is not None else None,
     )
     address = _address(listener)
 
     async def on_ready() -> None:
         await app.state.warm()
+        gc.collect()
+        gc.freeze()  # a full collection over all the libraries takes 50 ms, in which nobody is answered
+        gc.collect()  # of nothing: from here on a full one is due when little has been added
         threads = settings.threads or default_threads()
         with_key = bool(settings.api_key or keys.entries)
-        click.echo(banner(pool.models(), address, threads, _resident_bytes(), with_key))
+        click.echo(banner(pool.models(), address, threads, _resident_bytes(), with_key, settings.ui))
         logger.info("ready", address=address, models=[model.id for model in pool.models()])
         for model in pool.models():
             if settings.gpu_layers != 0 and (reason := unused_gpu(gpus, model.info.device)):
@@ -221,6 +231,18 @@ def _visible_cards(gpus: Gpus) -> list[Card]:
         return cards
     names = [name.strip() for name in visible.split(",") if name.strip()]
     return [card for card in cards if str(card.index) in names] if all(map(str.isdigit, names)) else cards
+
+
+def _with_stores(models: Sequence[Checked], gpus: Gpus) -> list[Checked]:
+    """Decide the size of prefix stores that was left open."""
+    has_gpu = len(gpus) > 0 and lib.is_cuda_build()
+    needed = sum(m.host_bytes * m.model.replicas for m in models if not has_gpu or m.model.gpu_layers == 0)
+    free = (available_bytes() - needed) // sum(m.model.replicas for m in models)
+    return [
+        replace(checked, options=msgspec.structs.replace(checked.options, prefix_store_mb=size))
+        for checked in models
+        for size in [prefix_store_mb(checked.model, free, on_gpu=has_gpu and checked.model.gpu_layers != 0)]
+    ]
 
 
 def _address(listener: socket.socket) -> str:

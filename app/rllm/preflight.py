@@ -17,6 +17,8 @@ _WORKER_BYTES = 200 * 2**20
 """A worker without its model: interpreter, libraries, vocabulary, and some to spare."""
 _CPU_UBATCH = 512
 """Where the worker chooses."""
+AUTO_STORE_MB, AUTO_STORE_SHARE = 512, 4
+"""A prefix store whose size is left open: so many MiB, or 1/AUTO_STORE_SHARE of what is free."""
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -46,6 +48,16 @@ class Checked:
         widest = max(self.info.number("feed_forward_length"), self.info.embedding_length)
         return 4 * (ubatch_size * widest * 4 + self.options.slots * self.info.vocab_size)
 
+    @property
+    def store_bytes(self) -> int:
+        """For prefixes outside the KV cache, where a size was asked for."""
+        return self.options.prefix_store_mb * 2**20
+
+    @property
+    def host_bytes(self) -> int:
+        """All of it, of one instance on the CPU."""
+        return self.weight_bytes + self.kv_bytes + self.compute_bytes + self.store_bytes + _WORKER_BYTES
+
 
 def check(model: ModelSettings) -> Checked:
     """
@@ -61,6 +73,21 @@ def check(model: ModelSettings) -> Checked:
     )
 
 
+def prefix_store_mb(model: ModelSettings, free_bytes: int, *, on_gpu: bool) -> int:
+    """What ``prefix_store_mb`` means for each instance here. It never makes a start fail by itself.
+
+    Not on a GPU unless asked for: its caches are copied over the bus, and computing a prompt is fast.
+
+    Args:
+        free_bytes: what this instance may think of as free, beside all that is needed.
+    """
+    if model.prefix_store_mb >= 0 or not model.prefix_cache:
+        return max(0, model.prefix_store_mb)
+    if on_gpu and model.prefix_store_dir is None:
+        return 0
+    return min(AUTO_STORE_MB, max(0, free_bytes) // AUTO_STORE_SHARE // 2**20)
+
+
 def check_memory(models: Sequence[Checked], available: int, what: str) -> None:
     """Would all of them fit into what is free now? Weights of one file count once.
 
@@ -69,7 +96,7 @@ def check_memory(models: Sequence[Checked], available: int, what: str) -> None:
     """
     weights = sum({checked.model.gguf: checked.weight_bytes for checked in models}.values())
     kv = sum(checked.kv_bytes for checked in models)
-    rest = sum(checked.compute_bytes + _WORKER_BYTES for checked in models)
+    rest = sum(checked.compute_bytes + checked.store_bytes + _WORKER_BYTES for checked in models)
     if (needed := weights + kv + rest) > available:
         raise StartError(
             f"would not fit in {what}: {gib(needed)} needed (weights {gib(weights)}, KV cache {gib(kv)}, "

@@ -13,6 +13,7 @@ from rllm.config import Settings
 from rllm.errors import StartError
 from rllm.observe import otlp
 from rllm.observe.gpu import Gpus
+from rllm.observe.history import History
 from rllm.observe.joining import Joiner
 from rllm.observe.log_observer import Detokenize, LogObserver
 from rllm.observe.metrics import Metrics
@@ -37,7 +38,12 @@ class Watchers:
         log = LogObserver(logger, detokenize if settings.log_prompts else None)
         listeners = [log.on_request] if self._tracing is None else [log.on_request, self._tracing.on_request]
         self._joiner = Joiner(*listeners)
-        self.observer: Observer = Observers(self.metrics, log, self._joiner)
+        self.history = History() if settings.ui else None
+        """Of the live page."""
+        observers: list[Observer] = [self.metrics, log, self._joiner]
+        if self.history is not None:
+            observers.append(self.history)
+        self.observer: Observer = Observers(*observers)
 
     def on_start(self, record: RequestRecord, headers: Headers) -> None:
         self.metrics.on_start(record)

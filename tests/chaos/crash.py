@@ -87,7 +87,9 @@ async def _round(
             data = body(prompt(1000 * number + len(answers), plan.num_words), plan.max_tokens, stream=stream)
             tasks.append(asyncio.create_task(ask(http, server.url, data, answer=answer)))
 
+    calm_s = await _calm(http, server)
     pids = await _worker_pids(http, server)
+    lost_before = await server.metric(http, "rllm_sequences_lost_total")
     send(plan.early, True)
     while not all(answer.arrivals or answer.ended_at for answer in answers):
         await asyncio.sleep(0.01)
@@ -104,6 +106,7 @@ async def _round(
     await asyncio.gather(*tasks)
     back_s = await returning
     served = (await ask(http, server.url, body("Are you there?", 8))).is_whole
+    lost = await server.metric(http, "rllm_sequences_lost_total") - lost_before
     affected = [i for i, answer in enumerate(answers) if running[i]]
     waits = [_next_sign(answers[i], hit_at) for i in affected if answers[i].streaming]
     unseen = [answers[i] for i in affected if not begun[i] or not answers[i].streaming]
@@ -113,7 +116,10 @@ async def _round(
     result.raw.setdefault("rounds", []).append([answer.row() for answer in answers])
     return {
         "round": number + 1,
+        "waited for calm s": round(calm_s, 1),
+        "streams": sum(answers[i].streaming for i in affected),
         "in flight": len(affected),
+        "on the victim": round(lost),
         "unseen": len(unseen),
         "unseen whole": sum(a.is_whole and a.num_tokens == plan.max_tokens for a in unseen),
         "first token crossed the blow": len(crossed),
@@ -123,6 +129,22 @@ async def _round(
         "worker back s": round(back_s, 2),
         "serving": int(served),
     }
+
+
+async def _calm(http: aiohttp.ClientSession, server: ServerProcess) -> float:
+    """Until every instance is ready and its breaker closed: five faults in a minute open it, rightly, for 10 s."""
+    began = time.monotonic()
+    async with asyncio.timeout(60):
+        while True:
+            states = (await server.instances(http)).values()
+            samples = await server.metrics(http)
+            away = [
+                s for name, s, v in samples if name == "rllm_breaker_state" and v and s["state"] != "closed"
+            ]
+            if set(states) == {"ready"} and not away:
+                return time.monotonic() - began
+            await asyncio.gather(*(ask(http, server.url, body(f"Ready {i}?", 4)) for i in range(2)))
+            await asyncio.sleep(0.3)
 
 
 def _next_sign(answer: Answer, since: float) -> float:
@@ -162,6 +184,13 @@ def _judge(result: Result, plan: CrashPlan, rows: list[dict[str, float]]) -> Non
         f"every stream sees its next token or a typed error within {plan.patience_s:.0f} s",
         longest <= plan.patience_s,
         f"longest silence {longest:.2f} s over {sum(r['in flight'] for r in rows):.0f} requests in flight",
+    )
+    streams = plan.early + plan.late
+    result.check(
+        f"{streams} streams were under way at each blow, some of them on the victim",
+        all(row["streams"] >= streams and row["on the victim"] > 0 for row in rows),
+        f"at least {min(r['streams'] for r in rows):.0f}, at least {min(r['on the victim'] for r in rows):.0f} "
+        "requests on the victim",
     )
     untyped = sum(row["untyped"] for row in rows)
     result.check("nobody meets a cut or a silence", untyped == 0, f"{untyped:.0f} untyped ends")

@@ -158,7 +158,7 @@ async def run(plan: FuzzPlan) -> Result:
                         cut.append(shot)
                         return
                     seen[shot.kind, response.status] += 1
-                    if response.status == 500 or b"Traceback" in content:
+                    if response.status >= 500 or b"Traceback" in content:
                         bad.append(shot)
 
             began = time.monotonic()
@@ -172,7 +172,11 @@ async def run(plan: FuzzPlan) -> Result:
         answered >= 0.3 * plan.requests,
         f"{answered} of {plan.requests} ({100 * answered / plan.requests:.0f} %)",
     )
-    result.check("zero 500s", not bad, f"{len(bad)}")
+    valid = sum(count for (kind, _), count in seen.items() if kind == "valid")
+    result.check(
+        "every valid one is answered 200", answered == valid > 0, f"{valid - answered} of {valid} were not"
+    )
+    result.check("zero 500s, and no other 5xx", not bad, f"{len(bad)}")
     result.check("zero hangs", not hung, f"{len(hung)} without an answer after {plan.hang_s:g} s")
     result.check("no connection is cut", not cut, f"{len(cut)}")
     result.check("no worker was lost", restarts == 0 and set(alive) == {"ready"}, f"{restarts:.0f} restarts")

@@ -47,7 +47,13 @@ async def open_loop(
 
 
 async def closed_loop(
-    http: aiohttp.ClientSession, url: str, clients: int, duration_s: float, make_body: MakeBody
+    http: aiohttp.ClientSession,
+    url: str,
+    clients: int,
+    duration_s: float,
+    make_body: MakeBody,
+    *,
+    headers: dict[str, str] | None = None,
 ) -> list[Answer]:
     """``clients`` that ask again as soon as they are answered."""
     until = time.monotonic() + duration_s
@@ -56,7 +62,7 @@ async def closed_loop(
     async def client(number: int) -> None:
         count = 0
         while time.monotonic() < until:
-            answers.append(await ask(http, url, make_body(number * 100_000 + count)))
+            answers.append(await ask(http, url, make_body(number * 100_000 + count), headers=headers))
             count += 1
 
     await asyncio.gather(*(client(number) for number in range(clients)))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from tests.chaos import keyed
 from tests.chaos.asking import Answer, body, prompt
+from tests.chaos.keyed import Callers
 from tests.chaos.load import closed_loop, open_loop, poisson
 from tests.chaos.result import Result, Series, percentile
-from tests.chaos.servers import ServerProcess, llama_server, rllm
+from tests.chaos.servers import Footprint, ServerProcess, llama_server, rllm
 
 REFUSED = "server_is_overloaded"
+AS_FREE = keyed.authorization(keyed.FREE)
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,10 @@ async def run(plan: OverloadPlan) -> Result:
             "--ctx-size",
             plan.ctx,
         )
-        async with rllm(http, *options) as server:
-            capacity, slo_s, ours = await _measure(http, server, plan)
+        with tempfile.TemporaryDirectory() as folder:
+            keys = keyed.write_keys(Path(folder) / "keys.toml")
+            async with rllm(http, *options, "--keys-file", keys, "--open-metrics") as server:
+                capacity, slo_s, ours, callers = await _measure(http, server, plan)
         peer: list[Phase] = []
         if plan.peer:
             async with llama_server(http, plan.peer_binary, plan.model, plan.slots, plan.ctx) as other:
@@ -88,23 +92,27 @@ async def run(plan: OverloadPlan) -> Result:
                     seconds = plan.duration_s if load == plan.factor else plan.measure_s
                     peer.append(await _phase(http, other, plan, load, capacity, seconds, None))
     _judge(result, plan, capacity, slo_s, ours, peer)
+    keyed.judge(result, callers)
     return result
 
 
 async def _measure(
     http: aiohttp.ClientSession, server: ServerProcess, plan: OverloadPlan
-) -> tuple[float, float, list[Phase]]:
-    await closed_loop(http, server.url, plan.slots, 3, plan.body)
-    full = await closed_loop(http, server.url, 2 * plan.slots, plan.measure_s, plan.body)
+) -> tuple[float, float, list[Phase], Callers]:
+    await closed_loop(http, server.url, plan.slots, 3, plan.body, headers=AS_FREE)
+    full = await closed_loop(http, server.url, 2 * plan.slots, plan.measure_s, plan.body, headers=AS_FREE)
     span = max(a.ended_at for a in full) - min(a.sent_at for a in full)
     capacity = sum(answer.is_whole for answer in full) / span
     half = await _phase(http, server, plan, 0.5, capacity, plan.measure_s, None)
     slo_s = 2 * percentile(half.ttfts, 95)
     phases = [half]
+    callers = await keyed.both(
+        http, server.url, plan.body, free_rate=0.5 * capacity, seconds=plan.measure_s / 2
+    )
     for load in (0.8, 1.0):
         phases.append(await _phase(http, server, plan, load, capacity, plan.measure_s, slo_s))
     phases.append(await _phase(http, server, plan, plan.factor, capacity, plan.duration_s, slo_s))
-    return capacity, slo_s, phases
+    return capacity, slo_s, phases, callers
 
 
 async def _phase(
@@ -117,29 +125,15 @@ async def _phase(
     slo_s: float | None,
 ) -> Phase:
     arrivals = poisson(load * capacity, seconds, seed=round(load * 100))
-    headers = {"x-request-ttft-ms": str(max(1, round(slo_s * 1000)))} if slo_s else None
-    async with _watch_memory(server) as rss:
-        answers = await open_loop(
-            http, server.url, arrivals, plan.body, headers=headers, first=round(load * 1_000_000)
-        )
+    headers = {"x-request-ttft-ms": str(max(1, round(slo_s * 1000)))} if slo_s else {}
+    samples: list[tuple[float, Footprint]] = []
+    watching = asyncio.create_task(server.watch_footprint(samples, period_s=2))
+    answers = await open_loop(
+        http, server.url, arrivals, plan.body, headers=headers | AS_FREE, first=round(load * 1_000_000)
+    )
+    watching.cancel()
     await asyncio.sleep(1)
-    return Phase(load, load * capacity, seconds, answers, rss)
-
-
-@asynccontextmanager
-async def _watch_memory(server: ServerProcess) -> AsyncIterator[list[float]]:
-    values: list[float] = []
-
-    async def watch() -> None:
-        while True:
-            values.append(server.footprint().rss_mib)
-            await asyncio.sleep(1)
-
-    task = asyncio.create_task(watch())
-    try:
-        yield values
-    finally:
-        task.cancel()
+    return Phase(load, load * capacity, seconds, answers, [footprint.rss_mib for _, footprint in samples])
 
 
 def _judge(

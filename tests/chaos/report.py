@@ -1,72 +1,71 @@
-"""The chaos report: Markdown with plots, and everything it was made from as JSON."""
+"""The chaos report: Markdown with plots, made from the results that lie in a folder, whenever each was run."""
 
 from __future__ import annotations
 
-import os
-import platform
-from dataclasses import asdict
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-import orjson
 from tabulate import tabulate
 
-from tests.chaos.result import Result, Series
+from tests.chaos.result import Result, Series, load
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 
-def write(results: list[Result], folder: Path, command: str, facts: dict[str, Any]) -> Path:
-    """One file per scenario's raw data, one image per series, and report.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for result in results:
-        options = orjson.OPT_NON_STR_KEYS
-        (folder / f"{result.name}.json").write_bytes(
-            orjson.dumps(asdict(result), default=str, option=options)
-        )
+def write(folder: Path, names: Sequence[str]) -> Path:
+    """report.md and its images, from NAME.json of those ``names`` that are there, in this order."""
+    results = [load(path) for name in names if (path := folder / f"{name}.json").exists()]
+    missing = [name for name in names if not (folder / f"{name}.json").exists()]
     path = folder / "report.md"
-    path.write_text("\n".join(_lines(results, folder, command, facts)) + "\n")
+    path.write_text("\n".join(_lines(results, missing, folder)) + "\n")
     return path
 
 
-def machine() -> dict[str, Any]:
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load average at the start": " ".join(f"{value:.1f}" for value in os.getloadavg()),
-        "python": platform.python_version(),
-    }
-
-
-def _lines(results: list[Result], folder: Path, command: str, facts: dict[str, Any]) -> list[str]:
+def _lines(results: list[Result], missing: list[str], folder: Path) -> list[str]:
     kept = sum(check.kept for result in results for check in result.checks)
     total = sum(len(result.checks) for result in results)
     lines = [
         "# A bad day: chaos report",
         "",
-        f"`{command}`",
-        "",
-        *(f"- {name}: {value}" for name, value in facts.items()),
-        "",
-        f"**{kept} of {total} promises kept.**",
+        f"**{kept} of {total} promises kept.** Each scenario says when it ran, and how much of the machine's "
+        "processor time other programs used meanwhile: a promise about time that was broken on a busy machine "
+        "says little.",
         "",
         tabulate(
-            [[result.title, "kept" if result.kept else "BROKEN"] for result in results],
-            ["scenario", ""],
+            [_overview(result) for result in results],
+            ["scenario", "kept", "started", "took", "load average before, after", "used by others", "commit"],
             tablefmt="github",
         ),
+        "",
+        *(f"- {machine}" for machine in dict.fromkeys(result.circumstances.machine for result in results)),
     ]
+    if missing:
+        lines += ["", f"Not run: {', '.join(missing)}."]
     for result in results:
         lines += ["", *_section(result, folder)]
     return lines
 
 
+def _overview(result: Result) -> list[str]:
+    facts = result.circumstances
+    kept = sum(check.kept for check in result.checks)
+    verdict = f"{kept} of {len(result.checks)}"
+    return [
+        result.title,
+        verdict if result.kept else f"**{verdict}**",
+        facts.started,
+        f"{facts.elapsed_s:.0f} s",
+        f"{facts.load_before}, {facts.load_after}",
+        f"{facts.others_percent:g} %" + ("" if facts.was_quiet else " (busy)"),
+        facts.commit,
+    ]
+
+
 def _section(result: Result, folder: Path) -> list[str]:
     rows = [["yes" if c.kept else "**NO**", c.promise, c.measured] for c in result.checks]
-    lines = [f"## {result.title}", "", result.setup, ""]
+    lines = [f"## {result.title}", "", result.setup, "", f"`{result.circumstances.command}`", ""]
     lines += [tabulate(rows, ["kept", "promise", "measured"], tablefmt="github")]
     for title, columns, table in result.tables:
         lines += ["", f"### {title}", "", tabulate(table, columns, tablefmt="github")]
@@ -75,6 +74,8 @@ def _section(result: Result, folder: Path) -> list[str]:
         _plot(series, folder / image)
         lines += ["", f"![{series.title}]({image})"]
     lines += [line for note in result.notes for line in ("", note)]
+    for error in result.circumstances.errors:
+        lines += ["", f"    {error}"]
     return [*lines, "", f"Raw data: [{result.name}.json]({result.name}.json)"]
 
 
@@ -88,5 +89,5 @@ def _plot(series: Series, path: Path) -> None:
     axes.grid(alpha=0.3)
     if len(series.lines) > 1:
         axes.legend()
-    figure.savefig(path)
+    figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

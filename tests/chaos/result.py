@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
+
+import orjson
+
+from tests.chaos.circumstances import Circumstances
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Result:
     series: list[Series] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    circumstances: Circumstances = field(default_factory=Circumstances)
 
     def check(self, promise: str, kept: bool, measured: str) -> None:
         self.checks.append(Check(promise, bool(kept), measured))
@@ -43,6 +49,22 @@ class Result:
     @property
     def kept(self) -> bool:
         return all(check.kept for check in self.checks)
+
+    def save(self, folder: Path) -> None:
+        """As NAME.json, in place of an earlier run of the same scenario."""
+        folder.mkdir(parents=True, exist_ok=True)
+        data = orjson.dumps(asdict(self), default=str, option=orjson.OPT_NON_STR_KEYS)
+        (folder / f"{self.name}.json").write_bytes(data)
+
+
+def load(path: Path) -> Result:
+    """What `Result.save` wrote."""
+    data = orjson.loads(path.read_bytes())
+    data["checks"] = [Check(**check) for check in data["checks"]]
+    data["series"] = [Series(**series) for series in data["series"]]
+    data["tables"] = [(title, columns, rows) for title, columns, rows in data["tables"]]
+    data["circumstances"] = Circumstances(**data["circumstances"])
+    return Result(**data)
 
 
 def percentile(values: list[float], percent: float) -> float:

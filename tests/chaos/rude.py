@@ -28,8 +28,10 @@ class RudePlan:
     slow_timeout_s: float = 5.0
     threads: int = 0
     """0: as many as the server chooses."""
-    slots: int = 8
+    slots: int = 16
     ctx: int = 2048
+    patience_s: float = 400.0
+    """Until the last slow reader must have been cut. They take turns: until one gets a slot there is nothing to read."""
     seed: int = 7
 
 
@@ -53,14 +55,22 @@ async def run(plan: RudePlan) -> Result:
         )
         more = ("--slow-client-timeout-s", plan.slow_timeout_s, "--max-queue-requests", 2000)
         async with rllm(http, *options, *more) as server:
-            for number in range(2 * plan.slots):  # everything that is allocated once is there afterwards
+            for number in range(2 * plan.slots):
                 await ask(http, server.url, body(prompt(number), 64))
+            fresh = server.footprint()
+            # Python's heap keeps the size that the first wave of slow readers gave it. A leak would grow on.
+            await _read_slowly(plan, server)
+            await server.wait_idle(http)
+            await asyncio.sleep(2)
             before = server.footprint()
             await _leave(plan, server)
             idle_s = await server.wait_idle(http)
             await asyncio.sleep(2)
             between = server.footprint()
             cut, longest = await _read_slowly(plan, server)
+            named = (
+                await server.metric(http, "rllm_request_errors_total", code="client_too_slow") - plan.readers
+            )
             slow_idle_s = await server.wait_idle(http)
             await asyncio.sleep(2)
             after = server.footprint()
@@ -72,8 +82,8 @@ async def run(plan: RudePlan) -> Result:
     )
     result.check(
         f"clients that hardly read are cut after {plan.slow_timeout_s:g} s",
-        cut == plan.readers,
-        f"{cut} of {plan.readers} cut, the last {longest:.1f} s after its request",
+        cut == named == plan.readers,
+        f"{cut} of {plan.readers} cut, {named:.0f} of them as too slow, the last {longest:.1f} s after its request",
     )
     result.check(
         "slots are back after the slow readers", slow_idle_s >= 0, f"{slow_idle_s:.1f} s after the last cut"
@@ -84,7 +94,17 @@ async def run(plan: RudePlan) -> Result:
         fds = now.num_fds - before.num_fds
         result.check(f"file descriptors are back after the {what}", fds <= 2, f"{fds:+d}")
     result.check("the server answers", last.is_whole, f"status {last.status}")
-    result.raw = {"before": vars(before), "between": vars(between), "after": vars(after)}
+    result.notes.append(
+        f"The start is after a first wave of {plan.readers} slow readers, which leaves Python's heap "
+        f"{before.rss_mib - fresh.rss_mib:.0f} MiB larger than a fresh server's: their unread answers lay there, "
+        "and arenas with a few living objects are not given back. Further waves find this room again."
+    )
+    result.raw = {
+        "fresh": vars(fresh),
+        "before": vars(before),
+        "between": vars(between),
+        "after": vars(after),
+    }
     return result
 
 
@@ -131,7 +151,7 @@ def _is_cut(sock: socket.socket) -> bool:
 async def _read_slowly(plan: RudePlan, server: ServerProcess) -> tuple[int, float]:
     """Answers with log probabilities of 20 rivals, so that buffers fill; how many were cut, and the latest cut."""
     fields = {"logprobs": 20, "prompt": "Once upon a time", "ignore_eos": True, "stream": True}
-    data = _request({**fields, "max_tokens": plan.ctx - 100, "n": 4}, "/v1/completions")
+    data = _request({**fields, "max_tokens": plan.ctx - 100}, "/v1/completions")
     loop = asyncio.get_running_loop()
 
     async def one() -> float | None:
@@ -142,7 +162,7 @@ async def _read_slowly(plan: RudePlan, server: ServerProcess) -> tuple[int, floa
         try:
             await loop.sock_connect(sock, ("127.0.0.1", server.port))
             await loop.sock_sendall(sock, data)
-            async with asyncio.timeout(plan.slow_timeout_s + 60):
+            async with asyncio.timeout(plan.patience_s):
                 while not _is_cut(sock):
                     await loop.sock_recv(sock, 1)
                     await asyncio.sleep(1)

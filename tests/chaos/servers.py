@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+LOGS = "CHAOS_LOGS"
+"""In the environment: a folder for the servers' logs, where they stay."""
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
@@ -81,6 +84,13 @@ class ServerProcess:
         samples = await self.metrics(http)
         return sum(v for n, have, v in samples if n == name and labels.items() <= have.items())
 
+    async def watch_footprint(self, samples: list[tuple[float, Footprint]], period_s: float) -> None:
+        """Until cancelled. In a thread: it takes tens of milliseconds, in which no client may stand still."""
+        while True:
+            footprint = await asyncio.to_thread(self.footprint)
+            samples.append((time.monotonic(), footprint))
+            await asyncio.sleep(period_s)
+
     async def wait_idle(self, http: aiohttp.ClientSession, timeout_s: float = 60) -> float:
         """Until nothing is in flight; how long that took, or -1."""
         loop = asyncio.get_running_loop()
@@ -116,7 +126,11 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def rllm(http: aiohttp.ClientSession, *options: object, port: int = 0) -> AsyncIterator[ServerProcess]:
-    """A real rllm-serve, ready. Ended by force at the end if it still runs."""
+    """A real rllm-serve, ready. Ended by force at the end if it still runs.
+
+    Without a prefix store, unless ``options`` say otherwise: it fills up on purpose, which would hide leaks.
+    """
+    options = ("--prefix-store-mb", 0, *options)
     port = port or free_port()
     command = [sys.executable, "-c", "from rllm.cli import main; main()", "--port", str(port)]
     async with _running([*command, "--log-format", "json", *map(str, options)], port) as server:
@@ -143,7 +157,8 @@ async def llama_server(
 
 @asynccontextmanager
 async def _running(command: Sequence[str], port: int) -> AsyncIterator[ServerProcess]:
-    handle, name = tempfile.mkstemp(prefix="chaos-", suffix=".log")
+    folder = os.environ.get(LOGS)
+    handle, name = tempfile.mkstemp(prefix="chaos-", suffix=".log", dir=folder)
     try:
         process = await asyncio.create_subprocess_exec(
             *command, stdout=handle, stderr=handle, stdin=asyncio.subprocess.DEVNULL
@@ -155,6 +170,8 @@ async def _running(command: Sequence[str], port: int) -> AsyncIterator[ServerPro
         yield server
     finally:
         await _end(process)
+    if folder is None:  # what went wrong is still to be read there, otherwise
+        server.log.unlink()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

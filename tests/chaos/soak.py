@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from tests.chaos.asking import body, prompt
+from tests.chaos.asking import Answer, body, prompt
 from tests.chaos.load import closed_loop, open_loop, poisson
-from tests.chaos.result import Result, Series, slope
-from tests.chaos.servers import Footprint, ServerProcess, rllm
+from tests.chaos.result import Result, Series, percentile, slope
+from tests.chaos.servers import Footprint, rllm
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,19 @@ async def run(plan: SoakPlan) -> Result:
             plan.ctx,
         )
         async with rllm(http, *options) as server:
+            await closed_loop(http, server.url, plan.slots, 3, plan.body)
             full = await closed_loop(http, server.url, plan.slots, min(20, plan.duration_s), plan.body)
             rate = sum(a.is_whole for a in full) / (
                 max(a.ended_at for a in full) - min(a.sent_at for a in full)
             )
             began = time.monotonic()
             samples: list[tuple[float, Footprint]] = []
-            watching = asyncio.create_task(_watch(server, began, plan.sample_s, samples))
+            watching = asyncio.create_task(server.watch_footprint(samples, plan.sample_s))
             arrivals = poisson(plan.load * rate, plan.duration_s, seed=3)
             answers = await open_loop(http, server.url, arrivals, plan.body, first=10_000_000)
             watching.cancel()
             status = await server.terminate()
+    samples = [(at - began, footprint) for at, footprint in samples]
     settled = [(at, f) for at, f in samples if at > plan.duration_s / 4]
     hours = [at / 3600 for at, _ in settled]
     per_hour = slope(hours, [f.rss_mib for _, f in settled])
@@ -81,9 +84,19 @@ async def run(plan: SoakPlan) -> Result:
         result.check(
             f"no growth of {name}", growth <= 2, f"highest of the last third {growth:+d} over the first"
         )
-    result.check("every request is answered whole", not bad, f"{len(bad)} of {len(answers)} were not")
+    ends = Counter(answer.failure or answer.code or str(answer.status) for answer in bad)
+    result.check(
+        "every request is answered whole",
+        not bad,
+        f"{len(bad)} of {len(answers)} were not"
+        + "".join(f"; {count} x {end}" for end, count in ends.items()),
+    )
     result.check("SIGTERM ends it with 0", status == 0, f"{status}")
     x = [at for at, _ in samples]
+    columns = ["from", "requests", "whole", "TTFT p50 s", "p95 s", "p99 s", "whole answer p95 s", "MiB"]
+    result.tables.append(
+        (f"In six parts, {plan.load * rate:.2f} requests/s", columns, _parts(plan, began, answers, samples))
+    )
     result.series.append(Series("Private memory", x, {"MiB": [f.rss_mib for _, f in samples]}, y_label="MiB"))
     counts = {
         "fds": [float(f.num_fds) for _, f in samples],
@@ -99,9 +112,29 @@ async def run(plan: SoakPlan) -> Result:
     return result
 
 
-async def _watch(
-    server: ServerProcess, began: float, sample_s: float, samples: list[tuple[float, Footprint]]
-) -> None:
-    while True:
-        samples.append((time.monotonic() - began, server.footprint()))
-        await asyncio.sleep(sample_s)
+def _parts(
+    plan: SoakPlan,
+    began: float,
+    answers: list[Answer],
+    samples: list[tuple[float, Footprint]],
+    count: int = 6,
+) -> list[list[object]]:
+    """What grows slowly shows here."""
+    rows: list[list[object]] = []
+    span = plan.duration_s / count
+    for number in range(count):
+        some = [a for a in answers if number * span <= a.sent_at - began < (number + 1) * span]
+        whole = [a for a in some if a.is_whole]
+        ttfts = [a.ttft_s for a in whole if a.ttft_s is not None]
+        memory = [f.rss_mib for at, f in samples if number * span <= at < (number + 1) * span]
+        rows.append(
+            [
+                f"{number * span / 60:.1f} min",
+                len(some),
+                len(whole),
+                *(round(percentile(ttfts, percent), 3) for percent in (50, 95, 99)),
+                round(percentile([a.ended_at - a.sent_at for a in whole], 95), 3),
+                round(max(memory, default=0.0), 1),
+            ]
+        )
+    return rows

@@ -16,12 +16,16 @@ from rllm.engine.port import (
     Chunk,
     CloseSampler,
     CopyPrefix,
+    Forget,
     LiftBan,
     Op,
     OpenSampler,
     Plan,
+    Restore,
+    Save,
     Status,
     StepResult,
+    StoreReport,
     Truncate,
 )
 from rllm.engine.types import SamplingParams
@@ -46,12 +50,16 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Backend]:
     kind, kv = request.param.split("-")
     made: Backend
     if kind == "fake":
-        options = FakeOptions(slots=SLOTS, ctx_per_slot=CTX, batch_size=BATCH, kv_unified=kv == "unified")
+        options = FakeOptions(
+            slots=SLOTS, ctx_per_slot=CTX, batch_size=BATCH, kv_unified=kv == "unified", store_bytes=1000
+        )
         made = FakeBackend(options)
     else:
         path: Path = request.getfixturevalue(f"{kind}_model")
         # One thread: on a busy machine, threads that wait for each other are slower by orders of magnitude.
-        sizes = LlamaOptions(slots=SLOTS, ctx_per_slot=CTX, batch_size=BATCH, kv=kv, threads=1)
+        sizes = LlamaOptions(
+            slots=SLOTS, ctx_per_slot=CTX, batch_size=BATCH, kv=kv, threads=1, prefix_store_mb=64
+        )
         made = LlamaBackend(path, sizes)
     yield made
     made.close()
@@ -84,6 +92,8 @@ class Driver:
                 self.length[op.seq] = min(self.length[op.seq], op.length)
             elif isinstance(op, CopyPrefix):
                 self.length[op.dst] = op.length
+            elif isinstance(op, Restore):
+                self.length[op.seq] = op.length
         planned = tuple(Chunk(seq, tokens, self.length[seq], sample) for seq, tokens, sample in chunks)
         result = self.backend.execute(Plan(tuple(ops), planned))
         for seq, tokens, _ in chunks:
@@ -270,6 +280,52 @@ def test_a_source_still_decoding_may_be_copied(driver: Driver) -> None:
     tokens.append(result.tokens[0])
     assert [*tokens[:-1], *driver.decode(0, tokens[-1], 5)] == expected
     assert driver.decode(1, others[0], 8) == expected
+
+
+def report(result: StepResult) -> StoreReport:
+    assert result.store is not None
+    return result.store
+
+
+def test_a_stored_prefix_is_as_good_as_a_computed_one(driver: Driver) -> None:
+    """Whole or cut, in the sequence it came from or in another, beside others, and more than once."""
+    start = prompt(driver.backend, "Once upon a time there was a king who")
+    full = [*start, *prompt(driver.backend, " had two sons")]
+    expected, shorter = driver.greedy(0, full, 6), driver.greedy(0, start, 6)
+    driver.prefill(1, full, [Truncate(1, 0)])
+    saved = report(driver.run(ops=[Save(1, 5, full, "", False), Truncate(1, 0)]))
+    assert saved.saved.keys() == {5}
+    assert saved.saved[5] == saved.save.amount > 0
+    for seq in (1, 2):
+        ops = [Restore(5, seq, len(full) - 1), OpenSampler(seq, GREEDY, full)]
+        result = driver.run((seq, full[-1:], True), ops=ops)
+        assert not result.lost_prefix
+        assert report(result).restored_tokens == len(full) - 1
+        assert driver.decode(seq, result.tokens[seq], 6) == expected
+    ops = [Truncate(1, 0), Restore(5, 1, len(start) - 1), OpenSampler(1, GREEDY, start)]
+    first = driver.run((1, start[-1:], True), ops=ops).tokens[1]
+    assert driver.decode(1, first, 6) == shorter
+    driver.run(ops=[Forget(5)])
+
+
+def test_a_prefix_that_is_not_stored_is_lost_and_its_sequence_empty(driver: Driver) -> None:
+    tokens = prompt(driver.backend, "nobody stored this")
+    result = driver.run((1, tokens[-1:], False), (2, tokens, False), ops=[Restore(99, 1, len(tokens) - 1)])
+    assert result.lost_prefix == {1}
+    assert report(result).lost == {99}
+    driver.length[1] = 0
+    assert driver.greedy(1, tokens, 3) == driver.greedy(0, tokens, 3)
+
+
+def test_what_was_just_copied_can_be_stored_or_says_that_it_cannot(driver: Driver) -> None:
+    start = prompt(driver.backend, "Alpha beta gamma delta")
+    expected = driver.greedy(0, start, 5)
+    driver.prefill(0, start, [Truncate(0, 0)])
+    ops = [CopyPrefix(0, 1, len(start)), Save(1, 6, start, "", False), Truncate(1, 0), Truncate(0, 0)]
+    if 6 in report(driver.run(ops=ops)).saved:
+        ops = [Restore(6, 2, len(start) - 1), OpenSampler(2, GREEDY, start), Forget(6)]
+        first = driver.run((2, start[-1:], True), ops=ops).tokens[2]
+        assert driver.decode(2, first, 5) == expected
 
 
 def test_truncating_forgets(driver: Driver) -> None:

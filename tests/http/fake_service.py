@@ -107,6 +107,8 @@ class FakeService:
         ]
         self.script = Script()
         self.refuse_with: RllmError | None = None
+        self.closed_with: RllmError | None = None
+        """The same, at the door."""
         self.bug: Exception | None = None
         self.health_now = Health(True, "ok", (("fake-0", "ready"),))
         self.submitted: queue.Queue[EngineRequest] = queue.Queue()
@@ -126,6 +128,12 @@ class FakeService:
 
     def health(self) -> Health:
         return self.health_now
+
+    def check_open(
+        self, model: ServedModel, num_requests: int, priority: int, terms: Terms = ANYBODY
+    ) -> None:
+        if self.closed_with is not None:
+            raise self.closed_with
 
     def submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms = ANYBODY) -> Accepted:
         if self.bug is not None:

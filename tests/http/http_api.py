@@ -10,6 +10,7 @@ from typing import Any
 
 import aiohttp
 import openai
+from fake_live import look
 from fake_service import FakeService
 from live_server import LiveServer
 
@@ -54,6 +55,7 @@ def serve_fake(settings: ApiSettings | None = None, service: FakeService | None 
         settings or ApiSettings(),
         render_metrics=lambda: b"rllm_up 1\n",
         on_request=records.put,
+        look=look,
     )
     with LiveServer(app) as server:
         yield Api(service, server, records)

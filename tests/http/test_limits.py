@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
@@ -65,6 +66,52 @@ def test_the_official_client_retries_what_may_succeed_later(start_api: StartApi,
     client = start_api(service=service).openai(max_retries=2)
     assert client.chat.completions.create(**ASK).choices[0].finish_reason == "length"
     assert service.terms.qsize() == 2
+    client.close()
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "completions"])
+async def test_a_full_server_says_so_before_it_tokenizes(
+    start_api: StartApi, http: aiohttp.ClientSession, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = FakeService()
+    service.closed_with = Overloaded("full", retry_after_s=1)
+
+    def tokenize(*_: object, **__: object) -> list[int]:
+        raise AssertionError("the prompt was looked at")
+
+    api = start_api(service=service)
+    monkeypatch.setattr(service.models()[0].vocabulary, "tokenize", tokenize)
+    body = {**ASK, "prompt": "x"} if path == "completions" else ASK
+    body = {name: value for name, value in body.items() if name != "messages" or path != "completions"}
+    async with http.post(f"{api.url}/v1/{path}", json=body) as response:
+        assert response.status == 503
+        assert response.headers["retry-after-ms"] == "1000"
+    record = api.record()
+    assert (record.model, record.error_code) == ("fake", "server_is_overloaded")
+
+
+class ClockedService(RecordingService):
+    """Notes when it was asked."""
+
+    def __init__(self, error: RllmError, refusals: int) -> None:
+        super().__init__(error, refusals)
+        self.asked_at: list[float] = []
+
+    def submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms = ANYBODY) -> Accepted:
+        self.asked_at.append(time.monotonic())
+        return super().submit(model, requests, terms)
+
+
+@pytest.mark.parametrize("refusal", [Overloaded, RateLimited])
+def test_the_official_client_waits_as_long_as_it_is_told(
+    start_api: StartApi, refusal: type[Overloaded | RateLimited]
+) -> None:
+    """Longer than its own first pause of at most 0.5 s; no machine is so fast that it would be less."""
+    service = ClockedService(refusal("later", retry_after_s=0.9), refusals=2)
+    client = start_api(service=service).openai(max_retries=2)
+    assert client.chat.completions.create(**ASK).choices[0].finish_reason == "length"
+    first, second, third = service.asked_at
+    assert min(second - first, third - second) >= 0.9
     client.close()
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from rllm.engine.engine import Engine
 from rllm.engine.port import Backend, Chunk, OpenSampler, Plan, Status, Truncate
-from rllm.engine.types import SamplingParams
+from rllm.engine.types import EngineRequest, Event, SamplingParams
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -24,3 +28,34 @@ def generate(backend: Backend, prompts: Sequence[Sequence[int]], count: int) -> 
         for seq, text in enumerate(texts):
             text.append(result.tokens[seq])
     return [text[len(prompt) :] for prompt, text in zip(prompts, texts, strict=True)]
+
+
+_numbers = itertools.count()
+
+
+class Answer(NamedTuple):
+    tokens: list[int]
+    cached: int
+    restores: int
+    """How many stored prefixes came back while it was computed."""
+
+
+def ask(engine: Engine, prompt: Sequence[int], count: int) -> Answer:
+    """``count`` greedy tokens from a whole engine, which is idle before and after."""
+    request = EngineRequest(
+        id=f"request-{next(_numbers)}",
+        prompt=tuple(prompt),
+        max_tokens=count,
+        ignore_eos=True,
+        sampling=GREEDY,
+    )
+    engine.submit(request, time.monotonic())
+    events: list[Event] = []
+    restores = 0
+    while engine.has_work:
+        outcome = engine.step()
+        events += [event for event in outcome.events if event.request_id == request.id]
+        restores += outcome.record.restores if outcome.record else 0
+    usage = events[-1].usage
+    assert usage is not None, events[-1].error
+    return Answer([token for event in events for token in event.tokens], usage.cached_tokens, restores)

@@ -10,21 +10,30 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
+from rllm.engine.costs import Costs
 from rllm.engine.port import (
     CloseSampler,
     CopyPrefix,
+    Forget,
     LiftBan,
+    Load,
     OpenSampler,
     Plan,
+    Restore,
+    Save,
     Status,
     StepResult,
+    StoreReport,
     Truncate,
+    Unload,
 )
 from rllm.engine.types import ModelInfo
 
 END = 0
 ALPHABET = 5
 """Tokens are 0 (the end) to 4."""
+CELL_BYTES = 1000
+"""What a token takes in the store; a state has nothing beside."""
 
 
 def make_info(
@@ -36,7 +45,10 @@ def make_info(
     unified: bool = True,
     batch: int = 8,
     can_trim: bool = True,
+    store_bytes: int = 0,
+    store_disk_bytes: int = 0,
 ) -> ModelInfo:
+    num_cells = cells if unified else slots * ctx
     return ModelInfo(
         path="simulated",
         description="simulated",
@@ -48,12 +60,14 @@ def make_info(
         slots=slots,
         num_sequences=num_sequences if unified else slots,
         ctx_per_slot=ctx,
-        kv_cells=cells if unified else slots * ctx,
+        kv_cells=num_cells,
         kv_unified=unified,
-        kv_bytes=0,
+        kv_bytes=num_cells * CELL_BYTES,
         batch_size=batch,
         device="none",
         can_reuse_prefix=can_trim,
+        store_bytes=store_bytes,
+        store_disk_bytes=store_disk_bytes,
     )
 
 
@@ -98,12 +112,35 @@ class Vocabulary:
         raise NotImplementedError
 
 
+class FreeCosts(Costs):
+    """Moving costs nothing: whatever can be copied, stored or restored is."""
+
+    def copy_pays(self, reused: int, moved_cells: int) -> bool:
+        return True
+
+    def restore_pays(self, gain: int, num_bytes: int, *, from_disk: bool, spared_cells: int) -> bool:
+        return True
+
+    def save_pays(self, gain: int, num_bytes: int, chance: float) -> bool:
+        return True
+
+
 @dataclass
 class Faults:
     """What goes wrong in the next step."""
 
     no_cells: bool = False
     fail: frozenset[int] = frozenset()
+    store: frozenset[str] = frozenset()
+    """Of "save", "restore", "load" and "write": what fails."""
+
+
+@dataclass
+class _Stored:
+    tokens: list[int]
+    salt: str
+    in_memory: bool
+    on_disk: bool = False
 
 
 @dataclass
@@ -122,6 +159,9 @@ class Simulator:
         self.samplers: dict[int, _Sampler] = {}
         self.vocabulary = Vocabulary()
         self._fresh = itertools.count()
+        self.stored: dict[int, _Stored] = {}
+        self._later: list[Load | Save] = []
+        """What is done beside the steps: heard of in the next one."""
 
     @property
     def used(self) -> int:
@@ -129,14 +169,20 @@ class Simulator:
 
     def execute(self, plan: Plan) -> StepResult:
         faults, self.faults = self.faults, Faults()
-        lost = {seq for op in plan.ops for seq in self._apply(op)}
+        report = self._finish_later(faults) if self.info.store_bytes else None
+        lost: set[int] = set()
+        for op in plan.ops:
+            if isinstance(op, CopyPrefix) and op.src in lost:
+                lost.add(op.dst)
+            else:
+                lost |= self._apply(op, faults, report)
         chunks = [chunk for chunk in plan.chunks if chunk.seq not in lost]
         assert plan.num_tokens <= self.info.batch_size
         assert [c.seq for c in plan.chunks] == sorted({c.seq for c in plan.chunks})
         if faults.no_cells and plan.chunks:
-            return StepResult(Status.NO_CELLS)
+            return StepResult(Status.NO_CELLS, lost_prefix=frozenset(lost), store=report)
         self._require_room(plan)
-        result = StepResult(Status.OK, lost_prefix=frozenset(lost))
+        result = StepResult(Status.OK, lost_prefix=frozenset(lost), store=report)
         tokens: dict[int, int] = {}
         failed = faults.fail & {chunk.seq for chunk in chunks}
         for chunk in chunks:
@@ -162,7 +208,31 @@ class Simulator:
         for chunk in plan.chunks:
             assert chunk.start + len(chunk.tokens) <= self.info.ctx_per_slot, "longer than the context"
 
-    def _apply(self, op: object) -> set[int]:
+    def _finish_later(self, faults: Faults) -> StoreReport:
+        report = StoreReport()
+        for op in self._later:
+            entry = self.stored.get(op.key)
+            if entry is None:  # forgotten meanwhile
+                continue
+            if isinstance(op, Save):
+                entry.on_disk = "write" not in faults.store
+                (report.written if entry.on_disk else report.unwritten).add(op.key)
+            elif "load" in faults.store:
+                self._lose(op.key, report)
+            else:
+                entry.in_memory = True
+                report.loaded.add(op.key)
+        self._later = []
+        return report
+
+    def _lose(self, key: int, report: StoreReport) -> None:
+        self.stored.pop(key, None)
+        report.lost.add(key)
+
+    def _apply(self, op: object, faults: Faults, report: StoreReport | None) -> set[int]:
+        if isinstance(op, Save | Restore | Load | Unload | Forget):
+            assert report is not None, "there is no store"
+            return self._apply_to_store(op, faults, report)
         match op:
             case OpenSampler(seq=seq, banned=banned):
                 assert seq not in self.samplers, "the sampler of the last request was not closed"
@@ -187,4 +257,45 @@ class Simulator:
                 )
             case _:
                 raise AssertionError(op)
+        return set()
+
+    def _apply_to_store(
+        self, op: Save | Restore | Load | Unload | Forget, faults: Faults, report: StoreReport
+    ) -> set[int]:
+        if op.key in report.lost:
+            return {op.seq} if isinstance(op, Restore) else set()
+        match op:
+            case Save(seq=seq, key=key, tokens=tokens, salt=salt, to_disk=to_disk):
+                assert key not in self.stored, "a key is used twice"
+                assert [token for _, token in self.held[seq]] == list(tokens), "stored under a wrong name"
+                if "save" in faults.store:
+                    self._lose(key, report)
+                    return set()
+                self.stored[key] = _Stored(list(tokens), salt, in_memory=True)
+                report.saved[key] = len(tokens) * CELL_BYTES
+                self._later += [op] if to_disk else []
+            case Restore(key=key, seq=seq, length=length):
+                entry = self.stored[key]
+                assert entry.in_memory, "restored before it was loaded"
+                assert not self.held[seq], "the target of a restore is not empty"
+                assert 0 < length <= len(entry.tokens), "more is restored than was stored"
+                if self.info.kv_unified:
+                    assert self.used + len(entry.tokens) <= self.info.kv_cells, "no cells to restore to"
+                if "restore" in faults.store:
+                    self._lose(key, report)
+                    return {seq}
+                self.held[seq] = [(next(self._fresh), token) for token in entry.tokens[:length]]
+                report.num_restored += 1
+                report.restored_tokens += length
+            case Load(key=key):
+                assert self.stored[key].on_disk
+                assert not self.stored[key].in_memory
+                self._later.append(op)
+            case Unload(key=key):
+                assert self.stored[key].on_disk, "it would be nowhere"
+                self.stored[key].in_memory = False
+            case Forget(key=key):
+                del self.stored[key]
+        in_memory = sum(len(entry.tokens) for entry in self.stored.values() if entry.in_memory)
+        assert in_memory * CELL_BYTES <= self.info.store_bytes, "the store is larger than allowed"
         return set()

@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from rllm.engine.costs import Costs
 from rllm.engine.residence import MIN_WAIT
 from rllm.engine.scheduler import Scheduler
+from rllm.engine.snapshot import Phase
+from rllm.engine.store import Place
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo
 from rllm.engine.waiting import AGING_S
-from tests.property.simulator import Faults, Simulator, answer, make_info
+from tests.property.simulator import Faults, FreeCosts, Simulator, answer, make_info
 
 PROMPTS = st.lists(st.integers(1, 2), min_size=1, max_size=9).map(tuple)
 
@@ -19,11 +22,12 @@ PROMPTS = st.lists(st.integers(1, 2), min_size=1, max_size=9).map(tuple)
 class Harness:
     """A scheduler with its simulator and everything the clients have heard."""
 
-    def __init__(self, info: ModelInfo, *, prefix_cache: bool = True) -> None:
+    def __init__(self, info: ModelInfo, *, prefix_cache: bool = True, costs: Costs | None = None) -> None:
         self.info = info
         self.backend = Simulator(info)
-        self.scheduler = Scheduler(info, self.backend.vocabulary, prefix_cache=prefix_cache)
+        self.scheduler = Scheduler(info, self.backend.vocabulary, prefix_cache=prefix_cache, costs=costs)
         self.now = 0.0
+        self.num_steps = 0
         self.requests: dict[str, EngineRequest] = {}
         self.events: dict[str, list[Event]] = {}
         self.faulted: set[str] = set()
@@ -40,6 +44,7 @@ class Harness:
     def step(self) -> bool:
         """One step; False when nothing was computed."""
         self.now += 1.0
+        self.num_steps += 1
         plan = self.scheduler.plan(self.now)
         result = self.backend.execute(plan)
         for seq in result.failed:
@@ -47,8 +52,19 @@ class Harness:
         for event in self.scheduler.commit(plan, result, self.now):
             self._hear(event)
         self.scheduler.check()
-        assert self.backend.used == self.scheduler.cells_used or self.scheduler._residence.has_ops
+        if not self.scheduler._residence.has_ops:
+            assert self.backend.used == self.scheduler.cells_used
+            self.check_store()
         return bool(plan.chunks)
+
+    def check_store(self) -> None:
+        """Account and backend agree on what is stored where."""
+        entries = self.scheduler._residence._spiller.store._entries
+        assert entries.keys() == self.backend.stored.keys()
+        for key, entry in entries.items():
+            stored = self.backend.stored[key]
+            assert (entry.length, entry.is_written) == (len(stored.tokens), stored.on_disk)
+            assert (entry.place is Place.MEMORY) == stored.in_memory
 
     def _hear(self, event: Event) -> None:
         heard = self.events[event.request_id]
@@ -94,6 +110,9 @@ INFOS = [
     pytest.param(make_info(cells=13), id="tight"),
     pytest.param(make_info(num_sequences=3, batch=3), id="small-steps"),
     pytest.param(make_info(can_trim=False), id="recurrent"),
+    pytest.param(make_info(store_bytes=40_000), id="store"),
+    pytest.param(make_info(cells=13, store_bytes=25_000, store_disk_bytes=60_000), id="tight-disk"),
+    pytest.param(make_info(unified=False, store_bytes=25_000, store_disk_bytes=40_000), id="split-disk"),
 ]
 
 
@@ -103,9 +122,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(
         info=st.sampled_from([param.values[0] for param in INFOS]),
         prefix_cache=st.booleans(),
+        free=st.booleans(),
     )
-    def build(self, info: ModelInfo, prefix_cache: bool) -> None:
-        self.harness = Harness(info, prefix_cache=prefix_cache)
+    def build(self, info: ModelInfo, prefix_cache: bool, free: bool) -> None:
+        self.harness = Harness(info, prefix_cache=prefix_cache, costs=FreeCosts() if free else Costs())
 
     @rule(
         prompt=PROMPTS,
@@ -144,15 +164,33 @@ class SchedulerMachine(RuleBasedStateMachine):
         for _ in range(count):
             self.harness.step()
 
-    @rule(seqs=st.frozensets(st.integers(0, 4), max_size=2), no_cells=st.booleans())
-    def fault(self, seqs: frozenset[int], no_cells: bool) -> None:
-        self.harness.backend.faults = Faults(no_cells=no_cells, fail=seqs)
+    @rule(
+        seqs=st.frozensets(st.integers(0, 4), max_size=2),
+        no_cells=st.booleans(),
+        store=st.frozensets(st.sampled_from(["save", "restore", "load", "write"])),
+    )
+    def fault(self, seqs: frozenset[int], no_cells: bool, store: frozenset[str]) -> None:
+        self.harness.backend.faults = Faults(no_cells=no_cells, fail=seqs, store=store)
         self.harness.step()
 
     @invariant()
     def accounts_are_exact(self) -> None:
         if hasattr(self, "harness"):
             self.harness.scheduler.check()
+
+    @invariant()
+    def a_look_from_outside_shows_everybody_once(self) -> None:
+        if not hasattr(self, "harness"):
+            return
+        scheduler, info = self.harness.scheduler, self.harness.info
+        snapshot = scheduler.snapshot(self.harness.now)
+        views = snapshot.sequences
+        assert len({view.seq for view in views}) == len(views) <= info.num_sequences
+        active = [view for view in views if view.phase in (Phase.PREFILL, Phase.DECODE)]
+        assert len(active) == scheduler.num_running
+        assert snapshot.waiting + sum(bool(view.request_id) for view in views) == len(scheduler._requests)
+        held = sum(view.computed_tokens for view in views)
+        assert snapshot.kv_used == held or (info.kv_unified and snapshot.kv_used <= held)
 
     def teardown(self) -> None:
         if hasattr(self, "harness"):

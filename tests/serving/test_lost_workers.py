@@ -119,3 +119,60 @@ async def test_with_every_breaker_open_the_door_says_when_to_come_back(start_poo
         pool.submit(pool.model("m"), [ask("b", SAY)])
     assert 40 < (refusal.value.retry_after_s or 0) <= 50
     assert not pool.health().ready
+
+
+async def test_lost_work_is_taken_up_by_a_living_worker_whose_breaker_is_open(start_pool: StartPool) -> None:
+    """It was accepted: waiting for the breaker would be a silence that nobody ends."""
+    instance = InstanceSettings(breaker=BreakerSettings(faults=1, open_s=1000))
+    pool, witness = await start_pool(plan("m", 2), instance=instance)
+    first, second = pool.instances
+    with pytest.raises(EngineError):
+        await text_of(pool.submit(pool.model("m"), [ask("bad", "[[fail]]")]).streams[0])
+    assert ("breaker", first.name, "open") in witness.seen
+    stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
+    assert second.num_outstanding == 1
+    os.kill(second.pid, signal.SIGKILL)
+    assert await text_of(stream) == WORDS
+
+
+async def test_a_worker_that_comes_back_takes_what_waits_though_its_breaker_is_open(
+    start_pool: StartPool,
+) -> None:
+    instance = InstanceSettings(breaker=BreakerSettings(faults=1, open_s=1000))
+    pool, witness = await start_pool(plan("m"), instance=instance)
+    streams = pool.submit(pool.model("m"), [ask(name, SAY, 200) for name in "ab"]).streams
+    os.kill(pool.instances[0].pid, signal.SIGKILL)
+    assert [await text_of(stream) for stream in streams] == [WORDS, WORDS]
+    assert ("breaker", "m-0", "open") in witness.seen
+
+
+async def test_lost_work_keeps_its_place_in_line(start_pool: StartPool) -> None:
+    """Behind another worker it does not start at the end: who was accepted first is served first."""
+    pool, _ = await start_pool(plan("m", 2, slots=1))
+    first, second = pool.instances
+    model = pool.model("m")
+    running = [pool.submit(model, [ask(name, f"{name} goes on", 400)]).streams[0] for name in ("one", "two")]
+    early, late = (pool.submit(model, [ask(name, f"{name} {SAY}", 20)]).streams[0] for name in ("ear", "lat"))
+    for stream in running:
+        await first_events(stream)
+    assert (first.num_outstanding, second.num_outstanding) == (2, 2)
+    os.kill(first.pid, signal.SIGKILL)
+    with pytest.raises(EngineError):
+        await text_of(running[0])
+    assert second.num_outstanding == 3
+    running[1].cancel()
+    await text_of(late)
+    await text_of(early)
+    assert (early.first_token_at or 0) < (late.first_token_at or 0)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+async def test_workers_leave_the_signals_of_their_group_to_the_api_process(
+    start_pool: StartPool, sign: signal.Signals
+) -> None:
+    """systemd and Ctrl-C signal every process: a drain would be over before it began."""
+    pool, witness = await start_pool(plan("m"))
+    stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
+    os.kill(pool.instances[0].pid, sign)
+    assert await text_of(stream) == WORDS
+    assert ("m-0", "restarting") not in witness.seen

@@ -80,6 +80,48 @@ async def test_the_queue_is_bounded_however_hot_the_model_is(start_pool: StartPo
         stream.cancel()
 
 
+async def test_the_door_says_no_before_a_prompt_is_looked_at(start_pool: StartPool) -> None:
+    """Only where `submit` would say no to every prompt, and with the same words."""
+    pool, witness = await start_pool(plan("m", slots=1), limits=Limits(max_queue_requests=2))
+    model = pool.model("m")
+    streams = [pool.submit(model, [ask(name, LONG, 400)]).streams[0] for name in "ab"]
+    pool.check_open(model, 1, 0)
+    with pytest.raises(Overloaded, match="1 requests wait and the limit is 2"):
+        pool.check_open(model, 2, 0)
+    streams += pool.submit(model, [ask("c", LONG, 400)]).streams
+    with pytest.raises(Overloaded) as door:
+        pool.check_open(model, 1, 0)
+    with pytest.raises(Overloaded) as counter:
+        pool.submit(model, [ask("d", LONG)])
+    assert str(door.value) == str(counter.value)
+    assert witness.seen.count(("rejected", "server_is_overloaded")) == 3
+    for stream in streams:
+        stream.cancel()
+    pool.begin_drain()
+    with pytest.raises(Overloaded) as closed:
+        pool.check_open(model, 1, 0)
+    assert closed.value.code == "server_shutting_down"
+
+
+async def test_the_door_looks_at_the_variant_that_would_answer(start_pool: StartPool) -> None:
+    rungs = tuple(map(parse_rung, ("0.5:shed=3", "0.9:route", "1.5:refuse")))
+    settings = DegradeSettings(rungs, hold_s=1000)
+    pool, _ = await start_pool(
+        plan("big", slots=2, smaller="small"), plan("small", slots=1), degrade=settings
+    )
+    big = pool.model("big")
+    streams = [pool.submit(big, [ask(name, LONG, 400)]).streams[0] for name in "ab"]
+    pool.check_open(big, 1, 0)
+    with pytest.raises(Overloaded) as shed:
+        pool.check_open(big, 1, 4)
+    assert shed.value.code == "low_priority_shed"
+    streams += [stream for name in "cd" for stream in pool.submit(big, [ask(name, LONG, 400)]).streams]
+    with pytest.raises(Overloaded, match="takes nothing new"):
+        pool.check_open(big, 1, 0)
+    for stream in streams:
+        stream.cancel()
+
+
 async def test_what_a_key_did_not_use_is_given_back_at_the_end(start_pool: StartPool) -> None:
     pool, _ = await start_pool(plan("m"), keys={"team": KeyLimits(tokens_per_min=100)})
     terms = Terms(key="team")

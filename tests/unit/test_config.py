@@ -116,6 +116,12 @@ def test_engine_settings_reach_the_worker() -> None:
             {"gguf": ("a",), "slots": 8, "max_step_tokens": 4},
             r"slots \(8\) must not exceed max_step_tokens \(4\)",
         ),
+        ({"gguf": ("a",), "prefix_store_mb": 0, "prefix_store_dir": "x"}, "needs memory to go through"),
+        (
+            {"gguf": ("a",), "prefix_store_mb": 9000, "prefix_store_dir": "x"},
+            r"prefix_store_disk_mb \(4096\) must not be less than prefix_store_mb \(9000\)",
+        ),
+        ({"gguf": ("a",), "prefix_store_mb": 9, "prefix_cache": False}, "nothing is reused"),
         ({"gguf": ("a",), "cache_type_v": "q8_0", "flash_attn": "off"}, "needs flash attention"),
         ({"gguf": ("a", "b"), "alias": ("x",)}, "2 gguf but 1 alias"),
         ({"gguf": ("a.gguf", "b/a.gguf")}, "two models are called 'a'"),

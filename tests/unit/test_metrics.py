@@ -102,6 +102,26 @@ def test_gauges_show_the_state_after_the_last_step(metrics: Metrics) -> None:
     assert shown == [5, 2, 900, 8]
 
 
+def test_the_prefix_store_is_shown(metrics: Metrics) -> None:
+    record = StepRecord(
+        spills=2,
+        spill_s=0.1,
+        restores=1,
+        restored_tokens=300,
+        restore_s=0.2,
+        store_failures=1,
+        store_bytes=1000,
+        store_disk_bytes=2000,
+    )
+    metrics.on_step("q4", "q4-0", record)
+    metrics.on_step("q4", "q4-0", record)
+    names = ("spills", "spill_seconds", "restores", "restored_tokens", "restore_seconds", "store_failures")
+    shown = [value(metrics, f"rllm_prefix_{name}_total", **AT) for name in names]
+    assert shown == pytest.approx([4, 0.2, 2, 600, 0.4, 2])
+    assert value(metrics, "rllm_prefix_store_bytes", **AT, where="memory") == 1000
+    assert value(metrics, "rllm_prefix_store_bytes", **AT, where="disk") == 2000
+
+
 def test_a_request_that_is_cancelled_between_steps_frees_its_slot_in_the_metrics(metrics: Metrics) -> None:
     metrics.on_accepted("q4", "q4-0", REQUEST)
     metrics.on_step("q4", "q4-0", StepRecord(prefill_tokens=512, running=1))

@@ -8,7 +8,7 @@ import pytest
 
 from rllm.config import load
 from rllm.errors import StartError
-from rllm.preflight import Checked, available_bytes, check, check_memory
+from rllm.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
 
 
 def checked(path: Path, **settings: object) -> Checked:
@@ -46,6 +46,32 @@ def test_weights_of_one_file_count_once(tiny_model: Path) -> None:
     weights = r"weights 0.00 GiB"
     assert weights in str(once.value)
     assert weights in str(twice.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "free_gib", "on_gpu", "expected"),
+    [
+        ({}, 8, False, 512),
+        ({}, 1, False, 256),
+        ({}, -1, False, 0),
+        ({}, 8, True, 0),
+        ({"prefix_store_dir": "store"}, 8, True, 512),
+        ({"prefix_store_mb": 3000}, 1, True, 3000),
+        ({"prefix_store_mb": 0}, 8, False, 0),
+        ({"prefix_cache": False}, 8, False, 0),
+    ],
+)
+def test_a_prefix_store_whose_size_is_open_takes_what_is_free(
+    settings: dict[str, object], free_gib: int, on_gpu: bool, expected: int
+) -> None:
+    model = load({"gguf": ("a.gguf",), **settings}).served()[0]
+    assert prefix_store_mb(model, free_gib * 2**30, on_gpu=on_gpu) == expected
+
+
+def test_a_prefix_store_of_a_given_size_must_fit(tiny_model: Path) -> None:
+    check_memory([checked(tiny_model)], 2**30, "memory")
+    with pytest.raises(StartError, match=r"other 1\.\d+ GiB"):
+        check_memory([checked(tiny_model, prefix_store_mb=1024)], 2**30, "memory")
 
 
 def test_this_machine_has_some_memory() -> None:

@@ -16,9 +16,10 @@ import rllm
 from rllm.api import openapi
 from rllm.api.context import Context
 from rllm.api.errors import ErrorAnswer, answer_of, answer_of_http
+from rllm.api.live_state import Look
 from rllm.api.middleware import Authorization, BodyLimit, Keys, RequestScope, record_of
 from rllm.api.records import Observer, Starter, ignore, ignore_start
-from rllm.api.routes import generate, models, operations, tokens
+from rllm.api.routes import generate, live, models, operations, tokens
 from rllm.api.settings import ApiSettings
 from rllm.api.tokenizing import Tokenizer
 from rllm.errors import RllmError
@@ -36,12 +37,14 @@ def create_app(
     on_request: Observer = ignore,
     lifespan: Lifespan | None = None,
     more_keys: Keys = tuple,
+    look: Look | None = None,
 ) -> FastAPI:
     """The OpenAI-compatible HTTP layer over ``service``.
 
     ``render_metrics`` returns the Prometheus text for /metrics. ``on_start`` and ``on_request`` hear of every
     request when it arrives and when it is over. ``lifespan`` is entered when the server
     starts up and left when it shuts down, on its event loop. ``more_keys`` is asked for every request.
+    ``look`` tells what the live page shows; without it there is no page.
     """
     tokenizer = Tokenizer(threads=settings.text_threads, render_timeout_s=settings.render_timeout_s)
 
@@ -73,6 +76,8 @@ def create_app(
     context = Context(service, settings, tokenizer, render_metrics)
     for module in (generate, models, tokens, operations):
         app.include_router(module.make_router(context))
+    if look is not None:
+        app.include_router(live.make_router(look))
     _answer_errors(app)
     _wrap(app, settings, on_start, on_request, more_keys)
 

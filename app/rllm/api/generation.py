@@ -22,7 +22,6 @@ from rllm.api.event_stream import ClientTooSlow
 from rllm.api.records import RequestRecord
 from rllm.api.settings import ApiSettings
 from rllm.api.streaming import StreamedAnswer
-from rllm.api.terms import terms_of
 from rllm.serving.service import Service
 from rllm.serving.stream import Stream
 from rllm.serving.terms import Terms
@@ -34,11 +33,12 @@ class Generation(Response):
     """What a generation route returns: called as a response, it prepares, submits and answers."""
 
     def __init__(
-        self, service: Service, settings: ApiSettings, record: RequestRecord, prepare: Prepare
+        self, service: Service, settings: ApiSettings, record: RequestRecord, terms: Terms, prepare: Prepare
     ) -> None:
         self._service = service
         self._settings = settings
         self._record = record
+        self._terms = terms
         self._prepare = prepare
         self.background = None
 
@@ -51,19 +51,18 @@ class Generation(Response):
             try:
                 job = await self._prepare()
                 client.raise_if_gone()
-                terms = terms_of(scope, self._record.client_key, job.stream)
-                await self._run(job, terms, client, send)
+                await self._run(job, client, send)
             except ClientGone:
                 self._record.status = 499
             except ClientTooSlow:
                 self._record.status, self._record.error_code = 499, "client_too_slow"
                 await _drop_connection(scope, client)
 
-    async def _run(self, job: Job, terms: Terms, client: Client, send: Send) -> None:
+    async def _run(self, job: Job, client: Client, send: Send) -> None:
         record = self._record
         record.model, record.response_id, record.streamed = job.model.id, job.response_id, job.stream
         record.num_choices = len(job.requests)
-        accepted = self._service.submit(job.model, job.requests, terms)
+        accepted = self._service.submit(job.model, job.requests, self._terms)
         streams = accepted.streams
         record.headers += accepted.headers
         record.prompt_tokens = sum(len(first.prompt) for first in job.requests[:: job.num_per_prompt])

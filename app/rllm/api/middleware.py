@@ -21,7 +21,9 @@ from rllm.errors import BodyTooLarge, NotAuthorized, RllmError
 
 _logger = logging.getLogger("rllm.api")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_OPEN = frozenset({"/health", "/health/live", "/health/ready"})
+_OPEN = frozenset({"/health", "/health/live", "/health/ready", "/ui"})
+_OPEN_FILES = "/ui/"
+"""The live page is the same for everybody; what it shows needs a key."""
 
 
 Keys = Callable[[], Sequence[NamedKey]]
@@ -97,7 +99,10 @@ class _Answering:
 
 
 class Authorization:
-    """``Authorization: Bearer KEY`` where keys are configured. /health* is open, /metrics on request."""
+    """``Authorization: Bearer KEY`` where keys are configured. /health* and /ui are open.
+
+    /metrics is on request.
+    """
 
     def __init__(self, app: ASGIApp, *, settings: ApiSettings, more_keys: Keys) -> None:
         self._app = app
@@ -106,7 +111,7 @@ class Authorization:
         self._open = _OPEN | {"/metrics"} if settings.open_metrics else _OPEN
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._open or not self._keys:
+        if scope["type"] != "http" or self._is_open(scope["path"]) or not self._keys:
             await self._app(scope, receive, send)
             return
         try:
@@ -116,6 +121,9 @@ class Authorization:
             await send_error(send, answer_of(error))
             return
         await self._app(scope, receive, send)
+
+    def _is_open(self, path: str) -> bool:
+        return path in self._open or path.startswith(_OPEN_FILES)
 
     @property
     def _keys(self) -> tuple[NamedKey, ...]:

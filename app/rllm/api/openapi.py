@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from rllm.api import live_state
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from rllm.api.settings import ApiSettings
 from rllm.api.templates import uses_names
@@ -36,6 +37,7 @@ def build(app: FastAPI, service: Service, settings: ApiSettings, *, needs_key: b
         [(model, "validation") for model in _REQUESTS], ref_template="#/components/schemas/{model}"
     )
     schemas.update(definitions["$defs"])
+    schemas.update(live_state.schemas())
     for name, example in _EXAMPLES.items():
         schemas[name]["example"] = example
     _write_limits(schemas, settings)

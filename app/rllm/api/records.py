@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-PROBES = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+PROBES = frozenset(
+    {"/health", "/health/live", "/health/ready", "/metrics", "/v1/rllm/state", "/ui", "/ui/{name}"}
+)
 """Routes of those who watch: many requests, none of which is work."""
 
 

@@ -207,6 +207,19 @@ def documented_health(answer: type[BaseModel], *, unready: bool = False) -> dict
     return {"responses": responses}
 
 
+def documented_state() -> dict[str, Any]:
+    since = {
+        "name": "since",
+        "in": "query",
+        "required": False,
+        "description": "The `time` of the last answer: of history and spans, only what is newer is sent.",
+        "schema": {"type": "number", "minimum": 0},
+    }
+    body = {"application/json": {"schema": {"$ref": "#/components/schemas/LiveState"}}}
+    ok = {"description": "The state now", "content": body}
+    return {"responses": {200: ok, **_errors(400, 401)}, "openapi_extra": {"parameters": [since]}}
+
+
 def documented_metrics() -> dict[str, Any]:
     text = {"text/plain": {"schema": {"type": "string"}}}
     return {"responses": {200: {"description": "Prometheus text", "content": text}, **_errors(401)}}

@@ -30,6 +30,11 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     mlock: bool = False
     cuda_graphs: str = "auto"
     """auto, on or off."""
+    prefix_store_mb: int = 0
+    """Memory for prefixes that no longer fit the cache. 0: none."""
+    prefix_store_dir: str = ""
+    """Where they are written, too. Empty: nowhere."""
+    prefix_store_disk_mb: int = 0
 
 
 def fewer(slots: int) -> int:
@@ -58,3 +63,6 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Every token is the same letter and prompts direct nothing: costs next to nothing."""
     most_slots: int = 0
     """With more, it does not start for want of memory. 0: any number; -1: none."""
+    store_bytes: int = 0
+    """Memory for prefixes that no longer fit the cache; a token takes one byte."""
+    store_disk_bytes: int = 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rllm.engine.port import Backend, Plan, StepResult
+from rllm.engine.port import Backend, Plan, StepResult, StoreReport
 from rllm.engine.scheduler import Counters, Scheduler
-from rllm.engine.types import EngineRequest, Event, StepRecord
+from rllm.engine.snapshot import Snapshot
+from rllm.engine.types import EngineRequest, Event, Started, StepRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,7 @@ class Outcome:
 
     events: tuple[Event, ...]
     record: StepRecord | None
-    started: tuple[str, ...] = ()
-    """Requests that were given a slot, for the first time."""
+    started: tuple[Started, ...] = ()
 
 
 class Engine:
@@ -41,6 +41,10 @@ class Engine:
     def cancel_all(self) -> None:
         self._scheduler.cancel_all(self._clock())
 
+    def snapshot(self) -> Snapshot:
+        """Between steps only."""
+        return self._scheduler.snapshot(self._clock())
+
     def step(self) -> Outcome:
         """Compute one step.
 
@@ -62,6 +66,8 @@ class Engine:
         self, plan: Plan, result: StepResult, counters: Counters, plan_s: float, commit_s: float
     ) -> StepRecord:
         decodes = plan.num_decodes
+        store = result.store or StoreReport()
+        store_bytes, store_disk_bytes = self._scheduler.store_bytes
         return StepRecord(
             decode_tokens=decodes,
             prefill_tokens=plan.num_tokens - decodes,
@@ -78,4 +84,12 @@ class Engine:
             slow_samples=result.slow_samples,
             retries=result.retries,
             graphs_reused=result.graphs_reused,
+            spills=len(store.saved),
+            spill_s=store.save.seconds,
+            restores=store.num_restored,
+            restored_tokens=store.restored_tokens,
+            restore_s=store.restore.seconds,
+            store_failures=len(store.lost) + len(store.unwritten),
+            store_bytes=store_bytes,
+            store_disk_bytes=store_disk_bytes,
         )

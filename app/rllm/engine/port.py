@@ -62,7 +62,57 @@ class CopyPrefix:
     length: int
 
 
-Op = OpenSampler | LiftBan | CloseSampler | Truncate | CopyPrefix
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Store what ``seq`` holds, which is ``tokens``, under ``key``; with ``to_disk`` also in a file.
+
+    ``StepResult.store`` says what became of it. The file is written later, beside the steps.
+    """
+
+    seq: int
+    key: int
+    tokens: Sequence[int]
+    salt: str
+    to_disk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Make ``seq``, which is empty, hold the first ``length`` tokens of what is in memory under ``key``.
+
+    Where that fails ``seq`` is in ``StepResult.lost_prefix`` and ``key`` is lost. Meanwhile as many cells are
+    taken as were stored.
+    """
+
+    key: int
+    seq: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Bring ``key`` from disk to memory, beside the steps; a later ``StepResult.store`` names it."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Drop ``key`` from memory; it stays on disk."""
+
+    key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """Drop ``key`` from memory and from disk."""
+
+    key: int
+
+
+StoreOp = Save | Restore | Load | Unload | Forget
+"""A key that an operation loses does not exist for those after it: they do nothing, a Restore fails."""
+Op = OpenSampler | LiftBan | CloseSampler | Truncate | CopyPrefix | StoreOp
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -98,6 +148,49 @@ class Plan:
         return sum(1 for chunk in self.chunks if chunk.sample and len(chunk.tokens) == 1)
 
 
+@dataclass(slots=True)
+class Effort:
+    """How much was moved, and how long that took."""
+
+    amount: int = 0
+    seconds: float = 0.0
+
+    def add(self, amount: int, seconds: float) -> None:
+        self.amount += amount
+        self.seconds += seconds
+
+
+@dataclass(slots=True)
+class StoreReport:
+    """What became of the operations on the store: of this plan, and of earlier ones that took longer."""
+
+    saved: dict[int, int] = field(default_factory=dict)
+    """key -> bytes."""
+    loaded: set[int] = field(default_factory=set)
+    written: set[int] = field(default_factory=set)
+    """Keys whose file is complete."""
+    unwritten: set[int] = field(default_factory=set)
+    """Keys that are in memory but could not be written."""
+    lost: set[int] = field(default_factory=set)
+    """Keys that are nowhere any more: not saved, not readable, not restorable."""
+    num_restored: int = 0
+    restored_tokens: int = 0
+    save: Effort = field(default_factory=Effort)
+    """In bytes, as are the next two."""
+    restore: Effort = field(default_factory=Effort)
+    load: Effort = field(default_factory=Effort)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPrefix:
+    """A prefix that an earlier process left on disk."""
+
+    key: int
+    tokens: Sequence[int]
+    salt: str
+    num_bytes: int
+
+
 class Status(Enum):
     """What became of a plan's chunks (its ops are always applied)."""
 
@@ -118,8 +211,12 @@ class StepResult:
     """seq -> log probabilities, where the sampler was opened with ``num_logprobs >= 0``."""
     failed: frozenset[int] = frozenset()
     lost_prefix: frozenset[int] = frozenset()
-    """Sequences whose Truncate or CopyPrefix the memory refused: they are empty, nothing was computed
-    for their chunk. The scheduler prefills them from the start."""
+    """Sequences whose Truncate, CopyPrefix or Restore the memory refused: they are empty, nothing was
+    computed for their chunk. The scheduler prefills them from the start."""
+    copied: Effort = field(default_factory=Effort)
+    """Cells that were moved between streams."""
+    store: StoreReport | None = None
+    """None where there is no store."""
     execute_s: float = 0.0
     sample_s: float = 0.0
     slow_samples: int = 0
@@ -146,6 +243,10 @@ class Backend(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary: ...
+
+    def stored(self) -> Sequence[StoredPrefix]:
+        """What is on disk at the start, least recently used first."""
+        ...
 
     def execute(self, plan: Plan) -> StepResult:
         """Apply the ops, compute the chunks, draw the tokens.

@@ -50,6 +50,18 @@ class PrefixIndex:
     def length(self, seq: int) -> int:
         return self._lengths.get(seq, 0)
 
+    def salt(self, seq: int) -> str:
+        return self._salts[seq]
+
+    def tokens(self, seq: int) -> list[int]:
+        """What ``seq`` holds."""
+        edges: list[list[int]] = []
+        node: _Node | None = self._ends[seq]
+        while node is not None:
+            edges.append(node.tokens)
+            node = node.parent
+        return [token for edge in reversed(edges) for token in edge]
+
     def insert(self, seq: int, tokens: Sequence[int], salt: str = "") -> None:
         """``seq`` is not in the index before."""
         if seq in self._ends:

@@ -6,26 +6,27 @@ so that the three cannot drift apart. Every id is in exactly one state:
     empty     no cells
     occupied  belongs to a request (which may be preempted and then has no cells)
     idle      holds the prefix of a finished request, least recently used first to go
+
+An idle prefix that goes may be stored outside the cache before, and come back later: see `rllm.engine.spill`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
 from rllm.engine.cells import CellLedger, SplitLedger, UnifiedLedger
-from rllm.engine.port import CloseSampler, CopyPrefix, Op, Truncate
+from rllm.engine.costs import MAX_LOSS, Costs
+from rllm.engine.port import CloseSampler, CopyPrefix, Op, Save, StepResult, StoredPrefix, Truncate
 from rllm.engine.prefix import NO_MATCH, Match, PrefixIndex
+from rllm.engine.spill import Spiller
+from rllm.engine.store import Found, Place
 from rllm.engine.types import ModelInfo
 
-MIN_COPY = 64
-"""Shorter prefixes are computed again in split mode: there a copy moves the whole stream."""
 MIN_WAIT = 8
 """A newcomer waits for somebody else's prefill when that saves it at least so many tokens."""
-MAX_LOSS = 4
-"""An idle prefix is continued in place when what is cut off is at most 1/MAX_LOSS of what is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +37,19 @@ class Placed:
 
 
 class Residence:
-    def __init__(self, info: ModelInfo, *, prefix_cache: bool = True) -> None:
+    def __init__(
+        self,
+        info: ModelInfo,
+        *,
+        prefix_cache: bool = True,
+        costs: Costs | None = None,
+        stored: Iterable[StoredPrefix] = (),
+    ) -> None:
         self._unified = info.kv_unified
         self._can_trim = info.can_reuse_prefix
+        self._copy_cells = info.copy_cells
         self._prefix_cache = prefix_cache
+        self._costs = costs or Costs()
         self._ledger: CellLedger = (
             UnifiedLedger(info.kv_cells)
             if info.kv_unified
@@ -49,7 +59,11 @@ class Residence:
         self._empty = set(range(info.num_sequences))
         self._occupied: set[int] = set()
         self._idle: OrderedDict[int, None] = OrderedDict()
+        self._unsaved: OrderedDict[int, None] = OrderedDict()
+        """Idle prefixes of which nobody has asked yet whether they are worth storing."""
         self._ops: list[Op] = []
+        self._spiller = Spiller(info, self._costs, self._ops, stored if prefix_cache else ())
+        self._spills = prefix_cache and info.store_bytes > 0 and info.can_reuse_prefix
 
     @property
     def used(self) -> int:
@@ -67,6 +81,15 @@ class Residence:
     def has_ops(self) -> bool:
         return bool(self._ops)
 
+    @property
+    def store_bytes(self) -> tuple[int, int]:
+        """What is stored outside the cache, in memory and on disk."""
+        return self._spiller.store.memory_used, self._spiller.store.disk_used
+
+    def idle_prefixes(self) -> Iterator[tuple[int, int]]:
+        """(sequence id, length)"""
+        return ((seq, self._ledger.length(seq)) for seq in self._idle)
+
     def room(self, seq: int) -> int:
         return self._ledger.room(seq)
 
@@ -77,7 +100,8 @@ class Residence:
         self._ops.append(op)
 
     def take_ops(self) -> tuple[Op, ...]:
-        ops, self._ops = tuple(self._ops), []
+        ops = tuple(self._ops)
+        self._ops.clear()
         return ops
 
     # --- finding a place ------------------------------------------------------------------------
@@ -87,17 +111,24 @@ class Residence:
         if not self._prefix_cache or not self._can_trim:
             return False
         match = self._index.match(tokens[:-1], self._ledger.length, salt)
-        return match.soon_length - match.length >= MIN_WAIT
+        if match.soon_length - match.length >= MIN_WAIT:
+            return True
+        found = self._find_stored(tokens, salt, match)
+        return found is not None and self._spiller.is_coming(found)
 
     def num_uncached(self, tokens: Sequence[int], salt: str) -> int:
         """How many of ``tokens`` would have to be computed if they were placed now."""
-        return len(tokens) - self._match(tokens, salt).length
+        match = self._match(tokens, salt)
+        found = self._find_stored(tokens, salt, match)
+        return len(tokens) - (match.length if found is None else found.length)
 
     def num_uncached_soon(self, tokens: Sequence[int], salt: str) -> int:
         """The same once the prompts under way are complete, if nothing is evicted meanwhile."""
         if not self._prefix_cache or not self._can_trim:
             return len(tokens)
-        return len(tokens) - self._index.match(tokens[:-1], self._ledger.length, salt).soon_length
+        match = self._index.match(tokens[:-1], self._ledger.length, salt)
+        found = self._find_stored(tokens, salt, match)
+        return len(tokens) - max(match.soon_length, 0 if found is None else found.length)
 
     def place(self, tokens: Sequence[int], salt: str, seq: int, spoken_for: int) -> Placed | None:
         """A sequence id for ``tokens``, with what can be reused of them resident, and room for the rest.
@@ -111,8 +142,15 @@ class Residence:
         """
         match = self._match(tokens, salt)
         evicted = 0
+        found = self._find_stored(tokens, salt, match)
+        if found is not None and found.place is Place.MEMORY:
+            placed = self._place_stored(found, tokens, salt, seq, spoken_for)
+            if placed.seq >= 0:
+                return placed
+            evicted, match = placed.evicted, self._match(tokens, salt)
         if self._unified:
-            evicted, match = self._make_room(len(tokens) + spoken_for, match)
+            more, match = self._make_room(len(tokens) + spoken_for, match)
+            evicted += more
             if self.free_cells < len(tokens) - match.length + spoken_for:
                 return None
         if seq < 0:
@@ -143,9 +181,43 @@ class Residence:
             match.seq not in self._idle or self._index.length(match.seq) != match.length
         ):
             return NO_MATCH
-        if not self._unified and match.length < MIN_COPY and not self._should_continue(match):
-            return NO_MATCH
-        return match
+        if self._unified or not match.length or self._should_continue(match):
+            return match
+        return match if self._costs.copy_pays(match.length, self._moved_cells(match)) else NO_MATCH
+
+    def _moved_cells(self, match: Match) -> int:
+        """Cells that a copy between streams moves: all that the source holds, or the whole stream."""
+        return max(self._ledger.length(match.seq), self._copy_cells)
+
+    def _find_stored(self, tokens: Sequence[int], salt: str, match: Match) -> Found | None:
+        """A stored prefix that beats the resident ``match``."""
+        if not self._spills:
+            return None
+        copies = not self._unified and match.length and not self._should_continue(match)
+        spared = self._moved_cells(match) if copies else 0
+        return self._spiller.find(tokens[:-1], salt, match.length, spared)
+
+    def _place_stored(
+        self, found: Found, tokens: Sequence[int], salt: str, seq: int, spoken_for: int
+    ) -> Placed:
+        """Like `place`, with what is reused coming from the store. Sequence -1 where there is no room."""
+        evicted = 0
+        self._spiller.pin(found.key)
+        if self._unified:  # all that was stored comes back before what is too much is cut off
+            needed = max(len(tokens), found.entry_length) + spoken_for
+            evicted = self.evict(needed)
+            if self.free_cells < needed:
+                return Placed(-1, 0, evicted)
+        if seq < 0:
+            claimed = self._claim(-1)
+            if claimed is None:
+                return Placed(-1, 0, evicted)
+            seq, lost = claimed
+            evicted += lost
+        self._ledger.append(seq, found.length)
+        self._spiller.restore(found, seq)
+        self._index.insert(seq, tokens, salt)
+        return Placed(seq, found.length, evicted)
 
     def _make_room(self, needed: int, match: Match) -> tuple[int, Match]:
         """Evict until ``needed`` tokens fit, the matched source last; without it there is no match."""
@@ -160,14 +232,22 @@ class Residence:
         """Take over an idle sequence in place rather than copy it: little of it would be lost."""
         if match.seq not in self._idle:
             return False
+        if not (self._empty or len(self._idle) > 1):
+            return True
         loss = self._ledger.length(match.seq) - match.length
-        return loss * MAX_LOSS <= match.length or not (self._empty or len(self._idle) > 1)
+        if self._unified:  # copying costs nothing but an id
+            return loss * MAX_LOSS <= match.length
+        return self._costs.continuing_pays(match.length, loss, self._moved_cells(match))
 
     def _continue(self, match: Match, tokens: Sequence[int]) -> None:
         seq = match.seq
+        loss = self._ledger.length(seq) - match.length
+        if loss and seq in self._unsaved:
+            self._save(seq, loss=loss)
         del self._idle[seq]
+        self._unsaved.pop(seq, None)
         self._occupied.add(seq)
-        if self._ledger.length(seq) > match.length:
+        if loss:
             self._ledger.truncate(seq, match.length)
             self._index.truncate(seq, match.length)
             self._ops.append(Truncate(seq, match.length))
@@ -224,6 +304,8 @@ class Residence:
             else:
                 self._index.truncate(seq, len(content))
             self._idle[seq] = None
+            if self._spills:
+                self._unsaved[seq] = None
         else:
             self._empty_out(seq)
 
@@ -245,6 +327,8 @@ class Residence:
 
     def _drop(self, seq: int) -> int:
         length = self._ledger.length(seq)
+        if seq in self._unsaved:
+            self._save(seq, loss=length)
         del self._idle[seq]
         self._empty_out(seq)
         return length
@@ -255,6 +339,38 @@ class Residence:
             self._ledger.truncate(seq, 0)
             self._ops.append(Truncate(seq, 0))
         self._empty.add(seq)
+
+    # --- outside the cache ----------------------------------------------------------------------
+
+    @property
+    def wants_quiet(self) -> bool:
+        """While nobody computes, something could be stored: `save_quietly`.
+
+        Only when fewer than half of the places are left for newcomers; the prefix of whoever is alone on a
+        server stays where it is.
+        """
+        if not self._unsaved:
+            return False
+        if self._unified and self.free_cells * 2 < self._ledger.total:
+            return True
+        clean = len(self._empty) + len(self._idle) - len(self._unsaved)
+        return clean * 2 < len(self._empty) + len(self._idle) + len(self._occupied)
+
+    def save_quietly(self) -> None:
+        """Store the least recently used idle prefix that is worth it, in a step that computes nothing."""
+        while self.wants_quiet and not any(isinstance(op, Save) for op in self._ops):
+            seq = next(iter(self._unsaved))
+            self._save(seq, loss=self._ledger.length(seq), quiet=True)
+
+    def _save(self, seq: int, *, loss: int, quiet: bool = False) -> None:
+        del self._unsaved[seq]
+        tokens, salt = self._index.tokens(seq), self._index.salt(seq)
+        self._spiller.save(seq, tokens, salt, loss=loss, quiet=quiet)
+
+    def heard(self, result: StepResult, prefill_token_s: float | None) -> None:
+        """What a step did beside computing; ``prefill_token_s`` is what a prompt token takes by now."""
+        self._costs.learn(result, prefill_token_s)
+        self._spiller.heard(result)
 
     # --- integrity ------------------------------------------------------------------------------
 
@@ -268,5 +384,7 @@ class Residence:
             assert seq not in self._index
         for seq in self._idle:
             assert self._index.length(seq) == self._ledger.length(seq) > 0
+        assert self._unsaved.keys() <= self._idle.keys()
+        self._spiller.store.check()
         for seq in self._occupied:
             assert self._ledger.length(seq) <= max(self._index.length(seq), self._ledger.length(seq))

@@ -13,16 +13,28 @@ preempted: it gives its cells back, keeps its sampler, and is computed again lat
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rllm.engine.budget import StepBudget
+from rllm.engine.costs import Costs
 from rllm.engine.overtaking import is_short_beside, may_pass
-from rllm.engine.port import Chunk, LiftBan, OpenSampler, Plan, Status, StepResult, Vocabulary
+from rllm.engine.port import (
+    Chunk,
+    LiftBan,
+    OpenSampler,
+    Plan,
+    Status,
+    StepResult,
+    StoredPrefix,
+    Vocabulary,
+)
 from rllm.engine.residence import Residence
 from rllm.engine.rhythm import Rhythm
 from rllm.engine.sequence import Sequence, State
+from rllm.engine.snapshot import Snapshot, take
 from rllm.engine.text import Pieces
-from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, TokenLogprob
+from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, Started, TokenLogprob
 from rllm.engine.waiting import WaitingLine
 
 FULL_ENOUGH = 2 / 3
@@ -38,8 +50,8 @@ class Counters:
     cached_tokens: int = 0
     evicted_tokens: int = 0
     preemptions: int = 0
-    started: list[str] = field(default_factory=list)
-    """Requests that got a sequence id, in order."""
+    started: list[Started] = field(default_factory=list)
+    """In order."""
 
 
 @dataclass(slots=True)
@@ -64,13 +76,20 @@ class Scheduler:
         *,
         budget: StepBudget | None = None,
         prefix_cache: bool = True,
+        costs: Costs | None = None,
+        stored: Iterable[StoredPrefix] = (),
     ) -> None:
+        """
+        Args:
+            costs: estimates to start with and to learn into; fixed ones make decisions reproducible.
+            stored: prefixes that the backend has on disk.
+        """
         self._info = info
         self._limit = min(info.ctx_per_slot, info.kv_cells)
         self._end_tokens = vocabulary.end_tokens
         self._pieces = Pieces(vocabulary.piece)
         self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.1)
-        self._residence = Residence(info, prefix_cache=prefix_cache)
+        self._residence = Residence(info, prefix_cache=prefix_cache, costs=costs, stored=stored)
         self._rhythm = Rhythm()
         self._line = WaitingLine()
         self._requests: dict[str, Sequence] = {}
@@ -92,7 +111,15 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests or self._unsent or self._residence.has_ops)
+        return bool(self._requests or self._unsent or self._residence.has_ops or self._residence.wants_quiet)
+
+    @property
+    def store_bytes(self) -> tuple[int, int]:
+        """Prefixes stored outside the cache, in memory and on disk."""
+        return self._residence.store_bytes
+
+    def snapshot(self, now: float) -> Snapshot:
+        return take(self._requests.values(), self._residence.idle_prefixes(), self._residence.used, now)
 
     # --- the door -------------------------------------------------------------------------------
 
@@ -132,6 +159,8 @@ class Scheduler:
         else:
             self._plan_one_kind(draft, now)
         chunks = tuple(draft.chunks[seq] for seq in sorted(draft.chunks))
+        if not chunks:
+            self._residence.save_quietly()
         return Plan(ops=self._residence.take_ops(), chunks=chunks)
 
     def _plan_one_kind(self, draft: _Draft, now: float) -> None:
@@ -313,7 +342,7 @@ class Scheduler:
             banned = tuple(self._end_tokens) if self._bans_end(sequence) else ()
             self._residence.add_op(OpenSampler(placed.seq, request.sampling, request.prompt, banned))
             sequence.admitted_at = now
-            self.counters.started.append(request.id)
+            self.counters.started.append(Started(request.id, placed.seq, placed.reused))
             sequence.cached_tokens = placed.reused
             self.counters.cached_tokens += placed.reused
         sequence.seq = placed.seq
@@ -330,6 +359,9 @@ class Scheduler:
     def commit(self, plan: Plan, result: StepResult, now: float) -> list[Event]:
         """Take note of what was computed; returns what the clients are to be told, in order."""
         events, self._unsent = self._unsent, []
+        self._residence.heard(result, self._budget.prefill_token_s)
+        for seq in result.lost_prefix & self._running.keys():
+            self._restart(self._running[seq])
         if result.status is Status.NO_CELLS:
             events.extend(self._give_way(plan, now))
             return events
@@ -342,8 +374,8 @@ class Scheduler:
         for chunk in plan.chunks:
             sequence = self._running[chunk.seq]
             if lost and chunk.seq in lost:
-                self._restart(sequence)
-            elif failed and chunk.seq in failed:
+                continue
+            if failed and chunk.seq in failed:
                 events.append(
                     self._end(sequence, FinishReason.ERROR, now, "the model could not compute this request")
                 )

@@ -130,6 +130,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timings: Timings | None = None
 
 
+class Started(msgspec.Struct, frozen=True):
+    """A request was given a sequence id, for the first time."""
+
+    request_id: str
+    seq: int
+    cached_tokens: int
+    """Of its prompt, found resident."""
+
+
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What one step did, for whoever watches. Counts of this step, gauges after it."""
 
@@ -155,6 +164,17 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     retries: int = 0
     """Extra llama_decode calls that return codes made necessary."""
     graphs_reused: int = 0
+    spills: int = 0
+    """Prefixes that were stored outside the cache."""
+    spill_s: float = 0.0
+    restores: int = 0
+    restored_tokens: int = 0
+    restore_s: float = 0.0
+    store_failures: int = 0
+    """Prefixes that could not be stored, written, read or restored."""
+    store_bytes: int = 0
+    """Stored prefixes in memory."""
+    store_disk_bytes: int = 0
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -182,6 +202,11 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     can_reuse_prefix: bool
     """False where the memory cannot drop the tail of a sequence (recurrent, hybrid, sliding window)."""
+    copy_cells: int = 0
+    """Split cache: a copy between streams moves at least so many cells, however short the source is."""
+    store_bytes: int = 0
+    """Memory for prefixes outside the KV cache; 0: there is no such store."""
+    store_disk_bytes: int = 0
     load_s: float = 0.0
     buffers: dict[str, int] = {}
     """Bytes by place and purpose, as the backend allocated them, e.g. "CUDA0 KV"."""

@@ -32,6 +32,14 @@ class StepMetrics:
         self.slow_samples = counter("slow_samples", "Tokens sampled on a slower path than the best one.")
         self.decode_retries = counter("decode_retries", "llama_decode calls repeated because of its answer.")
         self.graphs_reused = counter("graphs_reused", "Compute graphs that llama.cpp could use again.")
+        self.spills = counter("prefix_spills", "Prefixes stored outside the KV cache.")
+        self.spill_seconds = counter("prefix_spill_seconds", "Time of copying them out of the KV cache.")
+        self.restores = counter("prefix_restores", "Stored prefixes that were brought back.")
+        self.restored_tokens = counter("prefix_restored_tokens", "Tokens that were brought back with them.")
+        self.restore_seconds = counter("prefix_restore_seconds", "Time of copying them into the KV cache.")
+        self.store_failures = counter(
+            "prefix_store_failures", "Prefixes that could not be stored, written, read or restored."
+        )
         self.running = gauge("requests_running", "Sequences that hold a slot.")
         self.waiting = gauge("requests_waiting", "Sequences in the worker that wait for a slot.")
         self.slots_used = gauge("slots_used", "Slots that are taken.")
@@ -39,6 +47,12 @@ class StepMetrics:
         self.kv_used = gauge("kv_cells_used", "KV cells that hold a token, resident prefixes included.")
         self.kv_cells = gauge("kv_cells", "KV cells there are.")
         self.kv_bytes = gauge("kv_bytes", "Memory of the KV cache.")
+        self.store_bytes = Gauge(
+            "rllm_prefix_store_bytes",
+            "Prefixes stored outside the KV cache, by where; what is in both places counts in both.",
+            (*_LABELS, "where"),
+            registry=registry,
+        )
         self.step_seconds = Histogram(
             "rllm_step_seconds",
             "Length of engine steps, by what they computed.",
@@ -97,6 +111,12 @@ class InstanceMetrics:
                 ("slow_samples", "slow_samples"),
                 ("retries", "decode_retries"),
                 ("graphs_reused", "graphs_reused"),
+                ("spills", "spills"),
+                ("spill_s", "spill_seconds"),
+                ("restores", "restores"),
+                ("restored_tokens", "restored_tokens"),
+                ("restore_s", "restore_seconds"),
+                ("store_failures", "store_failures"),
             )
         ]
         self._running = families.running.labels(*at)
@@ -106,6 +126,8 @@ class InstanceMetrics:
         self._kv_used = families.kv_used.labels(*at)
         self._kv_cells = families.kv_cells.labels(*at)
         self._kv_bytes = families.kv_bytes.labels(*at)
+        self._store_memory = families.store_bytes.labels(*at, "memory")
+        self._store_disk = families.store_bytes.labels(*at, "disk")
         self._plan, self._execute, self._sample, self._commit = (
             families.phase_seconds.labels(*at, phase) for phase in _PHASES
         )
@@ -148,6 +170,8 @@ class InstanceMetrics:
         self._slots_used.set(record.running)
         self._waiting.set(record.waiting)
         self._kv_used.set(record.kv_used)
+        self._store_memory.set(record.store_bytes)
+        self._store_disk.set(record.store_disk_bytes)
 
     def _time(self, record: StepRecord) -> None:
         self._plan.inc(record.plan_s)
@@ -171,7 +195,8 @@ class InstanceMetrics:
         """The worker is gone, and its cache with it."""
         self._outstanding = 0
         self._idle()
-        self._kv_used.set(0)
+        for gauge in (self._kv_used, self._store_memory, self._store_disk):
+            gauge.set(0)
 
     def _idle(self) -> None:
         for gauge in (self._running, self._slots_used, self._waiting):

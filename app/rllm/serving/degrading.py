@@ -32,6 +32,15 @@ class Degrader:
         self._on_level = on_level
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def level(self) -> int:
+        return self._ladder.level
+
+    @property
+    def names(self) -> str:
+        """What holds at this level, in the ladder's own words."""
+        return ", ".join(rung.name for rung in self._ladder.rungs[: self.level])
+
     def look(self) -> Measures:
         """The measures that hold now."""
         if not self._ladder.rungs:
@@ -40,7 +49,7 @@ class Degrader:
         before = self._ladder.level
         level = self._ladder.hear(self._load(), loop.time())
         if level != before:
-            self._on_level(level, ", ".join(rung.name for rung in self._ladder.rungs[:level]))
+            self._on_level(level, self.names)
         if level and self._timer is None:
             self._timer = loop.call_later(self._hold_s / 2 + 0.01, self._again)
         return self._ladder.measures()
@@ -54,26 +63,27 @@ class Degrader:
             self._timer.cancel()
 
 
-def apply(
-    measures: Measures, requests: list[EngineRequest], retry_after_s: Callable[[], float]
-) -> list[EngineRequest]:
-    """The requests as they are to be run.
-
+def check_level(measures: Measures, priority: int, retry_after_s: Callable[[], float]) -> None:
+    """
     Raises:
-        Overloaded: this level has no room for them.
+        Overloaded: this level has no room for requests of this priority.
     """
     if measures.refuse:
         raise Overloaded(
             "the server is overloaded and takes nothing new", retry_after_s=retry_after_s(), bound="ladder"
         )
-    if measures.max_priority is not None and requests[0].priority > measures.max_priority:
+    if measures.max_priority is not None and priority > measures.max_priority:
         raise Overloaded(
             f"the server is overloaded and takes requests of priority {measures.max_priority} or better "
-            f"(lower); this one has {requests[0].priority}",
+            f"(lower); this one has {priority}",
             code="low_priority_shed",
             retry_after_s=retry_after_s(),
             bound="ladder",
         )
+
+
+def cap_tokens(measures: Measures, requests: list[EngineRequest]) -> list[EngineRequest]:
+    """The requests as they are to be run; the same list where nothing changes."""
     cap = measures.max_tokens
     if cap is None or all(request.max_tokens <= cap for request in requests):
         return requests

@@ -30,6 +30,9 @@ class Flight:
     """Of the prompt, as the instance was guessed to have them when it was chosen."""
     expected_tokens: int = 0
     """Of output."""
+    seq: int = -1
+    """The sequence id it got in its worker."""
+    cached_tokens: int = 0
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
 
     @property

@@ -92,6 +92,11 @@ class Group:
         one = next((instance.load.slots for instance in self.instances if instance.info), 1)
         return len(self._flights) / (sum(ready) or one)
 
+    @property
+    def num_parked(self) -> int:
+        """Lost their worker and wait for another."""
+        return len(self._parked)
+
     def back_in_s(self) -> float:
         """When to ask again, while no instance takes requests."""
         now = time.monotonic()
@@ -110,26 +115,54 @@ class Group:
         """
         instance = self._best(requests[0])
         if instance is None:
-            raise Overloaded(
-                f"no instance of {self.model} takes requests at the moment",
-                retry_after_s=self.back_in_s(),
-                bound="no_instance",
-            )
+            raise self._nobody()
         uncached = sum(len(r.prompt) for r in requests) - instance.candidate(requests[0]).resident_tokens
+        try:
+            check_load(instance.load, self._limits, len(requests), uncached, self._patience_s(terms))
+        except Overloaded as error:
+            self._spread(error)
+            raise
+        return instance
+
+    def check_open(self, num_requests: int, terms: Terms) -> None:
+        """Could so many requests be given to some instance now, if their prompts were as short as can be?
+
+        Raises:
+            Overloaded: `choose` would refuse them, whatever their prompts are.
+        """
+        now, patience_s = time.monotonic(), self._patience_s(terms)
+        refusals: list[Overloaded] = []
+        for instance in self.instances:
+            if not instance.is_open_to(now):
+                continue
+            try:
+                check_load(instance.load, self._limits, num_requests, 0, patience_s)
+            except Overloaded as error:
+                refusals.append(error)
+            else:
+                return
+        if not refusals:
+            raise self._nobody()
+        self._spread(refusals[0])
+        raise refusals[0]
+
+    def _nobody(self) -> Overloaded:
+        return Overloaded(
+            f"no instance of {self.model} takes requests at the moment",
+            retry_after_s=self.back_in_s(),
+            bound="no_instance",
+        )
+
+    def _patience_s(self, terms: Terms) -> float | None:
+        """The longest that a first token may take."""
         timeouts = self._timeouts
-        ttft_s = tightest(
+        return tightest(
             terms.ttft_s,
             terms.timeout_s,
             self._limits.target_ttft_s,
             timeouts.first_token_s,
             timeouts.total_s,
         )
-        try:
-            check_load(instance.load, self._limits, len(requests), uncached, ttft_s)
-        except Overloaded as error:
-            self._spread(error)
-            raise
-        return instance
 
     def _spread(self, error: Overloaded) -> None:
         """The newcomer's turn comes after those who were sent away before him."""
@@ -155,7 +188,7 @@ class Group:
     def launch(self, flight: Flight, instance: Instance) -> None:
         self._flights[flight.request.id] = flight
         self._idle.clear()
-        instance.submit(flight, time.monotonic())
+        instance.submit(flight)
         self._watch(flight)
 
     def cancel(self, request_id: str) -> None:
@@ -225,7 +258,7 @@ class Group:
         flight.stream.start_over()
         times = flight.times
         times.started_at = times.first_token_at = times.last_token_at = None
-        instance = self._best(flight.request)
+        instance = self._heir(flight.request)
         if instance is not None:
             self.launch(flight, instance)
             return
@@ -233,11 +266,20 @@ class Group:
         self._parked.append(flight)
         self._watch(flight)
 
+    def _heir(self, request: EngineRequest) -> Instance | None:
+        """Who takes what a lost worker had. None: no worker is up.
+
+        Rather one whose breaker is open than none: the request was accepted, its client waits, and a second
+        attempt is its last.
+        """
+        ready = (instance for instance in self.instances if instance.is_ready)
+        return self._best(request) or min(ready, key=lambda each: each.num_outstanding, default=None)
+
     def _on_up(self) -> None:
         """A worker is back: whoever lost one goes first."""
         parked, self._parked = self._parked, []
         for flight in parked:
-            instance = self._best(flight.request)
+            instance = self._heir(flight.request)
             if instance is None:
                 self._parked.append(flight)
                 continue

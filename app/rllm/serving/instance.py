@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from rllm.backends.options import fewer
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord
 from rllm.errors import EngineError, StartError
@@ -20,9 +22,23 @@ from rllm.serving.flight import Flight
 from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.prefixes import BLOCK, PrefixMap
 from rllm.serving.rates import DrainRate, OutputLength, PrefillRate
+from rllm.serving.view import InstanceView
 from rllm.serving.watchdog import Watchdog
-from rllm.workers.frames import Cancel, LogLine, Ready, StepFrame, Submit, WorkerSpec
+from rllm.serving.window import Window
+from rllm.workers.frames import Cancel, Inspect, LogLine, Ready, StepFrame, Submit, WorkerSpec
 from rllm.workers.process import WorkerProcess
+
+_SHOWN = (
+    "description",
+    "device",
+    "slots",
+    "num_sequences",
+    "ctx_per_slot",
+    "kv_cells",
+    "kv_bytes",
+    "kv_unified",
+)
+"""Of what a loaded instance says about itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,9 @@ class Instance:
         self._backoff = Backoff()
         self._watchdog = Watchdog(settings.stall_timeout_s, self._on_stall)
         self._prefixes = PrefixMap(0)
+        self._window = Window(self._inspect)
+        self._reason = ""
+        self._restarts = 0
         self._worker: WorkerProcess | None = None
         self._flights: dict[str, Flight] = {}
         self._pending_prompt_tokens = 0
@@ -113,6 +132,42 @@ class Instance:
     def pid(self) -> int:
         return self._worker.pid if self._worker else 0
 
+    async def refresh(self) -> None:
+        """Ask the worker what it is doing, for a `view` soon."""
+        if self.is_ready:
+            await self._window.refresh(time.monotonic())
+
+    def view(self, since: float) -> InstanceView:
+        """``since``: of the spans, those that ended later."""
+        now = time.monotonic()
+        view = InstanceView(
+            name=self.name,
+            state=self.state.value,
+            reason=self._reason,
+            breaker=self.breaker.state(now).value,
+            breaker_reopens_s=self.breaker.reopens_in_s(now),
+            restarts=self._restarts,
+            outstanding=len(self._flights),
+            spans=self._window.spans(since),
+        )
+        if (info := self.info) is not None:
+            shown = {name: getattr(info, name) for name in _SHOWN}
+            view = msgspec.structs.replace(view, **shown)
+        if (snapshot := self._window.snapshot) is not None:
+            view = msgspec.structs.replace(
+                view,
+                waiting=snapshot.waiting,
+                oldest_wait_s=snapshot.oldest_wait_s,
+                kv_used=snapshot.kv_used,
+                snapshot_age_s=max(0.0, now - snapshot.taken_at),
+                sequences=snapshot.sequences,
+            )
+        return view
+
+    def _inspect(self) -> None:
+        if self._worker is not None:
+            self._worker.send(Inspect())
+
     def _known(self) -> ModelInfo:
         if self.info is None:
             raise RuntimeError(f"{self.name} has not loaded its model")
@@ -146,7 +201,11 @@ class Instance:
         """Where memory is short, with fewer slots until it starts or one is too much."""
         while True:
             worker = WorkerProcess(
-                self._spec, on_frame=self._on_frame, on_exit=self._on_exit, on_log=self._on_log
+                self._spec,
+                on_frame=self._on_frame,
+                on_exit=self._on_exit,
+                on_log=self._on_log,
+                on_snapshot=self._window.heard,
             )
             self._worker = worker
             try:
@@ -194,12 +253,16 @@ class Instance:
     def _change(self, state: InstanceState, reason: str) -> None:
         if state is not self.state:
             self.state = state
+            self._reason = reason
             self._observer.on_instance(self.model, self.name, state, reason)
 
     # --- flights --------------------------------------------------------------------------------
 
-    def submit(self, flight: Flight, now: float) -> None:
-        """Hand a flight to the worker. The instance must be READY."""
+    def submit(self, flight: Flight) -> None:
+        """Hand a flight to the worker. The instance must be READY.
+
+        A flight that lost another worker is in line where it was: behind those who had come before it.
+        """
         if self._worker is None or not self.is_ready:
             raise RuntimeError(f"{self.name} is {self.state.value}")
         request = flight.request
@@ -213,7 +276,7 @@ class Instance:
         self._pending_prompt_tokens += flight.uncached_tokens
         self._outstanding_tokens += flight.uncached_tokens + flight.expected_tokens
         self._watchdog.work()
-        self._worker.send(Submit(request=request, sent_at=now))
+        self._worker.send(Submit(request=request, sent_at=flight.times.accepted_at))
         self._observer.on_accepted(self.model, self.name, request)
 
     def cancel(self, flight: Flight) -> None:
@@ -225,9 +288,10 @@ class Instance:
         now = time.monotonic()
         if frame.step is not None:
             self._note_step(frame.step)
-        for request_id in frame.started:
-            if (flight := self._flights.get(request_id)) is not None:
+        for started in frame.started:
+            if (flight := self._flights.get(started.request_id)) is not None:
                 flight.times.started_at = now
+                flight.seq, flight.cached_tokens = started.seq, started.cached_tokens
                 self._observer.on_started(self.model, self.name, flight.request)
                 self._hooks.on_started(flight)
         for event in frame.events:
@@ -272,6 +336,7 @@ class Instance:
 
     def _note_end(self, flight: Flight, event: Event, now: float) -> None:
         times = flight.times
+        self._window.ended(flight, event, now)
         self._observer.on_finished(self.model, self.name, flight.request, event, now - times.accepted_at)
         if event.finish is FinishReason.ERROR:
             self.breaker.failed(now)
@@ -306,6 +371,7 @@ class Instance:
         flights, self._flights = list(self._flights.values()), {}
         self._pending_prompt_tokens = self._outstanding_tokens = 0
         self._prefixes.clear()
+        self._window.closed()
         self.drain.forget_saturation()
         self._watchdog.idle()
         if self.is_ready:
@@ -314,12 +380,15 @@ class Instance:
             self._tell_breaker(now)
             reason = "it made no progress and was killed" if self._stalled else str(error)
             self._stalled = False
+            self._restarts += 1
             if self._worker is not None and self._worker.was_out_of_memory:
                 self._give_up_slots()
             self._change(InstanceState.RESTARTING, reason)
             self._restart = asyncio.create_task(self._relaunch(), name=f"restart-{self.name}")
         for flight in flights:
+            self._window.lost(flight, time.monotonic())
             flight.instance = None
+            flight.seq = -1
         if flights:
             self._hooks.on_lost(self.name, flights)
 

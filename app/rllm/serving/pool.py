@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -15,7 +15,8 @@ from rllm.engine.port import Vocabulary
 from rllm.engine.types import OPENAI_SAMPLING, EngineRequest, SamplingDefaults
 from rllm.errors import NotFound, Overloaded, Refused, StartError
 from rllm.serving.admission import Limits, check_fits
-from rllm.serving.degrading import Degrader, DegradeSettings, apply
+from rllm.serving.degrade import Measures
+from rllm.serving.degrading import Degrader, DegradeSettings, cap_tokens, check_level
 from rllm.serving.flight import Flight
 from rllm.serving.group import Group
 from rllm.serving.instance import Instance, InstanceSettings
@@ -25,6 +26,7 @@ from rllm.serving.service import Accepted, Health, ServedModel
 from rllm.serving.stream import Stream
 from rllm.serving.terms import ANYBODY, Terms
 from rllm.serving.timeouts import Timeouts, Times
+from rllm.serving.view import ModelView
 from rllm.workers.frames import WorkerSpec
 
 
@@ -153,6 +155,23 @@ class Pool:
     def instances(self) -> list[Instance]:
         return [instance for group in self._groups.values() for instance in group.instances]
 
+    async def look(self, since: float) -> tuple[ModelView, ...]:
+        """Everything there is to see. ``since``: of the spans, those that ended later."""
+        await asyncio.gather(*(instance.refresh() for instance in self.instances))
+        return tuple(self._look_at(name, since) for name in self._plans)
+
+    def _look_at(self, name: str, since: float) -> ModelView:
+        plan, group, degrader = self._plans[name], self._groups[name], self._degraders[name]
+        return ModelView(
+            id=name,
+            degradation_level=degrader.level,
+            degradation=degrader.names,
+            smaller=plan.smaller,
+            fallback=plan.fallback,
+            parked=group.num_parked,
+            instances=tuple(instance.view(since) for instance in group.instances),
+        )
+
     # --- service --------------------------------------------------------------------------------
 
     def models(self) -> list[ServedModel]:
@@ -170,16 +189,32 @@ class Pool:
             raise NotFound(f"model {name!r} is not served here; there is: {there}", param="model")
         return self._models[found]
 
+    def check_open(
+        self, model: ServedModel, num_requests: int, priority: int, terms: Terms = ANYBODY
+    ) -> None:
+        with self._counting_refusals(model):
+            self._check_running()
+            name, _ = self._variants(model.id, self._priority(priority, terms))[-1]
+            self._groups[self._alive(name)].check_open(num_requests, terms)
+
     def submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms = ANYBODY) -> Accepted:
-        try:
+        with self._counting_refusals(model):
             return self._submit(model, requests, terms)
+
+    @contextlib.contextmanager
+    def _counting_refusals(self, model: ServedModel) -> Iterator[None]:
+        try:
+            yield
         except Refused as error:
             self._observer.on_rejected(model.id, error.code or "", error.bound)
             raise
 
-    def _submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms) -> Accepted:
+    def _check_running(self) -> None:
         if self._closed:
             raise Overloaded("the server is shutting down", code="server_shutting_down", retry_after_s=1.0)
+
+    def _submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms) -> Accepted:
+        self._check_running()
         requests = self._with_priority(requests, terms)
         chosen, requests, notes = self._degrade(model, requests)
         for request in requests:
@@ -205,13 +240,17 @@ class Pool:
         return Flight(request, stream, times, permit)
 
     def _with_priority(self, requests: list[EngineRequest], terms: Terms) -> list[EngineRequest]:
-        """A key's own priority is the best its requests can have."""
-        base = self._limiter.priority(terms.key)
-        if not base and all(request.priority >= 0 for request in requests):
+        priorities = [self._priority(request.priority, terms) for request in requests]
+        if all(request.priority == own for request, own in zip(requests, priorities, strict=True)):
             return requests
         return [
-            msgspec.structs.replace(request, priority=base + max(0, request.priority)) for request in requests
+            msgspec.structs.replace(request, priority=own)
+            for request, own in zip(requests, priorities, strict=True)
         ]
+
+    def _priority(self, asked: int, terms: Terms) -> int:
+        """A key's own priority is the best its requests can have."""
+        return self._limiter.priority(terms.key) + max(0, asked)
 
     def _degrade(
         self, model: ServedModel, requests: list[EngineRequest]
@@ -221,34 +260,42 @@ class Pool:
         Raises:
             Overloaded: the last of them has no room.
         """
-        name, wanted = model.id, requests
-        while True:
-            group, measures, smaller = (
-                self._groups[name],
-                self._degraders[name].look(),
-                self._plans[name].smaller,
-            )
-            goes_on = measures.route and smaller is not None and self._groups[smaller].is_available
-            wanted = apply(
-                replace(measures, refuse=measures.refuse and not goes_on),
-                wanted,
-                partial(group.retry_after_s, 1),
-            )
-            if not goes_on or smaller is None:
-                break
-            name = smaller
+        variants = self._variants(model.id, requests[0].priority)
+        name, wanted = variants[-1][0], requests
+        for _, measures in variants:
+            wanted = cap_tokens(measures, wanted)
         if name != model.id:
             self._observer.on_rerouted(model.id, name, "degraded")
-        name = self._alive(name)
+        alive = self._alive(name)
+        if alive != name:
+            self._observer.on_rerouted(name, alive, "fallback")
         notes = [f"max_tokens={wanted[0].max_tokens}"] if wanted is not requests else []
-        notes += [f"model={name}"] if name != model.id else []
-        return self._models[name], wanted, notes
+        notes += [f"model={alive}"] if alive != model.id else []
+        return self._models[alive], wanted, notes
+
+    def _variants(self, name: str, priority: int) -> list[tuple[str, Measures]]:
+        """A model and what holds for it, then the smaller one that it routes to, and so on. The last answers.
+
+        Raises:
+            Overloaded: one of them has no room for this priority.
+        """
+        found: list[tuple[str, Measures]] = []
+        following: str | None = name
+        while following is not None:
+            name = following
+            measures, smaller = self._degraders[name].look(), self._plans[name].smaller
+            goes_on = measures.route and smaller is not None and self._groups[smaller].is_available
+            if goes_on:
+                measures = replace(measures, refuse=False)
+            check_level(measures, priority, partial(self._groups[name].retry_after_s, 1))
+            found.append((name, measures))
+            following = smaller if goes_on else None
+        return found
 
     def _alive(self, name: str) -> str:
-        """The fallback of a model that takes no requests."""
+        """The model, or the fallback of one that takes no requests."""
         fallback = self._plans[name].fallback
         if fallback and not self._groups[name].is_available and self._groups[fallback].is_available:
-            self._observer.on_rerouted(name, fallback, "fallback")
             return fallback
         return name
 

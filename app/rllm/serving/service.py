@@ -58,6 +58,16 @@ class Service(Protocol):
         """
         ...
 
+    def check_open(
+        self, model: ServedModel, num_requests: int, priority: int, terms: Terms = ANYBODY
+    ) -> None:
+        """Say no before the prompt is looked at, where `submit` would say it whatever the prompt is.
+
+        Raises:
+            Refused: see `submit`.
+        """
+        ...
+
     def submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms = ANYBODY) -> Accepted:
         """Start all of them or none.
 

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 def main() -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the watchdog asks for it before it kills
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the API process decides
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Ctrl-C and systemd send them to every process; the API process drains first and then ends this one.
+        signal.signal(number, signal.SIG_IGN)
     spec = decode_spec(_read_line())
     threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()
     if spec.llama is not None:
@@ -59,7 +61,13 @@ def _run(spec: WorkerSpec, link: Link) -> int:
         budget = StepBudget(
             min(options.max_step_tokens or info.batch_size, info.batch_size), options.itl_target_s
         )
-        scheduler = Scheduler(info, backend.vocabulary, budget=budget, prefix_cache=options.prefix_cache)
+        scheduler = Scheduler(
+            info,
+            backend.vocabulary,
+            budget=budget,
+            prefix_cache=options.prefix_cache,
+            stored=backend.stored(),
+        )
         link.send(Ready(info=info, pid=os.getpid()))
         return serve(Engine(scheduler, backend, time.monotonic), link, log)
     finally:

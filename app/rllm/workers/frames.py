@@ -1,8 +1,8 @@
 """The messages between the API process and a worker, and the specification a worker is started with.
 
 Commands go down, one message each. Messages come up: one `Ready` or `Failed` first, then exactly one
-`StepFrame` per engine step. Both directions are msgpack over one ZeroMQ PAIR socket, so order is kept
-and the end of a stream can never overtake its last token.
+`StepFrame` per engine step, and one `Inspected` per `Inspect`. Both directions are msgpack over one ZeroMQ
+PAIR socket, so order is kept and the end of a stream can never overtake its last token.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import msgspec
 
 from rllm.backends.options import FakeOptions, LlamaOptions, with_slots
-from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
+from rllm.engine.snapshot import Snapshot
+from rllm.engine.types import EngineRequest, Event, ModelInfo, Started, StepRecord
 
 LEVELS = ("debug", "info", "warning", "error")
 """Log levels, least important first."""
@@ -58,7 +59,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
     request: EngineRequest
     sent_at: float
-    """time.monotonic() of the sender, for queue times that include the hop."""
+    """time.monotonic() when the request was accepted: its place in line and the start of its queue time."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -69,7 +70,11 @@ class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Finish the current step, answer everything that is left with CANCELLED, and exit 0."""
 
 
-Command = Submit | Cancel | Stop
+class Inspect(msgspec.Struct, frozen=True, tag="inspect"):
+    """Somebody is looking: tell what every sequence is doing."""
+
+
+Command = Submit | Cancel | Stop | Inspect
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
@@ -82,8 +87,11 @@ class StepFrame(msgspec.Struct, frozen=True, tag="step"):
 
     events: tuple[Event, ...] = ()
     step: StepRecord | None = None
-    started: tuple[str, ...] = ()
-    """Requests that were given a slot in this step, for the first time."""
+    started: tuple[Started, ...] = ()
+
+
+class Inspected(msgspec.Struct, frozen=True, tag="inspected"):
+    snapshot: Snapshot
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
@@ -106,7 +114,7 @@ class LogLine(msgspec.Struct, frozen=True, tag="log"):
     """Ids of the requests that it is about; of llama.cpp's own lines those that were being computed."""
 
 
-Message = Ready | StepFrame | Failed | Bye | LogLine
+Message = Ready | StepFrame | Inspected | Failed | Bye | LogLine
 
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder = msgspec.msgpack.Decoder(Command)

@@ -15,12 +15,14 @@ import msgspec
 import zmq
 import zmq.asyncio
 
+from rllm.engine.snapshot import Snapshot
 from rllm.errors import EngineError, StartError
 from rllm.workers.frames import (
     OUT_OF_MEMORY,
     Bye,
     Command,
     Failed,
+    Inspected,
     LogLine,
     Message,
     Ready,
@@ -42,7 +44,8 @@ class WorkerProcess:
     """One start of one worker. A worker that died is not revived: make another `WorkerProcess`.
 
     ``on_frame`` is called on the event loop for every `StepFrame`, in order; ``on_exit`` exactly once, with
-    the reason, after the last of them. ``on_log`` gets the worker's log lines.
+    the reason, after the last of them. ``on_log`` gets the worker's log lines, ``on_snapshot`` the answer to
+    each `Inspect`.
     """
 
     def __init__(
@@ -52,12 +55,14 @@ class WorkerProcess:
         on_frame: Callable[[StepFrame], None],
         on_exit: Callable[[EngineError], None],
         on_log: Callable[[LogLine], None],
+        on_snapshot: Callable[[Snapshot], None],
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rllm-")
         self.spec = msgspec.structs.replace(spec, endpoint=f"ipc://{Path(self._folder.name) / 'worker'}")
         self._on_frame = on_frame
         self._on_exit = on_exit
         self._on_log = on_log
+        self._on_snapshot = on_snapshot
         self._env = {**os.environ, **spec.env}
         self._socket = zmq.asyncio.Context.instance().socket(zmq.PAIR)
         self._socket.set_hwm(0)
@@ -174,6 +179,8 @@ class WorkerProcess:
         match message:
             case StepFrame():
                 self._on_frame(message)
+            case Inspected(snapshot=snapshot):
+                self._on_snapshot(snapshot)
             case Ready():
                 if not self._ready.done():
                     self._ready.set_result(message)

@@ -13,7 +13,18 @@ from typing import Protocol
 from rllm.engine.engine import Engine
 from rllm.engine.port import BackendFailed
 from rllm.engine.types import StepRecord
-from rllm.workers.frames import Bye, Cancel, Command, Failed, Message, StepFrame, Stop, Submit
+from rllm.workers.frames import (
+    Bye,
+    Cancel,
+    Command,
+    Failed,
+    Inspect,
+    Inspected,
+    Message,
+    StepFrame,
+    Stop,
+    Submit,
+)
 from rllm.workers.worker_log import WorkerLog
 
 
@@ -59,6 +70,8 @@ def _take_commands(engine: Engine, link: Inbox, log: WorkerLog) -> bool:
                 engine.submit(request, min(sent_at, time.monotonic()))
             case Cancel(request_id=request_id):
                 engine.cancel(request_id)
+            case Inspect():
+                link.send(Inspected(engine.snapshot()))
             case Stop():
                 return False
     return True
@@ -66,6 +79,6 @@ def _take_commands(engine: Engine, link: Inbox, log: WorkerLog) -> bool:
 
 def _step(engine: Engine, link: Inbox, log: WorkerLog) -> None:
     outcome = engine.step()
-    log.stepped(outcome.started, outcome.events)
+    log.stepped([started.request_id for started in outcome.started], outcome.events)
     record: StepRecord | None = outcome.record
     link.send(StepFrame(events=outcome.events, step=record, started=outcome.started))

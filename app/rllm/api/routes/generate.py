@@ -13,8 +13,11 @@ from rllm.api.generation import Generation
 from rllm.api.json_body import read_json
 from rllm.api.middleware import record_of
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, parse_generation
+from rllm.api.records import RequestRecord
 from rllm.api.responses import ChatCompletion, Completion, documented
+from rllm.api.terms import terms_of
 from rllm.serving.service import ServedModel
+from rllm.serving.terms import Terms
 
 
 def make_router(context: Context) -> APIRouter:
@@ -29,15 +32,15 @@ def make_router(context: Context) -> APIRouter:
     )
     async def chat(request: Request) -> Response:
         wire = parse_generation(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
+        record = record_of(request.scope)
+        terms = terms_of(request.scope, record.client_key, bool(wire.stream))
 
         async def prepare() -> Job:
-            check_settings(wire, 1, settings)
-            model = context.model(wire.model)
-            check_model(wire, model, settings)
+            model = enter(wire, 1, record, terms)
             prompt = await context.tokenizer.chat(model, wire.messages)
-            return _job(wire, [prompt], model, record_of(request.scope).request_id)
+            return _job(wire, [prompt], model, record.request_id)
 
-        return Generation(context.service, settings, record_of(request.scope), prepare)
+        return Generation(context.service, settings, record, terms, prepare)
 
     @router.post(
         "/v1/completions",
@@ -47,19 +50,28 @@ def make_router(context: Context) -> APIRouter:
     )
     async def complete(request: Request) -> Response:
         wire = parse_generation(CompletionRequest, await read_json(request, settings.body_timeout_s))
+        record = record_of(request.scope)
+        terms = terms_of(request.scope, record.client_key, bool(wire.stream))
 
         async def prepare() -> Job:
-            check_settings(wire, len(wire.prompt), settings)
-            model = context.model(wire.model)
-            check_model(wire, model, settings)
+            model = enter(wire, len(wire.prompt), record, terms)
             prompts = [
                 await _tokens(prompt, index, len(wire.prompt), model)
                 for index, prompt in enumerate(wire.prompt)
             ]
             echo = await _echo(wire, model) if wire.echo else ()
-            return _job(wire, prompts, model, record_of(request.scope).request_id, echo)
+            return _job(wire, prompts, model, record.request_id, echo)
 
-        return Generation(context.service, settings, record_of(request.scope), prepare)
+        return Generation(context.service, settings, record, terms, prepare)
+
+    def enter(wire: AnyGeneration, num_prompts: int, record: RequestRecord, terms: Terms) -> ServedModel:
+        """Everything that can be refused without the tokens of the prompt, which cost time."""
+        check_settings(wire, num_prompts, settings)
+        model = context.model(wire.model)
+        record.model, record.streamed = model.id, bool(wire.stream)
+        check_model(wire, model, settings)
+        context.service.check_open(model, num_prompts * (wire.n or 1), wire.priority or 0, terms)
+        return model
 
     async def _tokens(prompt: Prompt, index: int, count: int, model: ServedModel) -> tuple[int, ...]:
         param = "prompt" if count == 1 else f"prompt[{index}]"

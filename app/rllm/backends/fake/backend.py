@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from rllm.backends.fake.answers import next_token, read_script
 from rllm.backends.fake.cells import Cells, ContractBroken
+from rllm.backends.fake.store import FakeStore
 from rllm.backends.fake.vocabulary import SIZE, FakeVocabulary
 from rllm.backends.options import FakeOptions
 from rllm.engine.port import (
@@ -17,13 +18,19 @@ from rllm.engine.port import (
     Chunk,
     CloseSampler,
     CopyPrefix,
+    Forget,
     LiftBan,
+    Load,
     Op,
     OpenSampler,
     Plan,
+    Restore,
+    Save,
     Status,
     StepResult,
+    StoredPrefix,
     Truncate,
+    Unload,
 )
 from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob, TopLogprob
 from rllm.errors import OutOfMemory
@@ -47,7 +54,7 @@ class FakeScript:
     die_at: int | None = None
     """The step that raises BackendFailed, as do all after it."""
     refuse: Callable[[Op], bool] = lambda _op: False
-    """Which Truncate (to more than 0) and CopyPrefix the memory refuses."""
+    """Which Truncate (to more than 0), CopyPrefix, Save, Restore and Load fail."""
     can_reuse_prefix: bool = True
     """False: the memory refuses every Truncate to more than 0 and every CopyPrefix."""
 
@@ -79,6 +86,7 @@ class FakeBackend:
         self.cells = Cells(num_sequences=num_sequences, num_cells=num_cells, unified=options.kv_unified)
         self.num_steps = 0
         self.closed = False
+        self.store = FakeStore(self.cells, options.store_bytes)
         self._samplers: dict[int, _FakeSampler] = {}
         self._vocabulary = FakeVocabulary()
         self._info = ModelInfo(
@@ -98,6 +106,8 @@ class FakeBackend:
             batch_size=options.batch_size,
             device="none",
             can_reuse_prefix=self.script.can_reuse_prefix,
+            store_bytes=options.store_bytes,
+            store_disk_bytes=options.store_disk_bytes,
         )
 
     @property
@@ -107,6 +117,9 @@ class FakeBackend:
     @property
     def vocabulary(self) -> FakeVocabulary:
         return self._vocabulary
+
+    def stored(self) -> Sequence[StoredPrefix]:
+        return ()
 
     @property
     def open_samplers(self) -> frozenset[int]:
@@ -119,8 +132,9 @@ class FakeBackend:
             self.script.before_step(self.num_steps, plan)
         lost = self._apply(plan.ops)
         chunks = [chunk for chunk in plan.chunks if chunk.seq not in lost]
+        store = self.store.take_report() if self.options.store_bytes else None
         if not chunks:
-            return StepResult(Status.OK, lost_prefix=lost)
+            return StepResult(Status.OK, lost_prefix=lost, store=store)
         for chunk in chunks:
             if chunk.sample and chunk.seq not in self._samplers:
                 raise ValueError(f"sequence {chunk.seq} has no sampler")
@@ -129,7 +143,7 @@ class FakeBackend:
         if delay := self.options.step_s + self.options.token_s * plan.num_tokens:
             self._sleep(delay)
         result = self._compute(chunks, step)
-        result.lost_prefix = lost
+        result.lost_prefix, result.store = lost, store
         result.execute_s = time.perf_counter() - began
         return result
 
@@ -177,6 +191,11 @@ class FakeBackend:
                         lost.add(dst)
                     else:
                         self.cells.copy_prefix(src, dst, length)
+                case Restore():
+                    if not self.store.restore(op, fails=self._refuses(op)):
+                        lost.add(op.seq)
+                case Save() | Load() | Unload() | Forget():
+                    self.store.apply(op, fails=self._refuses(op))
         return frozenset(lost)
 
     def _refuses(self, op: Op) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from ctypes import c_void_p
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from rllm.backends.llama import lib
 from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.model import Model
+from rllm.backends.llama.state_file import State
 from rllm.errors import StartError
 
 api = lib.api
@@ -49,6 +52,9 @@ class ContextOptions:
     cache_type_k: str = "f16"
     cache_type_v: str = "f16"
     flash_attn: str = "auto"
+    copy_through_memory: bool = False
+    """Split cache: copy what the source holds by saving and restoring it. On the CPU this moves less than
+    llama.cpp's own copy, which is of the whole stream; between a GPU's streams that one is faster."""
     swa_full: bool = True
     """Layers with a sliding window keep all cells. False saves memory, and prefixes can seldom be reused."""
 
@@ -77,12 +83,17 @@ class Context:
         self.ubatch_size = int(api.llama_n_ubatch(self.pointer))
         self.kv_unified = options.kv_unified
         self.vocab_size = model.vocab_size
+        self.copies_streams = not (options.kv_unified or options.copy_through_memory)
+        """A copy between sequences moves a whole stream, when the next batch is decoded."""
+        self._being_copied: set[int] = set()
+        """Sources and targets of such copies that have not happened: their cells are not what they seem."""
         self._window = int(api.llama_model_n_swa(model.pointer))
 
     def decode(self, batch: Batch) -> int:
         """llama_decode's return code. More tokens than ``batch_size`` would abort the process."""
         if not 0 < len(batch) <= self.batch_size:
             raise ValueError(f"{len(batch)} tokens in a batch of {self.batch_size}")
+        self._being_copied.clear()
         return int(api.llama_decode(self.pointer, batch.struct))
 
     def synchronize(self) -> None:
@@ -112,11 +123,44 @@ class Context:
         if self.kv_unified:
             api.llama_memory_seq_cp(self._memory, src, dst, 0, length)
             return True
+        if not self.copies_streams:
+            state = self.save_state(src)
+            return state is not None and self.load_state(dst, state, length)
         # Between streams only the whole may be copied: a partial range aborts the process.
         api.llama_memory_seq_cp(self._memory, src, dst, -1, -1)
+        self._being_copied |= {src, dst}
         if self.truncate(dst, length):
             return True
         self.truncate(dst, 0)
+        return False
+
+    def save_state(self, seq: int, max_bytes: int | None = None) -> State | None:
+        """All that ``seq`` holds, or None where that is impossible or more than ``max_bytes``."""
+        self._check(seq)
+        if seq in self._being_copied:
+            return None
+        size = int(api.llama_state_seq_get_size(self.pointer, seq))
+        if size == 0 or (max_bytes is not None and size > max_bytes):
+            return None
+        try:
+            state = np.empty(size, dtype=np.uint8)
+        except MemoryError:
+            return None
+        return state if api.llama_state_seq_get_data(self.pointer, _bytes(state), size, seq) == size else None
+
+    def load_state(self, seq: int, state: State, length: int) -> bool:
+        """Make ``seq``, whatever it held, hold the first ``length`` positions of a saved sequence.
+
+        False: it is empty. The state must be one of this model and these options, and whole.
+        """
+        self._check(seq)
+        self.truncate(seq, 0)
+        if seq in self._being_copied:
+            return False
+        read = int(api.llama_state_seq_set_data(self.pointer, _bytes(state), state.nbytes, seq))
+        if read == state.nbytes and self.truncate(seq, length) and self.length(seq) == length:
+            return True
+        self.truncate(seq, 0)
         return False
 
     def _sees_enough(self, seq: int, length: int) -> bool:
@@ -149,6 +193,10 @@ class Context:
         """llama.cpp asserts this, and its assertions end the process."""
         if not 0 <= seq < self.num_sequences:
             raise ValueError(f"sequence {seq} is not in 0..{self.num_sequences - 1}")
+
+
+def _bytes(state: State) -> object:
+    return ctypes.cast(state.ctypes.data, ctypes.POINTER(ctypes.c_uint8))
 
 
 def default_threads() -> int:

@@ -24,24 +24,32 @@ from rllm.backends.llama import lib
 from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.context import Context, ContextOptions
 from rllm.backends.llama.drawing import Drawer
+from rllm.backends.llama.memory import Memory
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.padding import padding
 from rllm.backends.llama.sampler import Sampler, token_logprob
-from rllm.backends.llama.settings import context_options, ctx_per_slot, uses_gpu
+from rllm.backends.llama.settings import (
+    context_options,
+    ctx_per_slot,
+    open_store,
+    store_bytes,
+    uses_gpu,
+)
+from rllm.backends.llama.state_store import StateStore
 from rllm.backends.llama.vocabulary import LlamaVocabulary
 from rllm.backends.options import LlamaOptions, fewer, with_slots
 from rllm.engine.port import (
     BackendFailed,
     Chunk,
     CloseSampler,
-    CopyPrefix,
+    Effort,
     LiftBan,
     Op,
     OpenSampler,
     Plan,
     Status,
     StepResult,
-    Truncate,
+    StoredPrefix,
 )
 from rllm.engine.types import ModelInfo, TokenLogprob
 from rllm.errors import StartError
@@ -49,6 +57,8 @@ from rllm.gguf_info import kv_bytes_per_token
 
 api = lib.api
 
+WAIT_FOR_DISK_S = 0.02
+"""How long a step that has nothing else to do waits for a prefix that is being loaded."""
 _OK, _NO_CELLS, _INVALID = 0, 1, -1
 
 
@@ -63,6 +73,7 @@ class _Step:
     sample_s: float = 0.0
     slow_samples: int = 0
     retries: int = 0
+    copied: Effort = field(default_factory=Effort)
 
 
 class LlamaBackend:
@@ -83,6 +94,7 @@ class LlamaBackend:
             cuda_graphs=options.cuda_graphs,
         )
         self._context: Context | None = None
+        self._store: StateStore | None = None
         self._samplers: dict[int, Sampler] = {}
         try:
             self._context, wanted, options = _open_context(self._model, options)
@@ -92,6 +104,8 @@ class LlamaBackend:
             self._rows = _LogitRows(self._context)
             self._drawer = Drawer(self._model.vocab_size)
             self._warm_up()
+            self._store = open_store(options, self._model, self._context)
+            self._memory = Memory(self._context, self._store, self._probe_copy())
         except BaseException:
             self.close()
             raise
@@ -107,21 +121,28 @@ class LlamaBackend:
     def vocabulary(self) -> LlamaVocabulary:
         return self._vocabulary
 
+    def stored(self) -> Sequence[StoredPrefix]:
+        return () if self._store is None else self._store.stored
+
     def execute(self, plan: Plan) -> StepResult:
         self._check(plan)
-        lost = self._apply(plan.ops)
+        step = _Step()
+        lost = self._apply(plan.ops, step)
         chunks = [chunk for chunk in plan.chunks if chunk.seq not in lost]
         for chunk in chunks:
             if chunk.sample and chunk.seq not in self._samplers:
                 raise ValueError(f"sequence {chunk.seq} has no sampler")
-        step = _Step()
         status = self._compute(chunks, step) if chunks else Status.OK
+        if self._store is not None and self._store.is_loading and not chunks:
+            self._store.wait(WAIT_FOR_DISK_S)
         return StepResult(
             status,
             tokens=step.tokens,
             logprobs=step.logprobs,
             failed=frozenset(step.failed),
             lost_prefix=lost,
+            copied=step.copied,
+            store=None if self._store is None else self._store.take_report(),
             execute_s=step.execute_s,
             sample_s=step.sample_s,
             slow_samples=step.slow_samples,
@@ -133,6 +154,9 @@ class LlamaBackend:
         for sampler in self._samplers.values():
             sampler.close()
         self._samplers.clear()
+        if self._store is not None:
+            self._store.close()
+            self._store = None
         if self._context is not None:
             self._context.close()
             self._context = None
@@ -152,7 +176,7 @@ class LlamaBackend:
 
     # Operations on samplers and memory
 
-    def _apply(self, ops: Sequence[Op]) -> frozenset[int]:
+    def _apply(self, ops: Sequence[Op], step: _Step) -> frozenset[int]:
         """Apply in order. The sequences whose memory did not follow, now empty."""
         lost: set[int] = set()
         for op in ops:
@@ -163,14 +187,9 @@ class LlamaBackend:
                     self._samplers[seq].lift_ban()
                 case CloseSampler(seq):
                     self._close_sampler(seq)
-                case Truncate(seq, length):
-                    if not self._ctx.truncate(seq, length):
-                        self._ctx.truncate(seq, 0)
-                        lost.add(seq)
-                case CopyPrefix(src, dst, length):
-                    if not self._ctx.copy_prefix(src, dst, length) or self._ctx.length(dst) != length:
-                        self._ctx.truncate(dst, 0)
-                        lost.add(dst)
+                case _:
+                    if (lost_seq := self._memory.apply(op, step.copied)) is not None:
+                        lost.add(lost_seq)
         return frozenset(lost)
 
     def _open_sampler(self, op: OpenSampler) -> None:
@@ -286,14 +305,21 @@ class LlamaBackend:
         return self._context
 
     def _warm_up(self) -> None:
-        self._batch.clear()
-        self._batch.add(0, [0], 0, output=True)
-        code = self._ctx.decode(self._batch)
-        self._ctx.synchronize()
-        self._ctx.clear()
-        if code != _OK:
+        if self._decode([Chunk(0, [0], 0, True)], _Step()) != _OK:
             reason = lib.log.last_error()
             raise StartError(f"{self._model.path}: a first token could not be computed: {reason}")
+        self._ctx.clear()
+
+    def _probe_copy(self) -> float:
+        """Seconds that a copy of a stream adds to a decode, which does it where it cannot be watched."""
+        if not self._ctx.copies_streams or self._ctx.num_sequences < 2 or not self._model.can_drop_tail:
+            return 0.0
+        plain, copying = _Step(), _Step()
+        self._decode([Chunk(0, [0], 0, True)], plain)
+        self._ctx.copy_prefix(0, 1, 1)
+        self._decode([Chunk(0, [0], 1, True)], copying)
+        self._ctx.clear()
+        return max(0.0, copying.execute_s - plain.execute_s)
 
     def _count_reused_graphs(self) -> int:
         before, self._graphs_reused = self._graphs_reused, self._ctx.num_graphs_reused()
@@ -352,6 +378,7 @@ def _describe(
     model: Model, context: Context, wanted: ContextOptions, options: LlamaOptions, load_s: float
 ) -> ModelInfo:
     per_token = kv_bytes_per_token(model.header.metadata, wanted.cache_type_k, wanted.cache_type_v)
+    memory_bytes, disk_bytes = store_bytes(options, model)
     return ModelInfo(
         path=str(model.path),
         description=model.description,
@@ -369,6 +396,9 @@ def _describe(
         batch_size=context.batch_size,
         device=", ".join(lib.device_names(gpus=uses_gpu(options))),
         can_reuse_prefix=model.can_drop_tail,
+        copy_cells=context.num_cells_per_sequence if context.copies_streams else 0,
+        store_bytes=memory_bytes,
+        store_disk_bytes=disk_bytes,
         load_s=load_s,
         buffers=dict(lib.log.buffers),
     )

@@ -97,6 +97,15 @@ class Model:
         """
         return not (api.llama_model_is_recurrent(self.pointer) or api.llama_model_is_hybrid(self.pointer))
 
+    @property
+    def can_save_state(self) -> bool:
+        """Whether a saved sequence can be continued from any of its positions.
+
+        Recurrent states are only right at their end, and of a sliding window llama.cpp saves nothing that the
+        last position does not see.
+        """
+        return self.can_drop_tail and int(api.llama_model_n_swa(self.pointer)) == 0
+
     def close(self) -> None:
         if self.pointer:
             api.llama_model_free(self.pointer)

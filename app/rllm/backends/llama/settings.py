@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from rllm.backends.llama import lib
-from rllm.backends.llama.context import ContextOptions
+from rllm.backends.llama.context import Context, ContextOptions
+from rllm.backends.llama.disk import Disk
+from rllm.backends.llama.fingerprint import fingerprint
 from rllm.backends.llama.model import Model
+from rllm.backends.llama.state_store import StateStore
 from rllm.backends.options import LlamaOptions
 from rllm.errors import StartError
 from rllm.gguf_info import CACHE_TYPES
@@ -39,7 +44,42 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
         cache_type_k=options.cache_type_k,
         cache_type_v=options.cache_type_v,
         flash_attn=options.flash_attn,
+        copy_through_memory=not kv_unified and not uses_gpu(options) and model.can_save_state,
     )
+
+
+def store_bytes(options: LlamaOptions, model: Model) -> tuple[int, int]:
+    """Bounds of the prefix store, in memory and on disk."""
+    if not model.can_save_state:
+        return 0, 0
+    disk = options.prefix_store_disk_mb if options.prefix_store_dir else 0
+    return options.prefix_store_mb * 2**20, disk * 2**20
+
+
+def open_store(options: LlamaOptions, model: Model, context: Context) -> StateStore | None:
+    """
+    Raises:
+        StartError: the folder for it cannot be used.
+    """
+    memory_bytes, disk_bytes = store_bytes(options, model)
+    if not memory_bytes:
+        return None
+    disk = _open_disk(options, model, context) if disk_bytes else None
+    return StateStore(context, memory_bytes, disk)
+
+
+def _open_disk(options: LlamaOptions, model: Model, context: Context) -> Disk:
+    """What a state depends on is its name; llama.cpp refuses some of these differences, but not all."""
+    settings = {
+        "cells": context.num_cells_per_sequence,
+        "streams": 1 if context.kv_unified else context.num_sequences,
+        "cache_type_k": options.cache_type_k,
+        "cache_type_v": options.cache_type_v,
+        "flash_attn": options.flash_attn,
+        "gpu_layers": options.gpu_layers if uses_gpu(options) else 0,
+    }
+    folder = Path(options.prefix_store_dir).expanduser()
+    return Disk(folder, model.path, fingerprint(model.path, settings), lib.log.sink)
 
 
 def _batch_size(options: LlamaOptions) -> int:

@@ -8,9 +8,14 @@ from pathlib import Path
 
 from rllm.backends.llama import lib
 from rllm.backends.llama.model import Model
+from rllm.backends.llama.special_texts import SpecialTexts
 from rllm.errors import StartError
 
 api = lib.api
+
+LONG = 16_384
+"""Characters. Longer texts are cut: see `special_texts`."""
+_UNKNOWN, _CONTROL, _USER_DEFINED, _RSTRIP = 1 << 0, 1 << 3, 1 << 4, 1 << 8  # enum llama_token_attr
 
 
 class LlamaVocabulary:
@@ -21,6 +26,7 @@ class LlamaVocabulary:
         self._vocab = ctypes.c_void_p(api.llama_model_get_vocab(model.pointer))
         self._size = model.vocab_size
         self._pieces: list[bytes | None] = [None] * self._size
+        self._specials: dict[bool, SpecialTexts] = {}
         self._end_tokens = frozenset(
             token for token in range(self._size) if api.llama_vocab_is_eog(self._vocab, token)
         )
@@ -50,6 +56,26 @@ class LlamaVocabulary:
         return self._eos_text
 
     def tokenize(self, text: str, *, add_special: bool, parse_special: bool) -> list[int]:
+        if len(text) <= LONG or (add_special and api.llama_vocab_get_add_eos(self._vocab)):
+            return self._tokenize(text, add_special, parse_special)
+        tokens: list[int] = []
+        for index, part in enumerate(self._special_texts(parse_special).cut(text, LONG)):
+            tokens += self._tokenize(part, add_special and index == 0, parse_special)
+        return tokens
+
+    def _special_texts(self, with_controls: bool) -> SpecialTexts:
+        known = self._specials.get(with_controls)
+        if known is None:
+            wanted = _USER_DEFINED | (_CONTROL | _UNKNOWN if with_controls else 0)
+            texts: dict[str, bool] = {}
+            for token in range(self._size):
+                attributes = api.llama_vocab_get_attr(self._vocab, token)
+                if attributes & wanted:
+                    texts[self._special_text(token)] = bool(attributes & _RSTRIP)
+            known = self._specials[with_controls] = SpecialTexts(texts)
+        return known
+
+    def _tokenize(self, text: str, add_special: bool, parse_special: bool) -> list[int]:
         data = text.encode("utf-8", "replace")  # a lone surrogate becomes "?", as it has no bytes
         if not data and not add_special:
             return []

@@ -1,0 +1,66 @@
+"""The live page at /ui, and the state of the server that it shows."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from rllm.api import pages
+from rllm.api.json_body import shorten
+from rllm.api.live_state import Look
+from rllm.api.responses import documented_state
+from rllm.errors import BadRequest, NotFound
+
+_encoder = msgspec.json.Encoder()
+
+
+def make_router(look: Look) -> APIRouter:
+    router = APIRouter(tags=["operations"])
+    files = pages.load()
+
+    @router.get(
+        "/v1/rllm/state",
+        response_model=None,
+        summary="What every slot is doing, the last five minutes, and what limits the server",
+        **documented_state(),
+    )
+    async def state(request: Request) -> Response:
+        since = _since(request.query_params.get("since", "0"))
+        body = _encoder.encode(await look(since))
+        return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
+
+    @router.get("/ui", include_in_schema=False)
+    async def index(request: Request) -> Response:
+        return _send(files[pages.INDEX], request)
+
+    @router.get("/ui/", include_in_schema=False)
+    async def slash() -> Response:
+        return RedirectResponse("../ui")
+
+    @router.get("/ui/{name}", include_in_schema=False)
+    async def file(name: str, request: Request) -> Response:
+        if name not in files:
+            raise NotFound(f"There is no file {shorten(name)!r} here.")
+        return _send(files[name], request)
+
+    return router
+
+
+def _since(text: str) -> float:
+    try:
+        since = float(text)
+    except ValueError:
+        since = math.nan
+    if not math.isfinite(since) or since < 0:
+        raise BadRequest(f"since must be a number of seconds, not {shorten(text)!r}", param="since")
+    return since
+
+
+def _send(page: pages.Page, request: Request) -> Response:
+    if request.headers.get("if-none-match") == page.etag:
+        return Response(status_code=304, headers=page.headers)
+    return Response(page.body, headers=page.headers)

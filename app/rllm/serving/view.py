@@ -1,0 +1,65 @@
+"""What the pool looks like from outside, made when somebody looks. Times are on the monotonic clock."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rllm.engine.snapshot import SequenceView
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that is over, as long as it held a sequence id."""
+
+    seq: int
+    request_id: str
+    admitted_at: float
+    first_token_at: float | None
+    """None: it ended before its first token."""
+    ended_at: float
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    finish: str
+    """stop, length, cancelled, error or lost (with its worker)."""
+
+
+class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    state: str
+    reason: str
+    """Why it is in this state, where that is worth a word."""
+    breaker: str
+    breaker_reopens_s: float
+    """Until the next request is tried, while the breaker is open."""
+    restarts: int
+    outstanding: int
+    """Requests given to it and not over."""
+    description: str = ""
+    device: str = ""
+    slots: int = 0
+    num_sequences: int = 0
+    ctx_per_slot: int = 0
+    kv_cells: int = 0
+    kv_bytes: int = 0
+    kv_unified: bool = False
+    waiting: int = 0
+    oldest_wait_s: float = 0.0
+    kv_used: int = 0
+    snapshot_age_s: float | None = None
+    """Of ``sequences`` and the counts before it; None: unknown. A worker answers between two steps."""
+    sequences: tuple[SequenceView, ...] = ()
+    spans: tuple[Span, ...] = ()
+    """Of the last minutes or since the caller last looked, oldest first."""
+
+
+class ModelView(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    degradation_level: int
+    """0 is normal service."""
+    degradation: str
+    """What holds at this level."""
+    smaller: str | None
+    fallback: str | None
+    parked: int
+    """Requests that lost their worker and wait for another."""
+    instances: tuple[InstanceView, ...]
