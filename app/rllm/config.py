@@ -240,6 +240,7 @@ class Settings(EngineSettings, BaseSettings):
     )
     allow_insecure: bool = _server(False, "Listen beyond this machine without any API key.")
     allow_overcommit: bool = _server(False, "Start although the models seem to exceed the free memory.")
+    metrics: bool = _server(True, "Count and time, and serve /metrics.")
     open_metrics: bool = _server(False, "Serve /metrics without an API key.")
     cors_origin: Annotated[tuple[str, ...], *_Listed] = _server(
         (), "Web page origin that may call the server; may be repeated, * allows all."
@@ -316,6 +317,8 @@ class Settings(EngineSettings, BaseSettings):
         names = [model.id for model in self.served()]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two models are called {twice[0]!r}: give each an alias of its own")
+        if not self.metrics and (self.open_metrics or self.metrics_compat != "none"):
+            raise ValueError("open_metrics and metrics_compat are about /metrics, and metrics is off")
         self._check_reliability(names)
         if not (self.is_loopback or self.api_key or self.keys_file or self.allow_insecure):
             raise ValueError(

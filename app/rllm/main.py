@@ -99,12 +99,12 @@ async def _serve(
 
     keys = KeyFile(settings.keys_file)
     watchers = Watchers(settings, logger, gpus, detokenize)
-    watchers.metrics.know_keys(keys.limits)
+    watchers.know_keys(keys.limits)
     pool = Pool(plans, pool_settings(settings, keys.limits), watchers.observer)
     app = create_app(
         pool,
         _api_settings(settings),
-        render_metrics=watchers.metrics.render,
+        render_metrics=watchers.render_metrics,
         on_start=watchers.on_start,
         on_request=watchers.on_request,
         more_keys=lambda: keys.entries,
@@ -135,7 +135,7 @@ async def _serve(
             logger.error("reload failed", error=str(error))
             return
         pool.set_keys(keys.limits)
-        watchers.metrics.know_keys(keys.limits)
+        watchers.know_keys(keys.limits)
         logger.info("reloaded", keys=len(keys.entries))
 
     logger.info("loading", address=address, models=[plan.id for plan in plans])

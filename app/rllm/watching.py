@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
@@ -33,25 +34,36 @@ class Watchers:
         Raises:
             StartError: traces are asked for and cannot be made.
         """
-        self.metrics = Metrics(gpus, vllm_names=settings.metrics_compat == "vllm")
+        self._metrics = (
+            Metrics(gpus, vllm_names=settings.metrics_compat == "vllm") if settings.metrics else None
+        )
         self._tracing = _tracing(settings, logger)
         log = LogObserver(logger, detokenize if settings.log_prompts else None)
         listeners = [log.on_request] if self._tracing is None else [log.on_request, self._tracing.on_request]
         self._joiner = Joiner(*listeners)
         self.history = History() if settings.ui else None
         """Of the live page."""
-        observers: list[Observer] = [self.metrics, log, self._joiner]
-        if self.history is not None:
-            observers.append(self.history)
+        observers: list[Observer] = [log, self._joiner]
+        observers += [more for more in (self._metrics, self.history) if more is not None]
         self.observer: Observer = Observers(*observers)
 
+    @property
+    def render_metrics(self) -> Callable[[], bytes] | None:
+        return None if self._metrics is None else self._metrics.render
+
+    def know_keys(self, names: Iterable[str]) -> None:
+        if self._metrics is not None:
+            self._metrics.know_keys(names)
+
     def on_start(self, record: RequestRecord, headers: Headers) -> None:
-        self.metrics.on_start(record)
+        if self._metrics is not None:
+            self._metrics.on_start(record)
         if self._tracing is not None:
             self._tracing.on_start(record, headers)
 
     def on_request(self, record: RequestRecord) -> None:
-        self.metrics.on_request(record)
+        if self._metrics is not None:
+            self._metrics.on_request(record)
         self._joiner.on_request(record)
 
     async def close(self) -> None:

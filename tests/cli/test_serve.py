@@ -131,6 +131,13 @@ def test_one_event_is_logged_for_a_request_and_the_counters_agree(tiny_model: Pa
         assert "once" not in json.dumps(server.events())
 
 
+def test_without_metrics_it_serves_and_has_no_such_route(tiny_model: Path) -> None:
+    with running("--gguf", tiny_model, *SMALL, "--no-metrics") as server:
+        assert server.start_stream(max_tokens=4).status == 200
+        assert server.get("/metrics")[0] == 404
+        assert server.get("/health/ready")[0] == 200
+
+
 def test_prompts_are_logged_when_asked_for(tiny_model: Path) -> None:
     with running("--gguf", tiny_model, *SMALL, "--log-prompts") as server:
         server.start_stream(max_tokens=1).read()

@@ -211,3 +211,8 @@ def test_every_option_has_a_group_and_a_help_text() -> None:
         if name != "models":
             assert field.description, name
             assert isinstance(field.json_schema_extra, dict), name
+
+
+def test_metrics_that_are_off_cannot_be_opened() -> None:
+    with pytest.raises(ConfigError, match="metrics is off"):
+        load({**ONE, "metrics": False, "open_metrics": True})

@@ -32,7 +32,7 @@ def create_app(
     service: Service,
     settings: ApiSettings,
     *,
-    render_metrics: Callable[[], bytes],
+    render_metrics: Callable[[], bytes] | None,
     on_start: Starter = ignore_start,
     on_request: Observer = ignore,
     lifespan: Lifespan | None = None,
@@ -41,10 +41,10 @@ def create_app(
 ) -> FastAPI:
     """The OpenAI-compatible HTTP layer over ``service``.
 
-    ``render_metrics`` returns the Prometheus text for /metrics. ``on_start`` and ``on_request`` hear of every
-    request when it arrives and when it is over. ``lifespan`` is entered when the server
-    starts up and left when it shuts down, on its event loop. ``more_keys`` is asked for every request.
-    ``look`` tells what the live page shows; without it there is no page.
+    ``render_metrics`` returns the Prometheus text for /metrics; None: there is no such route. ``on_start``
+    and ``on_request`` hear of every request when it arrives and when it is over. ``lifespan`` is entered when
+    the server starts up and left when it shuts down, on its event loop. ``more_keys`` is asked for every
+    request. ``look`` tells what the live page shows; without it there is no page.
     """
     tokenizer = Tokenizer(threads=settings.text_threads, render_timeout_s=settings.render_timeout_s)
 

@@ -19,7 +19,7 @@ class Context:
     service: Service
     settings: ApiSettings
     tokenizer: Tokenizer
-    render_metrics: Callable[[], bytes]
+    render_metrics: Callable[[], bytes] | None
 
     def model(self, name: str | None) -> ServedModel:
         """

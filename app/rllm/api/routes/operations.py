@@ -38,9 +38,11 @@ def make_router(context: Context) -> APIRouter:
     async def health() -> Response:
         return _report(context)
 
-    @router.get("/metrics", response_model=None, summary="Metrics for Prometheus", **documented_metrics())
-    async def metrics() -> Response:
-        return Response(context.render_metrics(), media_type="text/plain; version=0.0.4")
+    if (render := context.render_metrics) is not None:
+
+        @router.get("/metrics", response_model=None, summary="Metrics for Prometheus", **documented_metrics())
+        async def metrics() -> Response:
+            return Response(render(), media_type="text/plain; version=0.0.4")
 
     return router
 
