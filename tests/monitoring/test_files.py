@@ -23,7 +23,7 @@ from tests.monitoring.tools import DOCS, ROOT, needs_prometheus, promtool
 
 def test_the_dashboard_is_what_its_script_writes() -> None:
     command = [sys.executable, "scripts/monitoring/dashboard.py", "--check"]
-    assert subprocess.run(command, cwd=ROOT).returncode == 0
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_dashboard_can_be_imported() -> None:

@@ -34,7 +34,13 @@ def promtool(*arguments: object, text: str | None = None) -> tuple[int, str]:
     """Exit status and everything it said."""
     command = [program("promtool") or "promtool", *map(str, arguments)]
     done = subprocess.run(
-        command, input=text, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60
+        command,
+        check=False,
+        input=text,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
     )
     return done.returncode, done.stdout
 
