@@ -5,8 +5,8 @@
 Two servers of the same file and settings are up for the whole run; the one that is not measured is idle.
 They take turns in pairs, and who is first alternates. One measurement is 16 streams at once with unique
 prompts of the same length and a fixed output length. The result is the geometric mean of the pairs' ratios,
-on / off, with its 95 % interval (Student's t on the logarithms, and the bootstrap's beside it). Raw figures of
-every pair and request are kept.
+on / off, with its 95 % interval (Student's t on the logarithms, and the bootstrap's beside it). Raw figures
+of every pair and request are kept.
 
     off   --no-metrics --log-level error
     on    metrics; JSON log of every request to a file; spans to a collector; /metrics read once a second;
