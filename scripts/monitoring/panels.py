@@ -123,7 +123,7 @@ ROWS: dict[str, list[Panel]] = {
                 f"slots {BY_WORKER}": gauge("rllm_slots", WORKER, "exported_instance"),
                 f"waiting {BY_WORKER}": gauge("rllm_requests_waiting", WORKER, "exported_instance"),
             },
-            "Waiting beside free slots: no KV cells (RUNBOOK.md, RllmKvFull).",
+            "Waiting beside free slots: for KV cells, or for the prompts before them.",
         ),
         Panel(
             "What steps compute",
@@ -165,7 +165,7 @@ ROWS: dict[str, list[Panel]] = {
                 BY_WORKER: f"{gauge('rllm_kv_cells_used', WORKER, 'exported_instance')} / "
                 f"{gauge('rllm_kv_cells', WORKER, 'exported_instance')}"
             },
-            "Idle prefixes included: full is normal while nobody is preempted or waits beside free slots.",
+            "Idle prefixes included: full is normal while nobody is preempted or waits for cells.",
             top=1,
         ),
         Panel(
@@ -190,6 +190,16 @@ ROWS: dict[str, list[Panel]] = {
                 ),
             },
             "Evicted are idle prefixes, which is normal; preempted are running sequences, which is not.",
+        ),
+        Panel(
+            "Steps without cells for who is next",
+            "percentunit",
+            {
+                BY_WORKER: f"{rate('rllm_kv_blocked_steps_total', WORKER, 'exported_instance')} / "
+                f"{rate('rllm_step_seconds_count', WORKER, 'exported_instance')}"
+            },
+            "A slot is free and the prompt does not fit the cache (RUNBOOK.md, RllmKvFull).",
+            top=1,
         ),
         Panel(
             "Slow samples",

@@ -291,6 +291,16 @@ def test_when_cells_run_out_the_last_in_line_pauses_and_nobody_fails() -> None:
     assert all(harness.events[i][-1].finish is FinishReason.LENGTH for i in ids)
 
 
+@pytest.mark.parametrize(("slots", "cells", "blocked"), [(2, 24, True), (1, 24, False), (2, 48, False)])
+def test_who_waits_for_cells_is_told_from_who_waits_for_a_slot(slots: int, cells: int, blocked: bool) -> None:
+    harness = Harness(make_info(slots=slots, ctx=24, cells=cells))
+    harness.submit((1, 2) * 8, 4, ignore_eos=True)
+    harness.submit((2, 1) * 8, 4, ignore_eos=True)
+    harness.run()
+    harness.check_answers()
+    assert (harness.scheduler.counters.kv_blocked > 0) is blocked
+
+
 def test_a_cancelled_request_leaves_its_slot_at_once() -> None:
     harness = Harness(make_info(slots=1, num_sequences=2))
     running = harness.submit((1, 1), 9, ignore_eos=True)

@@ -81,6 +81,7 @@ class Engine:
             cached_tokens=counters.cached_tokens,
             evicted_tokens=counters.evicted_tokens,
             preemptions=counters.preemptions,
+            kv_blocked=counters.kv_blocked,
             slow_samples=result.slow_samples,
             retries=result.retries,
             graphs_reused=result.graphs_reused,

@@ -50,6 +50,7 @@ class Counters:
     cached_tokens: int = 0
     evicted_tokens: int = 0
     preemptions: int = 0
+    kv_blocked: int = 0
     started: list[Started] = field(default_factory=list)
     """In order."""
 
@@ -324,6 +325,7 @@ class Scheduler:
                 stepped_over.append(sequence)
                 continue
             if not self._place(sequence, spoken_for, now):
+                self.counters.kv_blocked += 1
                 stepped_over.append(sequence)
                 break
             spoken_for += sequence.num_pending

@@ -159,6 +159,8 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Prompt tokens that admissions of this step found resident."""
     evicted_tokens: int = 0
     preemptions: int = 0
+    kv_blocked: int = 0
+    """1: a request would have got a slot, and there were no cells for its prompt."""
     slow_samples: int = 0
     """Rows sampled on a path that is slower than the best one."""
     retries: int = 0

@@ -29,6 +29,10 @@ class StepMetrics:
         self.prefix_hit_tokens = counter("prefix_hit_tokens", "Prompt tokens found resident at admission.")
         self.evicted_tokens = counter("evicted_tokens", "Cells of resident prefixes that were given up.")
         self.preemptions = counter("preemptions", "Sequences that lost their slot and are computed again.")
+        self.kv_blocked_steps = counter(
+            "kv_blocked_steps",
+            "Steps in which a slot was free and no KV cells for the prompt of who is next.",
+        )
         self.slow_samples = counter("slow_samples", "Tokens sampled on a slower path than the best one.")
         self.decode_retries = counter("decode_retries", "llama_decode calls repeated because of its answer.")
         self.graphs_reused = counter("graphs_reused", "Compute graphs that llama.cpp could use again.")
@@ -108,6 +112,7 @@ class InstanceMetrics:
                 ("cached_tokens", "prefix_hit_tokens"),
                 ("evicted_tokens", "evicted_tokens"),
                 ("preemptions", "preemptions"),
+                ("kv_blocked", "kv_blocked_steps"),
                 ("slow_samples", "slow_samples"),
                 ("retries", "decode_retries"),
                 ("graphs_reused", "graphs_reused"),
