@@ -8,7 +8,7 @@ prompts of the same length and a fixed output length. The result is the geometri
 on / off, with its 95 % interval (Student's t on the logarithms, and the bootstrap's beside it). Raw figures
 of every pair and request are kept.
 
-    off   --no-metrics --log-level error
+    off   --no-metrics --log-level error --no-ui
     on    metrics; JSON log of every request to a file; spans to a collector; /metrics read once a second;
           what /ui asks for, as often as it asks. The collector, the scraper and the page are this process.
 
@@ -49,8 +49,9 @@ from versus_llama_server import Answer, Asker, must_succeed
 STREAMS, SLOTS, CTX = 16, 16, 1024
 PARTS = ("metrics", "logs", "tracing", "scrape", "ui")
 GOAL = 0.97
-UI_PATHS: dict[str, float] = {}
-"""What the page asks for while it is open, and how often in seconds."""
+SCRAPE_S = 1.0
+UI_PATH, UI_S = "/v1/rllm/state", 1.0
+"""What the page asks for while it is open, and how often."""
 
 
 @dataclass
@@ -62,25 +63,26 @@ class Seen:
 
 def available(parts: list[str]) -> tuple[list[str], dict[str, str]]:
     """Which of the parts this checkout and this Python have, and why not the others."""
-    options = subprocess.run(
-        [sys.executable, "-c", "from rllm.cli import main; main()", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    options = _help()
     missing: dict[str, str] = {}
     if "--otlp-endpoint" not in options:
         missing["tracing"] = "rllm-serve has no --otlp-endpoint"
     elif importlib.util.find_spec("opentelemetry") is None:
         missing["tracing"] = "rllm[tracing] is not installed"
-    if not UI_PATHS:
+    if "--no-ui" not in options:
         missing["ui"] = "rllm-serve has no /ui"
     return [part for part in parts if part not in missing], {p: missing[p] for p in parts if p in missing}
+
+
+def _help() -> str:
+    command = [sys.executable, "-c", "from rllm.cli import main; main()", "--help"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def switches(parts: list[str], collector: str) -> list[str]:
     """Options of a server with these parts on and the others off."""
     options = [] if "metrics" in parts else ["--no-metrics"]
+    options += ["--no-ui"] if "ui" not in parts and "--no-ui" in _help() else []
     options += ["--log-format", "json", "--log-level", "info" if "logs" in parts else "error"]
     return options + (["--otlp-endpoint", collector] if "tracing" in parts else [])
 
@@ -121,14 +123,24 @@ async def collecting(port: int, seen: Seen) -> AsyncIterator[None]:
         await runner.cleanup()
 
 
-async def _poll(session: aiohttp.ClientSession, url: str, every_s: float, seen: Seen, what: str) -> None:
+async def _scrape(session: aiohttp.ClientSession, base: str, seen: Seen) -> None:
     while True:
-        async with session.get(url) as response:
+        async with session.get(f"{base}/metrics") as response:
+            response.raise_for_status()
             await response.read()
-            if response.status != 200:
-                raise RuntimeError(f"{url}: {response.status}")
-        seen.counts[what] += 1
-        await asyncio.sleep(every_s)
+        seen.counts["scrapes of /metrics"] += 1
+        await asyncio.sleep(SCRAPE_S)
+
+
+async def _look(session: aiohttp.ClientSession, base: str, seen: Seen) -> None:
+    """As the page does: everything at first, then what is new."""
+    since = 0.0
+    while True:
+        async with session.get(f"{base}{UI_PATH}", params={"since": str(since)}) as response:
+            response.raise_for_status()
+            since = (await response.json())["time"]
+        seen.counts[f"answers of {UI_PATH}"] += 1
+        await asyncio.sleep(UI_S)
 
 
 @asynccontextmanager
@@ -136,12 +148,9 @@ async def watching(
     session: aiohttp.ClientSession, base: str, on: list[str], seen: Seen
 ) -> AsyncIterator[None]:
     """The scraper and the page, while the block lasts."""
-    paths = {"/metrics": 1.0} if "scrape" in on else {}
-    if "ui" in on:
-        paths |= UI_PATHS
+    watchers = {"scrape": _scrape, "ui": _look}
     tasks = [
-        asyncio.create_task(_poll(session, base + path, every_s, seen, f"answers of {path}"))
-        for path, every_s in paths.items()
+        asyncio.create_task(watch(session, base, seen)) for part, watch in watchers.items() if part in on
     ]
     try:
         yield
