@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from tests.chaos.asking import ask, body, prompt
 from tests.chaos.servers import ServerProcess, rllm
@@ -22,9 +23,18 @@ async def _evaluated(watcher: Prometheus) -> None:
     """Until the target was scraped and every rule looked at since."""
     async with asyncio.timeout(60):
         while True:
-            rules, targets = await watcher.rules(), await watcher.targets()
-            if all(t["health"] == "up" for t in targets) and all(r["health"] != "unknown" for r in rules):
+            targets = [target["health"] for target in await watcher.targets()]  # none in the first seconds
+            if targets == ["up"] and all(rule["health"] != "unknown" for rule in await watcher.rules()):
                 return
+            await asyncio.sleep(0.2)
+
+
+async def _worked(http: aiohttp.ClientSession, server: ServerProcess, watcher: Prometheus) -> None:
+    """Until there are rates of everything that a request counts: two scrapes with work between them."""
+    async with asyncio.timeout(60):
+        while not await watcher.query('rate(rllm_requests_total{route="/v1/chat/completions"}[1m]) > 0'):
+            answers = [ask(http, server.url, body(prompt(i), 16)) for i in range(8)]
+            assert all(answer.is_whole for answer in await asyncio.gather(*answers))
             await asyncio.sleep(0.2)
 
 
@@ -39,11 +49,7 @@ async def test_every_rule_and_every_panel_can_be_evaluated(tiny_model: Path, tmp
     async with aiohttp.ClientSession() as http, rllm(http, "--gguf", tiny_model, *OPTIONS) as server:
         async with prometheus(http, f"127.0.0.1:{server.port}", tmp_path) as watcher:
             await _evaluated(watcher)
-            answers = [ask(http, server.url, body(prompt(i), 16)) for i in range(8)]
-            assert all(answer.is_whole for answer in await asyncio.gather(*answers))
-            async with asyncio.timeout(60):  # a rate needs two scrapes with the work between them
-                while not await watcher.query("rate(rllm_decode_tokens_total[1m]) > 0"):
-                    await asyncio.sleep(0.2)
+            await _worked(http, server, watcher)
             rules = await watcher.rules()
             assert [(r["name"], r.get("lastError")) for r in rules if r["health"] != "ok"] == []
             assert len([r for r in rules if r["type"] == "alerting"]) >= 20
@@ -69,6 +75,7 @@ async def _kill(http: aiohttp.ClientSession, server: ServerProcess, pids: set[in
     os.kill(victim, signal.SIGKILL)
 
 
+@pytest.mark.slow
 async def test_workers_that_are_killed_again_and_again_raise_the_alert(
     tiny_model: Path, tmp_path: Path
 ) -> None:
