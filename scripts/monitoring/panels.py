@@ -126,6 +126,27 @@ ROWS: dict[str, list[Panel]] = {
             "Waiting beside free slots: for KV cells, or for the prompts before them.",
         ),
         Panel(
+            "Oldest in the queue",
+            "s",
+            {BY_WORKER: f"max by (exported_instance) (rllm_queue_oldest_seconds{{{WORKER}}})"},
+            "How long who has no slot yet has waited; true at the scrape, also while a worker stands still.",
+        ),
+        Panel(
+            "Prompt tokens in the queue",
+            "short",
+            {BY_WORKER: gauge("rllm_queue_prompt_tokens", WORKER, "exported_instance")},
+        ),
+        Panel(
+            "Prefix store",
+            "bytes",
+            {
+                f"{{{{where}}}} {BY_WORKER}": gauge(
+                    "rllm_prefix_store_bytes", WORKER, "exported_instance, where"
+                )
+            },
+            "Prefixes that were moved out of the KV cache and can be brought back.",
+        ),
+        Panel(
             "What steps compute",
             "percentunit",
             {
@@ -251,7 +272,19 @@ ROWS: dict[str, list[Panel]] = {
         Panel(
             "Rejections by reason",
             "reqps",
-            {"{{reason}}": rate("rllm_rejections_total", MODEL, "reason")},
+            {"{{reason}} {{bound}}": rate("rllm_rejections_total", MODEL, "reason, bound")},
+            stacked=True,
+        ),
+        Panel(
+            "Refused for a key's limit",
+            "reqps",
+            {"{{key}}": rate("rllm_rate_limited_total", SERVER, "key")},
+            stacked=True,
+        ),
+        Panel(
+            "Clients that went away",
+            "reqps",
+            {"{{cause}}": rate("rllm_cancellations_total", MODEL, "cause")},
             stacked=True,
         ),
         Panel(
