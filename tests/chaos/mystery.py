@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import os
 import random
 import secrets
 import tempfile
@@ -27,7 +28,7 @@ import click
 import orjson
 
 from tests.chaos.faults import FAULTS, Scene, ordinary_traffic, running
-from tests.chaos.servers import ServerProcess, rllm
+from tests.chaos.servers import LOGS, ServerProcess, rllm
 from tests.monitoring.tools import MISSING, program, prometheus
 
 ROOT = Path(__file__).parents[2]
@@ -93,6 +94,7 @@ async def play(model: Path, folder: Path, *, fault_s: float, calm_s: float, rate
 @click.option("--rate", default=1.0, show_default=True, help="Ordinary requests a second.")
 def main(model: Path, fault_s: float, calm_s: float, rate: float) -> None:
     folder = Path(tempfile.mkdtemp(prefix="faults-"))
+    os.environ[LOGS] = str(folder)  # the log is to be read, also afterwards
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(play(model, folder, fault_s=fault_s, calm_s=calm_s, rate=rate))
 
