@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import math
+from pathlib import Path
 
 import pytest
+from aiohttp import test_utils, web
 
-from observability_overhead import judge, report, student_t
+from observability_overhead import (
+    STREAMS,
+    UI_PATH,
+    Plan,
+    Seen,
+    judge,
+    proof,
+    report,
+    run,
+    student_t,
+    switches,
+)
+from rllm_bench import processes
+from rllm_bench.client import Endpoint
+from rllm_bench.vocabulary import Vocabulary
 
 
 def _pairs(*ratios: float) -> list[dict[str, object]]:
@@ -48,3 +66,62 @@ def test_the_report_says_when_the_goal_is_missed() -> None:
     assert "**the interval does not lie above 0.97**" in text
     assert "not on: ui" in text
     assert text.count("| on |") == 10
+
+
+class Server:
+    """Streams as many tokens as are asked for, and has what is watched."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.since: list[str] = []
+        app = web.Application()
+        app.router.add_post("/v1/completions", self._complete)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get(UI_PATH, self._state)
+        self.app = app
+
+    async def _complete(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.asked.append(body["prompt"])
+        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
+        await response.prepare(request)
+        chunks = [{"choices": [{"text": "x"}]} for _ in range(body["max_tokens"])]
+        for chunk in (*chunks, {"choices": [], "usage": {"completion_tokens": body["max_tokens"]}}):
+            await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
+        return response
+
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(text="rllm_up 1\n")
+
+    async def _state(self, request: web.Request) -> web.Response:
+        self.since.append(request.query["since"])
+        return web.json_response({"time": 7.5})
+
+
+async def test_pairs_take_turns_and_only_the_server_that_has_it_on_is_watched(tmp_path: Path) -> None:
+    on, off, seen = Server(), Server(), Seen()
+    async with test_utils.TestServer(on.app) as one, test_utils.TestServer(off.app) as other:
+        endpoints = {
+            name: Endpoint(base_url=str(server.make_url("")).rstrip("/"), model="m")
+            for name, server in (("on", one), ("off", other))
+        }
+        plan = Plan(["metrics", "scrape", "ui"], pairs=2, num_words=3, max_tokens=4, seed=1)
+        words = Vocabulary(tokens=(1, 2, 3), words=("a", "b", "c"))
+        rows = await asyncio.wait_for(run(endpoints, words, plan, processes.free_port(), seen), 30)
+    assert [row["first"] for row in rows] == ["off", "on"]
+    assert all(len(row[name]["requests"]) == STREAMS for row in rows for name in ("on", "off"))
+    assert len(on.asked) == len(off.asked) == 3 * STREAMS  # with the pair that does not count
+    assert seen.counts["scrapes of /metrics"] >= 3
+    assert seen.counts[f"answers of {UI_PATH}"] == len(on.since) >= 3
+    assert off.since == []
+    log = tmp_path / "on.log"
+    log.write_text('a banner\n{"event":"request","status":200}\n{"event":"ready"}\n')
+    assert proof(log, seen)["request lines in the log"] == 1
+    assert judge(rows, seed=1)["ratio"] > 0
+
+
+def test_what_is_off_is_switched_off() -> None:
+    off = switches([], "http://collector")
+    assert {"--no-metrics", "--no-ui", "error"} <= set(off)
+    on = switches(["metrics", "logs", "tracing", "scrape", "ui"], "http://collector")
+    assert on == ["--log-format", "json", "--log-level", "info", "--otlp-endpoint", "http://collector"]
