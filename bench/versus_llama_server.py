@@ -22,13 +22,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import platform
 import random
 import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import click
@@ -319,7 +320,8 @@ def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
 def main(model: Path, pairs: int, threads: int, only: str, seed: int, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     vocabulary = from_gguf(model)
-    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    settings = f"{SLOTS} slots of {CTX} tokens, {threads} threads, {pairs} pairs, seed {seed}"
+    about = {"settings": settings, "environment": environment.describe(), "model": environment.sha256(model)}
     wanted = [name for name in SCENARIOS if name in only.split(",")]
     for cells, names in (
         (0, [name for name in wanted if name != "oversubscribed"]),
@@ -331,15 +333,25 @@ def main(model: Path, pairs: int, threads: int, only: str, seed: int, out: Path)
             for name in names:
                 click.echo(f"{name}: {pairs} pairs ...", err=True)
                 repeats = min(pairs, 3) if name == "oversubscribed" else pairs
-                results[name] = asyncio.run(measure(endpoints, vocabulary, SCENARIOS[name], repeats, seed))
-                click.echo(table({name: results[name]}), err=True)
-    record = {"environment": environment.describe(), "model": environment.sha256(model), "results": results}
-    (out / "raw.json").write_text(json.dumps(record, indent=1))
-    settings = (
-        f"{SLOTS} slots of {CTX} tokens, {threads} threads, {pairs} pairs, seed {seed}, {platform.node()}"
-    )
-    (out / "report.md").write_text(f"# rllm-serve against llama-server\n\n{settings}\n\n{table(results)}\n")
-    click.echo(table(results))
+                began = datetime.now(UTC).isoformat(timespec="seconds")
+                found = asyncio.run(measure(endpoints, vocabulary, SCENARIOS[name], repeats, seed))
+                click.echo(table({name: found}), err=True)
+                keep(out, name, {**about, "began": began, "found": found})
+    click.echo((out / "report.md").read_text())
+
+
+def keep(out: Path, name: str, record: dict[str, Any]) -> None:
+    """Each scenario has a file of its own; the report is made from all that are there."""
+    (out / f"{name}.json").write_text(json.dumps(record, indent=1))
+    lines = ["# rllm-serve against llama-server", ""]
+    records = {
+        name: json.loads(path.read_text()) for name in SCENARIOS if (path := out / f"{name}.json").exists()
+    }
+    lines += [table({name: record["found"] for name, record in records.items()}), ""]
+    for name, record in records.items():
+        commit = record["environment"].get("git", {}).get("commit", "unknown")
+        lines.append(f"- {name}: begun {record['began']}, {record['settings']}, commit {commit[:12]}")
+    (out / "report.md").write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -39,7 +40,8 @@ class Choice(msgspec.Struct):
 class Chunk(msgspec.Struct):
     choices: list[Choice] = []
     usage: Usage | None = None
-    error: msgspec.Raw | None = None
+    error: Any = None
+    """An object as OpenAI sends it, or whatever a server puts there."""
 
 
 _DECODE = msgspec.json.Decoder(Chunk).decode
