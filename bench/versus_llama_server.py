@@ -288,6 +288,14 @@ def ratio_interval(ours: list[float], theirs: list[float], seed: int) -> tuple[f
     return float(np.median(ratios)), float(low), float(high)
 
 
+def compared(ours: list[float], theirs: list[float]) -> tuple[str, str]:
+    """Ratio and interval; dashes where the peer's figure is nothing."""
+    if not all(theirs):
+        return "–", "–"
+    ratio, low, high = ratio_interval(ours, theirs, 0)
+    return f"{ratio:.2f}", f"{low:.2f}-{high:.2f}"
+
+
 def better(found: dict[str, list[dict[str, float]]], figure: str) -> str:
     """The peer that does better by this figure's median."""
     medians = {
@@ -303,9 +311,8 @@ def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
         for figure in found["rllm"][0]:
             peer = better(found, figure)
             ours, theirs = ([row[figure] for row in found[name]] for name in ("rllm", peer))
-            ratio, low, high = ratio_interval(ours, theirs, 0)
             medians = (f"{statistics.median(ours):.1f}", f"{statistics.median(theirs):.1f}")
-            rows.append((scenario, figure, *medians, peer, f"{ratio:.2f}", f"{low:.2f}-{high:.2f}"))
+            rows.append((scenario, figure, *medians, peer, *compared(ours, theirs)))
     head = ("scenario", "figure", "rllm", "peer", "the better peer", "ratio", "95 % interval")
     return tabulate(rows, head, tablefmt="github", disable_numparse=True)
 
