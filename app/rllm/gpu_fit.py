@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from rllm.backends.options import GPU_BATCH, GPU_UBATCH
 from rllm.errors import StartError
 from rllm.preflight import Checked, gib
 
 MOST_SLOTS = 64
 """Where nobody says --slots. More of them decode more together and each more slowly; 64 were measured."""
-_UBATCH = 2048
-"""Where the worker chooses."""
 _CONTEXT_BYTES = 700 * 2**20
 """Of a process on each of its cards: CUDA's context, cuBLAS's workspaces, llama.cpp's pool."""
 
@@ -78,7 +77,7 @@ def compute_bytes(checked: Checked) -> int:
     options, info = checked.options, checked.info
     unified = options.kv == "unified" or options.kv_cells > 0
     seen = (options.kv_cells or options.slots * options.ctx_per_slot) if unified else options.ctx_per_slot
-    ubatch_size = options.ubatch_size or min(options.batch_size or _UBATCH, _UBATCH)
+    ubatch_size = options.ubatch_size or min(options.batch_size or GPU_BATCH, GPU_UBATCH)
     mask = 6 * ubatch_size * seen
     scores = 0
     if options.flash_attn == "off":

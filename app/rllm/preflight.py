@@ -8,15 +8,13 @@ from pathlib import Path
 
 import psutil
 
-from rllm.backends.options import LlamaOptions
+from rllm.backends.options import CPU_UBATCH, LlamaOptions
 from rllm.config import ModelSettings
 from rllm.errors import StartError
 from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf, shard_paths
 
 _WORKER_BYTES = 200 * 2**20
 """A worker without its model: interpreter, libraries, vocabulary, and some to spare."""
-_CPU_UBATCH = 512
-"""Where the worker chooses."""
 AUTO_STORE_MB, AUTO_STORE_SHARE = 512, 4
 """A prefix store whose size is left open: so many MiB, or 1/AUTO_STORE_SHARE of what is free."""
 _CGROUP = Path("/sys/fs/cgroup")
@@ -41,7 +39,7 @@ class Checked:
     @property
     def compute_bytes(self) -> int:
         """On the CPU."""
-        return self.compute_bytes_of(self.options.ubatch_size or _CPU_UBATCH)
+        return self.compute_bytes_of(self.options.ubatch_size or CPU_UBATCH)
 
     def compute_bytes_of(self, ubatch_size: int) -> int:
         """Roughly: the widest activations of one micro-batch, and a row of logits for every slot."""

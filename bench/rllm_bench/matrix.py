@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,8 +10,9 @@ from pathlib import Path
 from rllm_bench import cost, environment, plan, vocabulary
 from rllm_bench.plan import MatrixConfig, PlanError
 from rllm_bench.runner import Observer, Runner
-from rllm_bench.store import RunRecord, Store, Subject
-from rllm_bench.targets.base import Target, subject
+from rllm_bench.store import RunRecord, Store
+from rllm_bench.subjects import describe
+from rllm_bench.targets.base import Target
 from rllm_bench.targets.catalog import Places, resolve, vocabulary_model
 from rllm_bench.vocabulary import Vocabulary
 
@@ -29,7 +29,7 @@ class Prepared:
 def prepare(config: MatrixConfig, places: Places, *, hash_models: bool = True) -> Prepared:
     config = plan.complete(config)
     targets = resolve(config.targets, config.variants, places)
-    subjects = [_subject(target, hash_models) for target in targets]
+    subjects = [describe(target, environment.sha256 if hash_models else None) for target in targets]
     machine = environment.describe()
     model = vocabulary_model(targets)
     words = vocabulary.from_gguf(model) if model else vocabulary.plain_words()
@@ -51,43 +51,6 @@ def prepare(config: MatrixConfig, places: Places, *, hash_models: bool = True) -
         seed=config.seed,
     )
     return Prepared(run, targets, words)
-
-
-def _subject(target: Target, hash_models: bool) -> Subject:
-    missing = target.missing()
-    weights = _weights(target.model)
-    return Subject(
-        name=subject(target),
-        engine=target.engine,
-        variant=target.variant,
-        model=str(target.model) if target.model else None,
-        model_bytes=weights.stat().st_size if weights else None,
-        model_type=_recorded_type(weights),
-        model_sha256=environment.sha256(weights) if weights and hash_models else None,
-        version=target.version() if missing is None else None,
-        missing=missing,
-    )
-
-
-def _weights(model: Path | None) -> Path | None:
-    """The one file with the weights, of a GGUF or of a Hugging Face folder."""
-    for path in (model, model / "model.safetensors") if model is not None else ():
-        if path is not None and path.is_file():
-            return path
-    return None
-
-
-def _recorded_type(weights: Path | None) -> str | None:
-    """From the record that `rllm-models` leaves beside the files it makes."""
-    record = weights.with_name(f"{weights.name}.json") if weights is not None else None
-    if record is None or not record.is_file():
-        return None
-    try:
-        found = json.loads(record.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
-    kind = found.get("type") if isinstance(found, dict) else None
-    return kind if isinstance(kind, str) else None
 
 
 def execute(

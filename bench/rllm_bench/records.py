@@ -6,6 +6,7 @@ that was written. Nothing here is derived; what can be computed is computed by `
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import msgspec
@@ -149,6 +150,20 @@ class CellRecord(msgspec.Struct, frozen=True, kw_only=True):
     metrics_after: dict[str, float] = {}
     error: str | None = None
     """The cell as a whole failed (the server died, it never became ready)."""
+
+
+def failed_cell(spec: CellSpec, reason: str) -> CellRecord:
+    """Of a cell of which nothing was measured: its server did not start, or died."""
+    engine, _, variant = spec.subject.partition("/")
+    return CellRecord(
+        spec=spec,
+        workload_hash="",
+        prompt_format="ids",
+        target={"engine": engine, "variant": variant},
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        generators=[],
+        error=reason,
+    )
 
 
 class TelemetrySample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Protocol
 
 from rllm_bench.measure import GeneratorFailed, measure
 from rllm_bench.plan import estimate_s
-from rllm_bench.records import CellRecord, CellSpec
+from rllm_bench.records import CellSpec, failed_cell
 from rllm_bench.store import RunRecord, Store
 from rllm_bench.targets.base import Target, subject
 from rllm_bench.targets.server import Server, ServerFailed, running
@@ -86,16 +85,7 @@ class Runner:
         if not self.continue_on_error:
             raise CellFailed(f"{subject(target)}: {reason}")
         for spec in specs:
-            record = CellRecord(
-                spec=spec,
-                workload_hash="",
-                prompt_format="ids",
-                target={"engine": target.engine, "variant": target.variant},
-                started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-                generators=[],
-                error=reason,
-            )
-            self.store.save(record, [])
+            self.store.save(failed_cell(spec, reason), [])
             self.observer.cell_finished(spec, reason)
 
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
+CPU_BATCH, GPU_BATCH = 256, 2048
+"""Most tokens in one step, where the worker chooses."""
+CPU_UBATCH, GPU_UBATCH = 512, 2048
+"""Most tokens computed at once, where the worker chooses and the batch allows it."""
+
 
 class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Options of one llama.cpp instance, checked and resolved; ``None`` or 0 lets the worker choose."""

@@ -16,7 +16,7 @@ import msgspec
 
 from rllm_bench import cost, environment, metrics, plan, vocabulary
 from rllm_bench.measure import GeneratorFailed, measure
-from rllm_bench.records import CellRecord, CellSpec
+from rllm_bench.records import CellSpec, failed_cell
 from rllm_bench.store import RunRecord, Store, Subject
 from rllm_bench.study import crash
 from rllm_bench.study.fleet import Fleet, log_tail
@@ -24,6 +24,7 @@ from rllm_bench.study.pace import START_S, Pace
 from rllm_bench.study.pieces import FLAVOURS, Piece, split
 from rllm_bench.study.subjects import Configured, Places, target
 from rllm_bench.study.warm import warm_prefix
+from rllm_bench.subjects import describe
 from rllm_bench.targets.base import Settings, subject
 from rllm_bench.targets.server import Server
 from rllm_bench.workload import Workload
@@ -143,7 +144,7 @@ class Study:
             command=environment.command_line().replace("rllm-bench", "scripts/gpu-study", 1),
             preset="gpu-study",
             settings=Settings(slots=piece.slots, ctx_per_slot=piece.ctx),
-            subjects=(subjects := [self._subject(t) for t in targets]),
+            subjects=(subjects := [describe(t, lambda path: self.hashes.get(path.name)) for t in targets]),
             cells=cells(piece, subjects, self.repeats or piece.repeats, self.seed),
             slos=plan.DEFAULT_SLOS,
             price_per_hour=price.per_hour if price else None,
@@ -151,20 +152,6 @@ class Study:
             environment=machine,
             vocabulary="",
             seed=self.seed,
-        )
-
-    def _subject(self, made: Configured) -> Subject:
-        missing = made.missing()
-        model = made.model if made.model is not None and made.model.exists() else None
-        return Subject(
-            name=subject(made),
-            engine=made.engine,
-            variant=made.variant,
-            model=str(made.model) if made.model else None,
-            model_bytes=model.stat().st_size if model else None,
-            model_sha256=self.hashes.get(model.name) if model else None,
-            version=made.version() if missing is None else None,
-            missing=missing,
         )
 
     # --- its cells ------------------------------------------------------------------------------
@@ -204,18 +191,8 @@ class Study:
 
     @staticmethod
     def _record_failure(store: Store, spec: CellSpec, reason: str) -> None:
-        engine, _, variant = spec.subject.partition("/")
-        record = CellRecord(
-            spec=spec,
-            workload_hash="",
-            prompt_format="ids",
-            target={"engine": engine, "variant": variant},
-            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            generators=[],
-            error=reason,
-        )
         store.forget_partial()
-        store.save(record, [])
+        store.save(failed_cell(spec, reason), [])
 
     def _kill(self, piece: Piece, store: Store, servers: dict[str, Server]) -> None:
         server = servers.get(subject(self.targets(piece)[-1]))

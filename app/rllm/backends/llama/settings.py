@@ -10,12 +10,9 @@ from rllm.backends.llama.disk import Disk
 from rllm.backends.llama.fingerprint import fingerprint
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.state_store import StateStore
-from rllm.backends.options import LlamaOptions
+from rllm.backends.options import CPU_BATCH, CPU_UBATCH, GPU_BATCH, GPU_UBATCH, LlamaOptions
 from rllm.errors import StartError
 from rllm.gguf_info import CACHE_TYPES
-
-CPU_BATCH, GPU_BATCH = 256, 2048
-CPU_UBATCH = 512
 
 
 def uses_gpu(options: LlamaOptions) -> bool:
@@ -91,7 +88,7 @@ def _batch_size(options: LlamaOptions) -> int:
 def _ubatch_size(options: LlamaOptions) -> int:
     """On a GPU whole prompts in one piece: an H100 computes 20 % more prompt tokens a second than in
     pieces of 512."""
-    return GPU_BATCH if uses_gpu(options) else CPU_UBATCH
+    return GPU_UBATCH if uses_gpu(options) else CPU_UBATCH
 
 
 def _num_sequences(slots: int, kv_unified: bool) -> int:
