@@ -96,6 +96,18 @@ def test_running_requests_that_give_way_are_counted_and_all_finish(server: Runni
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"] * 3
     assert answer["usage"]["completion_tokens"] == 330 > CELLS
     assert after("preemptions_total") > before("preemptions_total")
+
+
+def test_prompts_computed_beside_decodes_are_counted(server: RunningServer) -> None:
+    """A stream may be over before the prompt arrives; then another is begun."""
+    before = after = Readings(server)
+    for number in range(20):
+        stream = server.start_stream(110)
+        ask(server, f"{number} arrives while another decodes", 1)
+        stream.read()
+        after = Readings(server)
+        if after("step_seconds_count", "mixed") > before("step_seconds_count", "mixed"):
+            break
     assert after("step_seconds_count", "mixed") > before("step_seconds_count", "mixed")
 
 
