@@ -113,10 +113,21 @@ async def run_nginx(plan: RollingPlan, binary: Path) -> Result:
 
 
 async def _end(http: aiohttp.ClientSession, server: ServerProcess) -> Restart:
-    in_flight = await server.metric(http, "rllm_sequences_in_flight")
+    in_flight = await _under_way(http, server)
     began = time.monotonic()
     status = await server.terminate()
     return Restart(in_flight, time.monotonic() - began, status)
+
+
+async def _under_way(http: aiohttp.ClientSession, server: ServerProcess) -> float:
+    """Sequences in flight, at a moment when there are some if one comes: a quick server is idle in between."""
+    in_flight = 0.0
+    for _ in range(200):
+        in_flight = await server.metric(http, "rllm_sequences_in_flight")
+        if in_flight > 0:
+            break
+        await asyncio.sleep(0.01)
+    return in_flight
 
 
 async def _deploy(
