@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rllm.errors import Overloaded, PromptTooLong, TimedOut
 from rllm.serving.admission import Limits, Load, check_fits, check_load, predicted_ttft_s
 from rllm.serving.backoff import Backoff
 from rllm.serving.breaker import Breaker, BreakerSettings, BreakerState
-from rllm.serving.rates import DrainRate
+from rllm.serving.rates import DrainRate, ForecastMargin, OutputLength
 from rllm.serving.timeouts import Limit, Timeouts, Times, error_of, next_limit
 
 BREAKER = BreakerSettings(faults=3, window_s=10, open_s=5, probes=1, successes=2)
@@ -114,6 +116,38 @@ def test_the_expected_first_token_counts_slots_and_prompts_ahead() -> None:
     assert predicted_ttft_s(_load(3), 50) == pytest.approx(0.5)
     assert predicted_ttft_s(_load(4), 50) == pytest.approx(2.5)
     assert predicted_ttft_s(_load(0, pending=400), 50) == pytest.approx(4.5)
+
+
+def test_a_newcomer_waits_for_the_slot_that_is_his_and_for_the_prompts_before_him() -> None:
+    load = replace(_load(4), frees_s=(0.5, 1.0, 3.0, 7.0))
+    assert predicted_ttft_s(load, 50) == pytest.approx(0.5 + 0.5)
+    third = replace(load, requests=6, pending_prompt_tokens=40, queued_prompt_tokens=40)
+    assert predicted_ttft_s(third, 50) == pytest.approx(3.0 + 0.4 + 0.5)
+    second_round = replace(load, requests=8)
+    assert predicted_ttft_s(second_round, 0) == pytest.approx(0.5 + 4 * 2.0)
+
+
+def test_forecasts_are_as_late_as_four_of_five_lately_were() -> None:
+    margin = ForecastMargin()
+    for late in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
+        margin.add(1.0, 1.0 + late)
+    assert margin.seconds == pytest.approx(0.8)
+    check_load(_load(3), Limits(), 1, 50, ttft_s=0.6)
+    with pytest.raises(Overloaded):
+        check_load(replace(_load(3), ttft_margin_s=0.2), Limits(), 1, 50, ttft_s=0.6)
+    for _ in range(100):
+        margin.add(1.0, 0.5)
+    assert margin.seconds == 0.0
+
+
+def test_an_answer_is_expected_to_be_as_long_as_answers_are() -> None:
+    length = OutputLength()
+    for _ in range(100):
+        length.finished(20)
+    assert length.expect_more(0, 512) == pytest.approx(20, abs=1)
+    assert length.expect_more(15, 512) == pytest.approx(5, abs=1)
+    assert length.expect_more(40, 512) == pytest.approx(20, abs=1)
+    assert length.expect_more(15, 16) == 1
 
 
 def test_who_would_wait_too_long_is_refused_now_with_the_difference_as_hint() -> None:

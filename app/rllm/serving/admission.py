@@ -35,9 +35,16 @@ class Load:
     requests: int
     pending_prompt_tokens: int
     """Uncached ones, of requests without a first token."""
+    queued_prompt_tokens: int = 0
+    """Those of them that belong to requests without a slot."""
     gap_s: float | None = None
     """Between two requests that leave, when all slots are taken."""
     prefill_token_s: float | None = None
+    frees_s: tuple[float, ...] = ()
+    """Until each sequence that holds a slot will probably leave it, soonest first; may be left out while a
+    slot is free."""
+    ttft_margin_s: float = 0.0
+    """How much later than predicted first tokens come, most of the time."""
 
     @property
     def num_queued(self) -> int:
@@ -45,11 +52,25 @@ class Load:
 
 
 def predicted_ttft_s(load: Load, uncached_tokens: int) -> float:
-    """What a newcomer would wait for its first token. What has not been measured yet counts as nothing."""
-    ahead = max(0, load.requests + 1 - load.slots)
-    slot_s = ahead * (load.gap_s or 0.0)
+    """What a newcomer would wait for its first token. What has not been measured yet counts as nothing.
+
+    It waits for a slot, then for the prompts of those before it in the queue, who got theirs just before.
+    """
     token_s = load.prefill_token_s or 0.0
-    return max(slot_s, load.pending_prompt_tokens * token_s) + uncached_tokens * token_s
+    computing_s = load.pending_prompt_tokens * token_s
+    place = load.requests + 1 - load.slots
+    if place > 0:
+        computing_s = max(computing_s, _slot_s(load, place) + load.queued_prompt_tokens * token_s)
+    return computing_s + uncached_tokens * token_s
+
+
+def _slot_s(load: Load, place: int) -> float:
+    """Until the ``place``-th slot becomes free; who gets one before holds it as long as usual."""
+    gap_s = load.gap_s or 0.0
+    rounds, index = divmod(place - 1, load.slots)
+    if index < len(load.frees_s):
+        return load.frees_s[index] + rounds * load.slots * gap_s
+    return place * gap_s
 
 
 def retry_after_s(load: Load, num_requests: int) -> float:
@@ -104,7 +125,10 @@ def check_load(
             retry_after_s=retry_after_s(load, 1),
             bound="queue_tokens",
         )
-    if ttft_s is not None and (expected_s := predicted_ttft_s(load, uncached_tokens)) > ttft_s:
+    if ttft_s is None:
+        return
+    expected_s = predicted_ttft_s(load, uncached_tokens) + load.ttft_margin_s
+    if expected_s > ttft_s:
         raise Overloaded(
             f"the first token would take about {expected_s:.2f} s and the request allows {ttft_s:.2f} s",
             retry_after_s=max(_MIN_RETRY_S, min(MAX_RETRY_S, expected_s - ttft_s)),

@@ -28,12 +28,19 @@ class Flight:
     attempts: int = 0
     uncached_tokens: int = 0
     """Of the prompt, as the instance was guessed to have them when it was chosen."""
+    predicted_ttft_s: float = 0.0
     expected_tokens: int = 0
     """Of output."""
+    output_tokens: int = 0
+    """Of this attempt, so far."""
     seq: int = -1
     """The sequence id it got in its worker."""
     cached_tokens: int = 0
     timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+
+    @property
+    def has_slot(self) -> bool:
+        return self.times.started_at is not None
 
     @property
     def may_start_over(self) -> bool:

@@ -258,6 +258,7 @@ class Group:
         flight.stream.start_over()
         times = flight.times
         times.started_at = times.first_token_at = times.last_token_at = None
+        flight.output_tokens = 0
         instance = self._heir(flight.request)
         if instance is not None:
             self.launch(flight, instance)

@@ -14,14 +14,14 @@ import msgspec
 from rllm.backends.options import fewer
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord
 from rllm.errors import EngineError, StartError
-from rllm.serving.admission import Load
+from rllm.serving.admission import Load, predicted_ttft_s
 from rllm.serving.backoff import Backoff
 from rllm.serving.breaker import Breaker, BreakerSettings, BreakerState
 from rllm.serving.dispatcher import Candidate
 from rllm.serving.flight import Flight
 from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.prefixes import BLOCK, PrefixMap
-from rllm.serving.rates import DrainRate, OutputLength, PrefillRate
+from rllm.serving.rates import DrainRate, ForecastMargin, OutputLength, PrefillRate, TokenGap
 from rllm.serving.view import InstanceView
 from rllm.serving.watchdog import Watchdog
 from rllm.serving.window import Window
@@ -77,6 +77,8 @@ class Instance:
         self.drain = DrainRate()
         self.prefill = PrefillRate()
         self._output = OutputLength()
+        self._token_gap = TokenGap()
+        self._margin = ForecastMargin()
         self._spec = spec
         self._observer = observer
         self._settings = settings
@@ -113,9 +115,20 @@ class Instance:
             ctx_per_slot=info.ctx_per_slot,
             requests=len(self._flights),
             pending_prompt_tokens=self._pending_prompt_tokens,
+            queued_prompt_tokens=sum(f.uncached_tokens for f in self._flights.values() if not f.has_slot),
             gap_s=self.drain.gap_s(info.slots),
             prefill_token_s=self.prefill.token_s,
+            frees_s=self._frees_s() if len(self._flights) >= info.slots else (),
+            ttft_margin_s=self._margin.seconds,
         )
+
+    def _frees_s(self) -> tuple[float, ...]:
+        """Until each sequence that holds a slot will probably end, soonest first."""
+        if (gap_s := self._token_gap.seconds) is None:
+            return ()
+        more = self._output.expect_more
+        running = (flight for flight in self._flights.values() if flight.has_slot)
+        return tuple(sorted(gap_s * more(f.output_tokens, f.request.max_tokens) for f in running))
 
     def candidate(self, request: EngineRequest) -> Candidate:
         return Candidate(
@@ -270,6 +283,7 @@ class Instance:
         flight.instance = self
         flight.attempts += 1
         flight.uncached_tokens = len(request.prompt) - resident
+        flight.predicted_ttft_s = predicted_ttft_s(self.load, flight.uncached_tokens)
         flight.expected_tokens = self._output.expect(request.max_tokens)
         self._prefixes.add(request.prompt, request.cache_salt)
         self._flights[request.id] = flight
@@ -308,7 +322,7 @@ class Instance:
 
     def _on_event(self, flight: Flight, event: Event, now: float) -> None:
         if event.tokens:
-            self._note_token(flight, now)
+            self._note_tokens(flight, len(event.tokens), now)
         if event.finish is None:
             flight.stream.put(event)
             return
@@ -322,15 +336,19 @@ class Instance:
         flight.close(used)
         self._hooks.on_over(flight)
 
-    def _note_token(self, flight: Flight, now: float) -> None:
+    def _note_tokens(self, flight: Flight, count: int, now: float) -> None:
         times = flight.times
+        flight.output_tokens += count
         if times.last_token_at is None:
             times.first_token_at = times.last_token_at = now
             self._pending_prompt_tokens -= flight.uncached_tokens
             self._outstanding_tokens -= flight.uncached_tokens
+            if flight.attempts == 1:
+                self._margin.add(flight.predicted_ttft_s, now - times.accepted_at)
             self._observer.on_first_token(self.model, self.name, now - times.accepted_at)
             self._hooks.on_token(flight)
         else:
+            self._token_gap.add(now - times.last_token_at)
             self._observer.on_token_gap(self.model, self.name, now - times.last_token_at)
             times.last_token_at = now
 

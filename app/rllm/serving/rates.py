@@ -6,6 +6,8 @@ from collections import deque
 
 _SMOOTHING = 0.1
 _WINDOW = 32
+_FORECASTS = 50
+_CONFIDENCE = 0.8
 
 
 class DrainRate:
@@ -51,6 +53,29 @@ class PrefillRate:
             self.token_s = _blend(self.token_s, seconds / prefill_tokens)
 
 
+class TokenGap:
+    """Seconds between two tokens of a sequence, prefill of others included; a mean over some hundred."""
+
+    def __init__(self) -> None:
+        self.seconds: float | None = None
+
+    def add(self, seconds: float) -> None:
+        self.seconds = _blend(self.seconds, seconds, 0.01)
+
+
+class ForecastMargin:
+    """How much later than predicted first tokens came lately: enough for four of five."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._errors: deque[float] = deque(maxlen=_FORECASTS)
+
+    def add(self, predicted_s: float, actual_s: float) -> None:
+        self._errors.append(actual_s - predicted_s)
+        errors = sorted(self._errors)
+        self.seconds = max(0.0, errors[int(_CONFIDENCE * len(errors))])
+
+
 class Refusals:
     """Who was sent away lately and will be back. Sending all of them back at once would help nobody."""
 
@@ -79,6 +104,11 @@ class OutputLength:
     def expect(self, max_tokens: int) -> int:
         return min(max_tokens, max(1, round(self._mean)))
 
+    def expect_more(self, num_tokens: int, max_tokens: int) -> int:
+        """After ``num_tokens``. Who has got past the usual length is as likely to end as ever."""
+        usual = self.expect(max_tokens)
+        return usual - num_tokens if num_tokens < usual else min(usual, max_tokens - num_tokens)
 
-def _blend(old: float | None, new: float) -> float:
-    return new if old is None else old + _SMOOTHING * (new - old)
+
+def _blend(old: float | None, new: float, smoothing: float = _SMOOTHING) -> float:
+    return new if old is None else old + smoothing * (new - old)
