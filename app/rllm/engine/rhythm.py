@@ -4,6 +4,10 @@ In a split cache llama.cpp computes a batch in pieces in which every sequence ha
 step that mixes both costs as much as two and throws away the graph that pure decode steps reuse. There a step
 is one or the other. Switching has a price of its own, hence newcomers are gathered for a moment while many
 others decode, and a long prompt gives the decoders their share of the time between its pieces.
+
+Where a decode step takes about as long for many sequences as for few (a GPU), a crowd goes first: as long as
+those who wait for their first token are at least half as many as those who decode, the decoders, who would
+spend a step's time on few tokens, wait too. Their pause is bounded, because whoever is served joins them.
 """
 
 from __future__ import annotations
@@ -17,8 +21,14 @@ GATHER_S = 0.06
 """... or when the first of them has waited so long."""
 
 
+CROWD = 2
+"""Newcomers are a crowd when there are at least 1/CROWD as many as decoders."""
+
+
 class Rhythm:
-    def __init__(self) -> None:
+    def __init__(self, *, flat_decode: bool = False) -> None:
+        """``flat_decode``: a decode step takes about as long for many sequences as for few."""
+        self._flat_decode = flat_decode
         self._first_seen: float | None = None
         self._owed_s = 0.0
         """How long the decoders go first after the last prefill."""
@@ -37,11 +47,15 @@ class Rhythm:
             return True
         if self._first_seen is None:
             self._first_seen = now
-        if self._owed_s > 0:
+        if self._owed_s > 0 and not self.is_crowd(num_decoding, num_under_way + num_newcomers):
             return False
         if num_under_way:
             return True
         return num_newcomers * GATHER_SHARE >= num_decoding or now - self._first_seen >= GATHER_S
+
+    def is_crowd(self, num_decoding: int, num_waiting: int) -> bool:
+        """So many wait for their first token that they are served in full steps, one after the other."""
+        return self._flat_decode and num_waiting * CROWD >= num_decoding
 
     def took(self, *, prefill: bool, seconds: float) -> None:
         """The step took that long."""

@@ -91,7 +91,7 @@ class Scheduler:
         self._pieces = Pieces(vocabulary.piece)
         self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.1)
         self._residence = Residence(info, prefix_cache=prefix_cache, costs=costs, stored=stored)
-        self._rhythm = Rhythm()
+        self._rhythm = Rhythm(flat_decode=info.flat_decode)
         self._line = WaitingLine()
         self._requests: dict[str, Sequence] = {}
         self._running: dict[int, Sequence] = {}
@@ -170,7 +170,8 @@ class Scheduler:
         under_way = len(self._running) - decoding
         newcomers = min(len(self._line), self._info.slots - len(self._running))
         if self._rhythm.wants_prefill(decoding, under_way, newcomers, now):
-            limit = self._budget.prefill_step_tokens(others_decode=decoding > 0)
+            paced = decoding > 0 and not self._rhythm.is_crowd(decoding, under_way + newcomers)
+            limit = self._budget.prefill_step_tokens(others_decode=paced)
             self._plan_prefills(draft, limit, now)
         if not draft.chunks:
             self._plan_decodes(draft)

@@ -93,8 +93,8 @@ PIECES = (
     ),
     Piece(
         name="core-q4",
-        what="Q4_K_M on both sides and vLLM fp16, 400/128, c 1 to 64",
-        subjects=("rllm:q4_k_m", "llama-server:q4_k_m", "vllm:f16"),
+        what="Q4_K_M, llama-server with and without its prompt cache in RAM, 400/128, c 1 to 64",
+        subjects=("rllm:q4_k_m", "llama-server:q4_k_m", "llama-server:q4_k_m+nocache"),
         grids=(_CORE,),
         slots=64,
         repeats=3,
@@ -105,7 +105,8 @@ PIECES = (
         subjects=(
             "rllm:f16+t08",
             "llama-server:f16+t08",
-            "llama-server:f16+gpusampling+t08",
+            "llama-server:f16+nocache+t08",
+            "llama-server:f16+nocache+gpusampling+t08",
             "rllm:f16+t08plain",
         ),
         grids=(Grid(concurrency=(64,), requests_per_user=2),),
@@ -113,8 +114,8 @@ PIECES = (
     ),
     Piece(
         name="core-f16",
-        what="F16 on both sides and vLLM fp16, 400/128, c 1 to 64",
-        subjects=("rllm:f16", "llama-server:f16", "vllm:f16"),
+        what="F16, both llama-servers and vLLM fp16, 400/128, c 1 to 64",
+        subjects=("rllm:f16", "llama-server:f16", "llama-server:f16+nocache", "vllm:f16"),
         grids=(_CORE,),
         slots=64,
         repeats=3,
@@ -130,8 +131,8 @@ PIECES = (
     ),
     Piece(
         name="core-q8",
-        what="Q8_0 on both sides and vLLM fp16, 400/128, c 1 to 64",
-        subjects=("rllm:q8_0", "llama-server:q8_0", "vllm:f16"),
+        what="Q8_0, llama-server with and without its prompt cache in RAM, 400/128, c 1 to 64",
+        subjects=("rllm:q8_0", "llama-server:q8_0", "llama-server:q8_0+nocache"),
         grids=(_CORE,),
         slots=64,
         repeats=3,
@@ -177,7 +178,7 @@ PIECES = (
     Piece(
         name="wide",
         what="indicative: c=128, 400/128",
-        subjects=("rllm:q4_k_m", "llama-server:q4_k_m", "vllm:f16"),
+        subjects=("rllm:q4_k_m", "llama-server:q4_k_m+nocache", "vllm:f16"),
         grids=(Grid(concurrency=(128,), requests_per_user=2),),
         slots=128,
     ),
@@ -191,7 +192,7 @@ PIECES = (
     Piece(
         name="corners",
         what="indicative: prompts of 128 and 2,048 by outputs of 128 and 512, c=32",
-        subjects=("rllm:q4_k_m", "llama-server:q4_k_m", "vllm:f16"),
+        subjects=("rllm:q4_k_m", "llama-server:q4_k_m+nocache", "vllm:f16"),
         grids=(Grid(concurrency=(32,), prompts=(128, 2048), outputs=(128, 512), requests_per_user=1),),
         slots=32,
         ctx=2816,
