@@ -259,9 +259,9 @@ def servers(model: Path, threads: int, logs: Path, *, cells: int = 0) -> Iterato
 
 
 async def measure(
-    endpoints: dict[str, Endpoint], vocabulary: Vocabulary, scenario: FIGURES, pairs: int, seed: int
+    endpoints: dict[str, Endpoint], vocabulary: Vocabulary, label: str, pairs: int, seed: int
 ) -> dict[str, list[dict[str, float]]]:
-    """Figures of every pair by server; one unmeasured round first."""
+    """Figures of the scenario ``label``, of every pair by server; one unmeasured round first."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in endpoints}
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     timeout = aiohttp.ClientTimeout(total=600)
@@ -271,10 +271,9 @@ async def measure(
             order = list(endpoints)
             random.Random(f"{seed}-{pair}").shuffle(order)
             for name in order:
-                rng = random.Random(
-                    f"{seed}-{pair}-{name}"
-                )  # unique per server: no cache is warm by accident
-                figures = await scenario(Asker(session, endpoints[name], vocabulary), rng)
+                # unique to the server and the scenario: no cache is warm by accident
+                rng = random.Random(f"{seed}-{label}-{pair}-{name}")
+                figures = await SCENARIOS[label](Asker(session, endpoints[name], vocabulary), rng)
                 if pair >= 0:
                     found[name].append(figures)
     return found
@@ -341,7 +340,7 @@ def main(model: Path, pairs: int, threads: int, only: str, seed: int, out: Path)
                 click.echo(f"{name}: {pairs} pairs ...", err=True)
                 repeats = min(pairs, 3) if name == "oversubscribed" else pairs
                 began = datetime.now(UTC).isoformat(timespec="seconds")
-                found = asyncio.run(measure(endpoints, vocabulary, SCENARIOS[name], repeats, seed))
+                found = asyncio.run(measure(endpoints, vocabulary, name, repeats, seed))
                 click.echo(table({name: found}), err=True)
                 keep(out, name, {**about, "began": began, "found": found})
     click.echo((out / "report.md").read_text())
