@@ -2,6 +2,9 @@
 
     python bench/versus_llama_server.py [--pairs 7] [--only unique-8,shared] [--out DIR]
 
+llama-server is the one on the PATH, else the one inside xllamacpp, whose wheel is built for any x86-64 processor
+and slower than one built for this machine; the report says which it was.
+
 All servers are up for the whole run and idle but for the one that is measured; they take turns, in an order
 that is shuffled for every pair, because a small machine changes by more than the differences looked for.
 llama-server runs in both its KV layouts, and the better of the two is the peer. Every figure is a median over
@@ -327,7 +330,13 @@ def main(model: Path, pairs: int, threads: int, only: str, seed: int, out: Path)
     out.mkdir(parents=True, exist_ok=True)
     vocabulary = from_gguf(model)
     settings = f"{SLOTS} slots of {CTX} tokens, {threads} threads, {pairs} pairs, seed {seed}"
-    about = {"settings": settings, "environment": environment.describe(), "model": environment.sha256(model)}
+    peer = LlamaServer("q4", model).version()
+    about = {
+        "settings": settings,
+        "peer": peer,
+        "environment": environment.describe(),
+        "model": environment.sha256(model),
+    }
     wanted = [name for name in SCENARIOS if name in only.split(",")]
     for cells, names in (
         (0, [name for name in wanted if name != "oversubscribed"]),
@@ -356,7 +365,10 @@ def keep(out: Path, name: str, record: dict[str, Any]) -> None:
     lines += [table({name: record["found"] for name, record in records.items()}), ""]
     for name, record in records.items():
         commit = record["environment"].get("git", {}).get("commit", "unknown")
-        lines.append(f"- {name}: begun {record['began']}, {record['settings']}, commit {commit[:12]}")
+        peer = record.get("peer", "not recorded")
+        lines.append(
+            f"- {name}: begun {record['began']}, {record['settings']}, commit {commit[:12]}, llama-server: {peer}"
+        )
     (out / "report.md").write_text("\n".join(lines) + "\n")
 
 
