@@ -2,8 +2,8 @@
 
     python bench/versus_llama_server.py [--pairs 7] [--only unique-8,shared] [--out DIR]
 
-llama-server is the one on the PATH, else the one inside xllamacpp, whose wheel is built for any x86-64 processor
-and slower than one built for this machine; the report says which it was.
+llama-server is the one on the PATH, else the one inside xllamacpp, whose wheel is built for any x86-64
+processor and slower than one built for this machine; the report says which it was.
 
 All servers are up for the whole run and idle but for the one that is measured; they take turns, in an order
 that is shuffled for every pair, because a small machine changes by more than the differences looked for.
@@ -365,10 +365,8 @@ def keep(out: Path, name: str, record: dict[str, Any]) -> None:
     lines += [table({name: record["found"] for name, record in records.items()}), ""]
     for name, record in records.items():
         commit = record["environment"].get("git", {}).get("commit", "unknown")
-        peer = record.get("peer", "not recorded")
-        lines.append(
-            f"- {name}: begun {record['began']}, {record['settings']}, commit {commit[:12]}, llama-server: {peer}"
-        )
+        peer = f"llama-server: {record.get('peer', 'not recorded')}"
+        lines.append(f"- {name}: begun {record['began']}, {record['settings']}, commit {commit[:12]}; {peer}")
     (out / "report.md").write_text("\n".join(lines) + "\n")
 
 

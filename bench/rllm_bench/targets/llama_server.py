@@ -65,6 +65,6 @@ class LlamaServer:
         if binary:
             return ()
         return (
-            "the C++ server of llama.cpp, started through the xllamacpp package, whose wheel is built for any "
-            "x86-64 processor: a llama-server built for this one may be a third faster",
+            "the C++ server of llama.cpp, started through the xllamacpp package, whose wheel is built for "
+            "any x86-64 processor: a llama-server built for this one may be a third faster",
         )
