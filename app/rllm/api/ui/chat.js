@@ -241,14 +241,17 @@ export class Chat {
   }
 
   #compare(a, b) {
-    if (!a?.speed || !b?.speed) return;
-    const [fast, slow, names] = a.speed >= b.speed ? [a, b, ["A", "B"]] : [b, a, ["B", "A"]];
-    const ahead = fast.speed / slow.speed;
+    if (!a || !b) return;
     const gap = Math.abs(a.ttft - b.ttft);
-    const speed =
-      ahead < 1.05 ? "Both write equally fast" : `${names[0]} writes ${ahead.toFixed(1)} × as fast as ${names[1]}`;
     const first = gap < 0.02 ? "both begin together" : `${a.ttft < b.ttft ? "A" : "B"} begins ${seconds(gap)} earlier`;
-    say($("comparison"), `${speed}; ${first}. Measured at once, under the load of this moment.`);
+    say($("comparison"), `${this.#faster(a.speed, b.speed)}; ${first}. Measured at once, under the load of this moment.`);
     show($("comparison"), true);
+  }
+
+  #faster(a, b) {
+    // an answer that came in one piece has no speed
+    if (!a || !b) return "Too short to tell which writes faster";
+    const ahead = Math.max(a, b) / Math.min(a, b);
+    return ahead < 1.05 ? "Both write equally fast" : `${a > b ? "A" : "B"} writes ${ahead.toFixed(1)} × as fast as ${a > b ? "B" : "A"}`;
   }
 }
