@@ -130,14 +130,25 @@ def test_a_newcomer_waits_for_the_slot_that_is_his_and_for_the_prompts_before_hi
 def test_forecasts_are_as_late_as_four_of_five_lately_were() -> None:
     margin = ForecastMargin()
     for late in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
-        margin.add(1.0, 1.0 + late)
-    assert margin.seconds == pytest.approx(0.8)
+        margin.add(5.0, 1.0, 1.0 + late)
+    assert margin.seconds(5.0) == pytest.approx(0.8)
     check_load(_load(3), Limits(), 1, 50, ttft_s=0.6)
     with pytest.raises(Overloaded):
         check_load(replace(_load(3), ttft_margin_s=0.2), Limits(), 1, 50, ttft_s=0.6)
     for _ in range(100):
-        margin.add(1.0, 0.5)
-    assert margin.seconds == 0.0
+        margin.add(5.0, 1.0, 0.5)
+    assert margin.seconds(5.0) == 0.0
+
+
+def test_a_margin_that_refuses_everybody_does_not_last() -> None:
+    margin = ForecastMargin(window_s=10)
+    margin.add(0.0, 1.0, 31.0)
+    assert margin.seconds(9.0) == pytest.approx(30.0)
+    assert margin.seconds(11.0) == 0.0
+    late = replace(_load(0), ttft_margin_s=30.0)
+    check_load(late, Limits(), 1, 50, ttft_s=1.0)  # nobody is there to make him wait
+    with pytest.raises(Overloaded):
+        check_load(replace(late, requests=1), Limits(), 1, 50, ttft_s=1.0)
 
 
 def test_an_answer_is_expected_to_be_as_long_as_answers_are() -> None:

@@ -36,7 +36,7 @@ class Load:
     pending_prompt_tokens: int
     """Uncached ones, of requests without a first token."""
     queued_prompt_tokens: int = 0
-    """Those of them that belong to requests without a slot."""
+    """Those of them that belong to requests without a slot; may be left out while one is free."""
     gap_s: float | None = None
     """Between two requests that leave, when all slots are taken."""
     prefill_token_s: float | None = None
@@ -127,7 +127,9 @@ def check_load(
         )
     if ttft_s is None:
         return
-    expected_s = predicted_ttft_s(load, uncached_tokens) + load.ttft_margin_s
+    expected_s = predicted_ttft_s(load, uncached_tokens)
+    if load.requests:  # who finds nobody there has nobody to wait for
+        expected_s += load.ttft_margin_s
     if expected_s > ttft_s:
         raise Overloaded(
             f"the first token would take about {expected_s:.2f} s and the request allows {ttft_s:.2f} s",

@@ -167,7 +167,7 @@ class Group:
     def _spread(self, error: Overloaded) -> None:
         """The newcomer's turn comes after those who were sent away before him."""
         now = time.monotonic()
-        gaps = [gap for i in self.instances if i.info and (gap := i.load.gap_s) is not None]
+        gaps = [gap for i in self.instances if i.info and (gap := i.gap_s) is not None]
         if gaps and error.retry_after_s is not None:
             behind_s = self._refusals.count(now) * min(gaps) / len(gaps)
             error.retry_after_s = min(MAX_RETRY_S, error.retry_after_s + behind_s)

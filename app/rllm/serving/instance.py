@@ -110,17 +110,26 @@ class Instance:
     @property
     def load(self) -> Load:
         info = self._known()
+        is_full = len(self._flights) >= info.slots
         return Load(
             slots=info.slots,
             ctx_per_slot=info.ctx_per_slot,
             requests=len(self._flights),
             pending_prompt_tokens=self._pending_prompt_tokens,
-            queued_prompt_tokens=sum(f.uncached_tokens for f in self._flights.values() if not f.has_slot),
-            gap_s=self.drain.gap_s(info.slots),
+            queued_prompt_tokens=self._queued_prompt_tokens() if is_full else 0,
+            gap_s=self.gap_s,
             prefill_token_s=self.prefill.token_s,
-            frees_s=self._frees_s() if len(self._flights) >= info.slots else (),
-            ttft_margin_s=self._margin.seconds,
+            frees_s=self._frees_s() if is_full else (),
+            ttft_margin_s=self._margin.seconds(time.monotonic()),
         )
+
+    @property
+    def gap_s(self) -> float | None:
+        """Between two requests that leave while all slots are taken. None: nothing has finished yet."""
+        return self.drain.gap_s(self._known().slots)
+
+    def _queued_prompt_tokens(self) -> int:
+        return sum(f.uncached_tokens for f in self._flights.values() if not f.has_slot)
 
     def _frees_s(self) -> tuple[float, ...]:
         """Until each sequence that holds a slot will probably end, soonest first."""
@@ -344,7 +353,7 @@ class Instance:
             self._pending_prompt_tokens -= flight.uncached_tokens
             self._outstanding_tokens -= flight.uncached_tokens
             if flight.attempts == 1:
-                self._margin.add(flight.predicted_ttft_s, now - times.accepted_at)
+                self._margin.add(now, flight.predicted_ttft_s, now - times.accepted_at)
             self._observer.on_first_token(self.model, self.name, now - times.accepted_at)
             self._hooks.on_token(flight)
         else:

@@ -64,16 +64,24 @@ class TokenGap:
 
 
 class ForecastMargin:
-    """How much later than predicted first tokens came lately: enough for four of five."""
+    """How much later than predicted first tokens came lately: enough for four of five.
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._errors: deque[float] = deque(maxlen=_FORECASTS)
+    What is too old counts no more: a margin that refuses everybody brings no newer forecasts.
+    """
 
-    def add(self, predicted_s: float, actual_s: float) -> None:
-        self._errors.append(actual_s - predicted_s)
-        errors = sorted(self._errors)
-        self.seconds = max(0.0, errors[int(_CONFIDENCE * len(errors))])
+    def __init__(self, window_s: float = 10.0) -> None:
+        self._window_s = window_s
+        self._errors: deque[tuple[float, float]] = deque(maxlen=_FORECASTS)
+        """When the first token came, and how late."""
+
+    def add(self, now: float, predicted_s: float, actual_s: float) -> None:
+        self._errors.append((now, actual_s - predicted_s))
+
+    def seconds(self, now: float) -> float:
+        while self._errors and self._errors[0][0] < now - self._window_s:
+            self._errors.popleft()
+        errors = sorted(error for _, error in self._errors)
+        return max(0.0, errors[int(_CONFIDENCE * len(errors))]) if errors else 0.0
 
 
 class Refusals:
