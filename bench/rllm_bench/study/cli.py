@@ -134,7 +134,7 @@ def vllm_command(action: str, work: Path | None, template: str | None, share: fl
     "--peer",
     multiple=True,
     type=click.Choice([name for name, flavour in FLAVOURS.items() if "llama-server" in flavour.options]),
-    help="Given to the llama-server that is compared with: nocache, say.  [default: what `layout` found]",
+    help="Given to a llama-server that a piece takes as it comes: nocache, say. The summary does not tell.",
 )
 @click.option("--vllm-url", help="A vLLM that somebody else started.")
 @click.option(
@@ -185,7 +185,7 @@ def run(
         repeats=repeats,
         commit=commit,
         without=without,
-        best=peer or _read(place / "best.json", tuple[str, ...], ()),
+        peer=peer,
         hashes=_read(place / "hashes.json", dict[str, str], {}),
     )
     study.run(chosen)

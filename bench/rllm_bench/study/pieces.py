@@ -76,21 +76,11 @@ class Piece:
     cell_timeout_s: float = 75.0
     kills: bool = False
     """Afterwards one of the workers of the last subject is killed under load."""
-    finds_best: bool = False
-    """The quickest flavour of llama-server becomes the peer of later pieces."""
 
 
 _CORE = Grid(concurrency=(64, 32, 1, 8))
 
 PIECES = (
-    Piece(
-        name="layout",
-        what="which llama-server is the peer: as it comes (split), or without its prompt cache in RAM",
-        subjects=("llama-server:q4_k_m", "llama-server:q4_k_m+nocache"),
-        grids=(Grid(concurrency=(64,), requests_per_user=2),),
-        slots=64,
-        finds_best=True,
-    ),
     Piece(
         name="core-q4",
         what="Q4_K_M, llama-server with and without its prompt cache in RAM, 400/128, c 1 to 64",

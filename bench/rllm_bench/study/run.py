@@ -48,8 +48,8 @@ class Study:
     commit: str | None = None
     without: tuple[str, ...] = ()
     """Engines that are not measured this time."""
-    best: tuple[str, ...] = ()
-    """Flavours of llama-server that were the quickest."""
+    peer: tuple[str, ...] = ()
+    """Flavours of llama-server where a piece does not name any."""
     pace: Pace = field(default_factory=Pace)
     hashes: dict[str, str] = field(default_factory=dict)
     left_out: list[str] = field(default_factory=list)
@@ -103,12 +103,11 @@ class Study:
             )
             if piece.kills:
                 self._kill(piece, store, servers)
-        if piece.finds_best:
-            self._find_best(store)
 
     def targets(self, piece: Piece) -> list[Configured]:
-        best = () if piece.finds_best else self.best
-        found = [target(name, self.places, best) for name in piece.subjects if not self._is_skipped(name)]
+        found = [
+            target(name, self.places, self.peer) for name in piece.subjects if not self._is_skipped(name)
+        ]
         return [t for t in found if t is not None]
 
     def _is_skipped(self, name: str) -> bool:
@@ -201,18 +200,6 @@ class Study:
             return
         done = crash.kill_one(store, server, seed=self.seed)
         click.echo(f"  kill -9 of one worker under load: {done}")
-
-    def _find_best(self, store: Store) -> None:
-        rates = {
-            cell.record.spec.subject: metrics.summarize(cell, {})["output_tps"]
-            for cell in store.cells()
-            if cell.record.error is None and cell.good
-        }
-        if rates:
-            name = max(rates, key=lambda name: rates[name])
-            self.best = tuple(name.partition("/")[2].split("+")[1:])
-            (self.work / "best.json").write_bytes(msgspec.json.encode(self.best))
-            click.echo(f"  the peer is {name}, of " + ", ".join(f"{n} {r:.0f}" for n, r in rates.items()))
 
     # --- what comes back ------------------------------------------------------------------------
 

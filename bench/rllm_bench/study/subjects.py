@@ -98,12 +98,12 @@ class RunningVllm:
         return Launch(endpoint=endpoint, ready_path="/health", notes=notes)
 
 
-def target(name: str, places: Places, best: tuple[str, ...]) -> Configured | None:
-    """``best``: flavours of the llama-server that is the peer. None: there is no vLLM."""
+def target(name: str, places: Places, peer: tuple[str, ...]) -> Configured | None:
+    """``peer``: flavours of a llama-server that has none of its own. None: there is no vLLM."""
     engine, variant, flavours = split(name)
     label = "".join(f"+{flavour}" for flavour in flavours)
     if engine == "llama-server":
-        flavours = (*(f for f in best if f not in flavours), *flavours) if _is_peer(flavours) else flavours
+        flavours = (*(f for f in peer if f not in flavours), *flavours) if _is_peer(flavours) else flavours
     options = [word for f in flavours for word in FLAVOURS[f].options.get(engine, ())]
     body = {key: value for f in flavours for key, value in FLAVOURS[f].body.items()}
     path = places.models / f"{variant}.gguf"
