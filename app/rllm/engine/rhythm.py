@@ -19,8 +19,6 @@ GATHER_SHARE = 16
 """Prefill starts when the newcomers are at least 1/GATHER_SHARE of those who decode ..."""
 GATHER_S = 0.06
 """... or when the first of them has waited so long."""
-
-
 CROWD = 2
 """Newcomers are a crowd when there are at least 1/CROWD as many as decoders."""
 

@@ -170,10 +170,7 @@ class WorkerProcess:
             self._on_exit(error)
 
     def _receive(self) -> None:
-        """Deliver everything that has come: ZeroMQ gives notice once, and not of every message.
-
-        Without the futures of zmq.asyncio, which cost more than all else that is done for a token.
-        """
+        """Deliver everything that has come: ZeroMQ gives notice once, and not of every message."""
         try:
             while not self._socket.closed:
                 self._deliver(decode_message(self._socket.recv(zmq.NOBLOCK)))

@@ -251,7 +251,8 @@ export class Chat {
   #faster(a, b) {
     // an answer that came in one piece has no speed
     if (!a || !b) return "Too short to tell which writes faster";
+    const [fast, slow] = a >= b ? ["A", "B"] : ["B", "A"];
     const ahead = Math.max(a, b) / Math.min(a, b);
-    return ahead < 1.05 ? "Both write equally fast" : `${a > b ? "A" : "B"} writes ${ahead.toFixed(1)} × as fast as ${a > b ? "B" : "A"}`;
+    return ahead < 1.05 ? "Both write equally fast" : `${fast} writes ${ahead.toFixed(1)} × as fast as ${slow}`;
   }
 }
