@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -55,6 +56,17 @@ def test_ctrl_c_while_loading_ends_it(tiny_model: Path) -> None:
         server.get("/health/live")  # the loop runs: signals are caught
         server.signal(signal.SIGINT)
         assert server.exit_code() == 0
+
+
+def test_ctrl_c_while_a_worker_loads_leaves_neither_a_worker_nor_an_exception(tiny_model: Path) -> None:
+    with running("--gguf", tiny_model, wait=False) as server:
+        server.get("/health/live")  # the loop runs: signals are caught
+        while not (workers := server.workers()):
+            time.sleep(0.01)
+        server.signal(signal.SIGINT)
+        assert server.exit_code() == 0
+        assert not any(worker.is_running() for worker in workers)
+        assert [event for event in server.events() if event["level"] == "error"] == []
 
 
 def test_sigterm_lets_a_running_request_finish(tiny_model: Path) -> None:

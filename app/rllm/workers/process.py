@@ -137,8 +137,13 @@ class WorkerProcess:
                 self._process.kill()
 
     async def stop(self, grace_s: float = _KILL_AFTER_S) -> None:
-        """End it: after the current step if that comes within ``grace_s``, else by force."""
+        """End it: after the current step if that comes within ``grace_s``, else by force.
+
+        One that is still loading has no step to end, and may not even listen yet.
+        """
         self._stopping = True
+        if not self._ready.done():
+            grace_s = 0
         if self._process is not None and self._process.returncode is None:
             if grace_s > 0:
                 self.send(Stop())
