@@ -172,6 +172,7 @@ class WorkerProcess:
             error = EngineError(self._reason())
             if not self._ready.done():
                 self._ready.set_exception(StartError(str(error)))
+                self._ready.exception()  # seen: whoever waited for it may have been told to stop
             self._on_exit(error)
 
     def _receive(self) -> None:
