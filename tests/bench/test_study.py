@@ -21,7 +21,7 @@ from rllm_bench.study.goals import GOALS, table
 from rllm_bench.study.pieces import FLAVOURS, PIECES, Grid, Piece, split
 from rllm_bench.study.rows import Row
 from rllm_bench.study.run import Study, cells
-from rllm_bench.study.subjects import Configured, Places, target
+from rllm_bench.study.subjects import Configured, Places, target, vllm_label
 from rllm_bench.study.summary import page
 from rllm_bench.targets.base import Launch, Settings
 
@@ -126,7 +126,9 @@ def test_repeats_are_outermost_and_go_forth_and_back() -> None:
 
 @pytest.mark.parametrize("piece", PIECES, ids=lambda piece: piece.name)
 def test_every_piece_is_known_and_shorter_than_ten_minutes(piece: Piece, tmp_path: Path) -> None:
-    places = Places(models=tmp_path, llama_server="llama-server", vllm=vllm.Running("http://127.0.0.1:1"))
+    running = vllm.Running("http://127.0.0.1:1")
+    labels = {vllm_label(split(name)[2]) for name in piece.subjects}
+    places = Places(models=tmp_path, llama_server="llama-server", vllm=dict.fromkeys(labels, running))
     for name in piece.subjects:
         made = target(name, places, ())
         assert made is not None
@@ -156,8 +158,11 @@ def test_vllm_is_found_by_later_calls_and_stopped(tmp_path: Path) -> None:
     running = vllm.start(tmp_path, sleeper, {}, 0.5)
     assert vllm.start(tmp_path, sleeper, {}, 0.5) == running == vllm.find(tmp_path)
     assert running.failed() is None
+    other = vllm.start(tmp_path, sleeper, {}, 0.5, "+lean", ["--more"])
+    assert vllm.find_all(tmp_path) == {"": running, "+lean": other}
+    assert other.command[-1] == "--more"
     vllm.stop(tmp_path)
-    assert vllm.find(tmp_path) is None
+    assert vllm.find_all(tmp_path) == {}
 
 
 def test_a_vllm_that_ends_says_why(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from rllm_bench.study import vllm
 from rllm_bench.study.pace import Pace
 from rllm_bench.study.pieces import FLAVOURS, PIECES, Piece
 from rllm_bench.study.run import Study, cells, estimate_s
-from rllm_bench.study.subjects import Places
+from rllm_bench.study.subjects import Places, vllm_label
 
 _NAMES = [piece.name for piece in PIECES]
 T = TypeVar("T")
@@ -90,8 +90,25 @@ def hash_models(work: Path | None, models: Path | None) -> None:
 @work_option
 @click.option("--command", "template", help="Command with {port} and {share}.  [default: $W/vllm/site's]")
 @click.option("--share", default=0.36, show_default=True, help="Of the card's memory, for {share}.")
-def vllm_command(action: str, work: Path | None, template: str | None, share: float) -> None:
-    """Start vLLM in a session of its own that outlives this call, wait for it, or stop it."""
+@click.option(
+    "--flavour",
+    "flavours",
+    multiple=True,
+    type=click.Choice([name for name, flavour in FLAVOURS.items() if "vllm" in flavour.options]),
+    help="Other settings, as pieces name them. Several vLLMs may run beside each other.",
+)
+@click.option(
+    "--kv-gib", type=float, help="Size of its cache: instead of measuring what is free, for several at once."
+)
+def vllm_command(
+    action: str,
+    work: Path | None,
+    template: str | None,
+    share: float,
+    flavours: tuple[str, ...],
+    kv_gib: float | None,
+) -> None:
+    """Start vLLM in a session of its own that outlives this call, wait for all that run, or stop them."""
     place = _work(work)
     if action == "stop":
         vllm.stop(place)
@@ -100,17 +117,20 @@ def vllm_command(action: str, work: Path | None, template: str | None, share: fl
         known = (template, {}) if template else vllm.default_command(os.environ)
         if known is None:
             raise click.ClickException("no $W/vllm/site here: give --command")
-        running = vllm.start(place, known[0], known[1], share)
+        options = [word for name in flavours for word in FLAVOURS[name].options["vllm"]]
+        if kv_gib is not None:
+            options += ["--kv-cache-memory-bytes", str(int(kv_gib * 2**30))]
+        running = vllm.start(place, known[0], known[1], share, vllm_label(flavours), options)
         click.echo(f"vLLM starts at {running.url} (process {running.pid}): {' '.join(running.command)}")
         return
-    found = vllm.find(place)
-    if found is None:
+    if not (known_ones := vllm.find_all(place)):
         raise click.ClickException(
             "no vLLM was started here, or it has ended; see vllm.log in the work folder"
         )
-    if (reason := found.wait_ready(found.started_at + vllm.PATIENCE_S)) is not None:
-        raise click.ClickException(reason)
-    click.echo(f"vLLM is ready, {time.time() - found.started_at:.0f} s after its start")
+    for label, found in known_ones.items():
+        if (reason := found.wait_ready(found.started_at + vllm.PATIENCE_S)) is not None:
+            raise click.ClickException(reason)
+        click.echo(f"vLLM{label} is ready, {time.time() - found.started_at:.0f} s after its start")
 
 
 @main.command("run")
@@ -178,7 +198,7 @@ def run(
             models=_models(models),
             llama_server=llama_server or _llama_server(),
             rllm_env={"LD_PRELOAD": preload} if preload else {},
-            vllm=None if "vllm" in without else _vllm(place, vllm_url, chosen),
+            vllm={} if "vllm" in without else _vllms(place, vllm_url, chosen),
         ),
         deadline=deadline,
         seed=seed,
@@ -205,20 +225,24 @@ def summary_command(folder: Path, out: Path | None) -> None:
         out.write_text(text)
 
 
-def _vllm(work: Path, url: str | None, chosen: list[Piece]) -> vllm.Running | None:
-    """The one to ask, once it answers; None, with the reason printed, where there is none."""
+def _vllms(work: Path, url: str | None, chosen: list[Piece]) -> dict[str, vllm.Running]:
+    """Those to ask, once they answer; where there is none, the reason is printed."""
     if not any(name.startswith("vllm") for piece in chosen for name in piece.subjects):
-        return None
-    found = vllm.Running(url.rstrip("/"), started_at=time.time()) if url else vllm.find(work)
-    if found is None:
+        return {}
+    found = vllm.find_all(work)
+    if url:
+        found[""] = vllm.Running(url.rstrip("/"), started_at=time.time())
+    if not found:
         click.echo("no vLLM: `vllm start` was not called here, or it has ended (--vllm-url names another)")
-        return None
-    began = time.monotonic()
-    if (reason := found.wait_ready(found.started_at + vllm.PATIENCE_S)) is not None:
-        click.echo(f"goes on without vLLM: {reason}")
-        return None
-    click.echo(f"vLLM {found.version()} is ready (waited {time.monotonic() - began:.0f} s)")
-    return found
+    ready = {}
+    for label, running in found.items():
+        began = time.monotonic()
+        if (reason := running.wait_ready(running.started_at + vllm.PATIENCE_S)) is not None:
+            click.echo(f"goes on without vLLM{label}: {reason}")
+            continue
+        click.echo(f"vLLM{label} {running.version()} is ready (waited {time.monotonic() - began:.0f} s)")
+        ready[label] = running
+    return ready
 
 
 def _dry_run(chosen: list[Piece], budget_s: float, repeats: int | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     models: Path
     llama_server: str | None = None
     rllm_env: dict[str, str] = {}
-    vllm: Running | None = None
+    vllm: dict[str, Running] = {}
+    """By the label of their flavours."""
 
 
 @dataclass(frozen=True)
@@ -99,27 +101,32 @@ class RunningVllm:
 
 
 def target(name: str, places: Places, peer: tuple[str, ...]) -> Configured | None:
-    """``peer``: flavours of a llama-server that has none of its own. None: there is no vLLM."""
+    """``peer``: flavours of a llama-server that has none of its own. None: no such vLLM runs."""
     engine, variant, flavours = split(name)
     label = "".join(f"+{flavour}" for flavour in flavours)
     if engine == "llama-server":
         flavours = (*(f for f in peer if f not in flavours), *flavours) if _is_peer(flavours) else flavours
     options = [word for f in flavours for word in FLAVOURS[f].options.get(engine, ())]
     body = {key: value for f in flavours for key, value in FLAVOURS[f].body.items()}
+    env = {key: value for f in flavours for key, value in FLAVOURS[f].env.items()}
     path = places.models / f"{variant}.gguf"
     match engine:
         case "rllm":
             inner: Target = Rllm(variant, path)
             options = ["--stall-timeout-s", "20", *options]
-            return Configured(inner, label, tuple(options), places.rllm_env, body)
+            return Configured(inner, label, tuple(options), {**places.rllm_env, **env}, body)
         case "llama-server":
             inner = LlamaServer(variant, path, places.llama_server)
-            return Configured(inner, label, ("-ngl", "99", "-fa", "on", *options), {}, body)
+            return Configured(inner, label, ("-ngl", "99", "-fa", "on", *options), env, body)
         case "vllm":
-            if places.vllm is None:
-                return None
-            return Configured(RunningVllm(places.vllm, variant), label, (), {}, body)
+            running = places.vllm.get(vllm_label(flavours))
+            return None if running is None else Configured(RunningVllm(running, variant), label, (), {}, body)
     raise ValueError(f"no engine {engine!r}")
+
+
+def vllm_label(flavours: Iterable[str]) -> str:
+    """Of the process that serves them: flavours of the requests alone are served by the plain one."""
+    return "".join(f"+{flavour}" for flavour in flavours if "vllm" in FLAVOURS[flavour].options)
 
 
 def _is_peer(flavours: tuple[str, ...]) -> bool:

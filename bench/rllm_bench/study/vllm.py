@@ -1,6 +1,7 @@
 """A vLLM that is started once, takes two minutes for it, and stays for several invocations of the study.
 
-It is a session of its own, known by a file in the work folder. `stop` ends it.
+It is a session of its own, known by a file in the work folder; others with other settings may run beside it,
+told apart by a label. `stop` ends all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shlex
 import subprocess
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -76,13 +77,20 @@ def default_command(environ: Mapping[str, str]) -> tuple[str, dict[str, str | No
     return template, env
 
 
-def start(work: Path, template: str, env: Mapping[str, str | None], share: float) -> Running:
+def start(
+    work: Path,
+    template: str,
+    env: Mapping[str, str | None],
+    share: float,
+    label: str = "",
+    options: Sequence[str] = (),
+) -> Running:
     """Start it unless it runs. Does not wait."""
-    if (known := find(work)) is not None:
+    if (known := find(work, label)) is not None:
         return known
     work.mkdir(parents=True, exist_ok=True)
-    port, log = processes.free_port(), work / "vllm.log"
-    command = tuple(shlex.split(template.format(port=port, share=share)))
+    port, log = processes.free_port(), work / f"vllm{label}.log"
+    command = (*shlex.split(template.format(port=port, share=share)), *options)
     variables = {**os.environ, **{name: value for name, value in env.items() if value is not None}}
     for name in (name for name, value in env.items() if value is None):
         variables.pop(name, None)
@@ -92,31 +100,36 @@ def start(work: Path, template: str, env: Mapping[str, str | None], share: float
         )
     process.returncode = 0  # it outlives us, and its object must not complain of that
     running = Running(f"http://127.0.0.1:{port}", command, process.pid, str(log), time.time())
-    _state(work).write_bytes(msgspec.json.encode(running))
+    _state(work, label).write_bytes(msgspec.json.encode(running))
     return running
 
 
-def find(work: Path) -> Running | None:
+def find(work: Path, label: str = "") -> Running | None:
     """The one that was started here, if its process lives."""
     with contextlib.suppress(OSError, msgspec.DecodeError):
-        running = msgspec.json.decode(_state(work).read_bytes(), type=Running)
+        running = msgspec.json.decode(_state(work, label).read_bytes(), type=Running)
         if running.pid is not None and _alive(running.pid):
             return running
     return None
 
 
+def find_all(work: Path) -> dict[str, Running]:
+    """By label."""
+    labels = sorted(path.stem.removeprefix("vllm") for path in work.glob("vllm*.json"))
+    return {label: running for label in labels if (running := find(work, label)) is not None}
+
+
 def stop(work: Path) -> None:
-    if (running := find(work)) is None or running.pid is None:
-        return
-    root = psutil.Process(running.pid)
-    family = [root, *root.children(recursive=True)]
-    root.terminate()
-    _, alive = psutil.wait_procs(family, timeout=10)
-    for member in alive:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            member.kill()
-    psutil.wait_procs(alive, timeout=5)
-    _state(work).unlink(missing_ok=True)
+    for label, running in find_all(work).items():
+        root = psutil.Process(running.pid)
+        family = [root, *root.children(recursive=True)]
+        root.terminate()
+        _, alive = psutil.wait_procs(family, timeout=10)
+        for member in alive:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.kill()
+        psutil.wait_procs(alive, timeout=5)
+        _state(work, label).unlink(missing_ok=True)
 
 
 def _alive(pid: int) -> bool:
@@ -126,5 +139,5 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def _state(work: Path) -> Path:
-    return work / "vllm.json"
+def _state(work: Path, label: str) -> Path:
+    return work / f"vllm{label}.json"
