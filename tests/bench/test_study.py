@@ -158,8 +158,8 @@ def test_vllm_is_found_by_later_calls_and_stopped(tmp_path: Path) -> None:
     running = vllm.start(tmp_path, sleeper, {}, 0.5)
     assert vllm.start(tmp_path, sleeper, {}, 0.5) == running == vllm.find(tmp_path)
     assert running.failed() is None
-    other = vllm.start(tmp_path, sleeper, {}, 0.5, "+lean", ["--more"])
-    assert vllm.find_all(tmp_path) == {"": running, "+lean": other}
+    other = vllm.start(tmp_path, sleeper, {}, 0.5, "+batch2k", ["--more"])
+    assert vllm.find_all(tmp_path) == {"": running, "+batch2k": other}
     assert other.command[-1] == "--more"
     vllm.stop(tmp_path)
     assert vllm.find_all(tmp_path) == {}

@@ -59,6 +59,12 @@ def test_the_environment_says_what_was_decided(
     assert (SWITCH not in os.environ) is graphs
 
 
+def test_where_llama_cpp_decides_for_each_step_graphs_stay_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    assert set_up("auto", model("F16"), by_step=True)
+    assert not set_up("off", model("F16"), by_step=True)
+
+
 def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(StartError, match="cuda_graphs is 'maybe'"):
         set_up("maybe", [])

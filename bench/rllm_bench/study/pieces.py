@@ -48,8 +48,6 @@ class Flavour:
     """By engine, for the command line."""
     body: dict[str, Any] = field(default_factory=dict)
     """Fields of every request."""
-    env: dict[str, str] = field(default_factory=dict)
-    """Of the server's process."""
 
 
 FLAVOURS = {
@@ -59,15 +57,13 @@ FLAVOURS = {
     "graphs": Flavour(options={"rllm": ("--cuda-graphs", "on")}),
     "nographs": Flavour(options={"rllm": ("--cuda-graphs", "off")}),
     "batch2k": Flavour(options={"vllm": ("--max-num-batched-tokens", "2048")}),
-    "batch16k": Flavour(options={"vllm": ("--max-num-batched-tokens", "16384")}),
-    "lean": Flavour(
-        options={"vllm": ("--no-enable-prefix-caching", "--max-num-seqs", "64", "--disable-log-stats")}
+    "batch16k": Flavour(
+        options={
+            "vllm": ("--max-num-batched-tokens", "16384", "--no-enable-prefix-caching", "--disable-log-stats")
+        }
     ),
-    "ub1k": Flavour(options={"rllm": ("--ubatch-size", "1024"), "llama-server": ("--ubatch-size", "1024")}),
-    "ub2k": Flavour(options={"rllm": ("--ubatch-size", "2048"), "llama-server": ("--ubatch-size", "2048")}),
-    "rows64": Flavour(env={"MMQ_MAX": "64"}),
-    "rows128": Flavour(env={"MMQ_MAX": "128"}),
-    "rows256": Flavour(env={"MMQ_MAX": "256"}),
+    "ub1k": Flavour(options={"rllm": ("--ubatch-size", "1024")}),
+    "ub512": Flavour(options={"rllm": ("--ubatch-size", "512")}),
     "x2": Flavour(options={"rllm": ("--replicas", "2")}),
     # llama-server's own defaults, said to both sides
     "t08": Flavour(body={"temperature": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "seed": None}),
@@ -208,40 +204,20 @@ PIECES = (
         ctx=2816,
     ),
     Piece(
-        name="rows-q4",
-        what="Q4_K_M: from how many rows on cuBLAS multiplies instead of llama.cpp's own kernels",
-        subjects=(
-            "rllm:q4_k_m",
-            "rllm:q4_k_m+rows64",
-            "rllm:q4_k_m+rows128",
-            "rllm:q4_k_m+rows128+ub2k",
-        ),
-        grids=(Grid(concurrency=(64, 32, 1, 8)),),
-        slots=64,
-    ),
-    Piece(
-        name="rows-prefix",
-        what="the same, 2,000 shared tokens, c=32",
-        subjects=("rllm:q4_k_m", "rllm:q4_k_m+rows128"),
-        grids=(Grid(concurrency=(32,), prompts=(2128,), kind="shared-prefix", prefix_tokens=2000),),
-        slots=32,
-        ctx=2304,
-        repeats=2,
-    ),
-    Piece(
-        name="ubatch-f16",
-        what="F16: micro-batches",
-        subjects=("rllm:f16", "rllm:f16+ub1k"),
-        grids=(Grid(concurrency=(64, 32)),),
-        slots=64,
-    ),
-    Piece(
         name="tuned-vllm",
-        what="vLLM as it comes and with other settings, 400/128",
-        subjects=("vllm:f16", "vllm:f16+batch2k", "vllm:f16+batch16k", "vllm:f16+lean"),
+        what="vLLM as it comes and with other settings, 400/128, c 1 to 64",
+        subjects=("vllm:f16", "vllm:f16+batch2k", "vllm:f16+batch16k"),
         grids=(_CORE,),
         slots=64,
         repeats=3,
+    ),
+    Piece(
+        name="tuned-rllm",
+        what="rllm as it comes (micro-batches of 2,048 rows on a GPU) and with smaller ones, F16",
+        subjects=("rllm:f16", "rllm:f16+ub1k", "rllm:f16+ub512"),
+        grids=(Grid(concurrency=(64, 32)),),
+        slots=64,
+        repeats=2,
     ),
     Piece(
         name="graphs",

@@ -108,16 +108,15 @@ def target(name: str, places: Places, peer: tuple[str, ...]) -> Configured | Non
         flavours = (*(f for f in peer if f not in flavours), *flavours) if _is_peer(flavours) else flavours
     options = [word for f in flavours for word in FLAVOURS[f].options.get(engine, ())]
     body = {key: value for f in flavours for key, value in FLAVOURS[f].body.items()}
-    env = {key: value for f in flavours for key, value in FLAVOURS[f].env.items()}
     path = places.models / f"{variant}.gguf"
     match engine:
         case "rllm":
             inner: Target = Rllm(variant, path)
             options = ["--stall-timeout-s", "20", *options]
-            return Configured(inner, label, tuple(options), {**places.rllm_env, **env}, body)
+            return Configured(inner, label, tuple(options), places.rllm_env, body)
         case "llama-server":
             inner = LlamaServer(variant, path, places.llama_server)
-            return Configured(inner, label, ("-ngl", "99", "-fa", "on", *options), env, body)
+            return Configured(inner, label, ("-ngl", "99", "-fa", "on", *options), {}, body)
         case "vllm":
             running = places.vllm.get(vllm_label(flavours))
             return None if running is None else Configured(RunningVllm(running, variant), label, (), {}, body)

@@ -3,7 +3,8 @@
 ggml multiplies quantized matrices with kernels of its own, and F16, BF16 and F32 ones with cuBLAS as soon as
 a step has more than 16 rows. Inside a replayed graph cuBLAS's kernel never ended on an H100 (its
 sm90_xmma_gemm, seen with cuda-gdb; RUNBOOK.md, 'A GPU worker that hangs'). Without graphs a quantized model
-decodes a single stream 7 % slower, therefore they stay on where nothing goes through cuBLAS.
+decodes a single stream 7 % slower, therefore they stay on where nothing goes through cuBLAS. A llama.cpp from
+scripts/build-cuda decides for each step, and then they stay on for every model.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ def uses_cublas(tensors: Iterable[Tensor]) -> bool:
     return any(t.type not in _OWN_KERNELS and t.name not in looked_up for t in big)
 
 
-def set_up(choice: str, tensors: Iterable[Tensor]) -> bool:
+def set_up(choice: str, tensors: Iterable[Tensor], *, by_step: bool = False) -> bool:
     """Set this process's environment before anything is computed; whether graphs may be used.
 
-    ``auto`` never turns on what the environment has turned off.
+    ``auto`` never turns on what the environment has turned off. ``by_step``: llama.cpp itself leaves graphs out of
+    the steps that need cuBLAS.
 
     Raises:
         StartError: no such choice.
@@ -44,6 +46,6 @@ def set_up(choice: str, tensors: Iterable[Tensor]) -> bool:
         raise StartError(f"cuda_graphs is {choice!r}; it must be one of {', '.join(CHOICES)}")
     if choice == "on":
         os.environ.pop(_SWITCH, None)
-    elif choice == "off" or uses_cublas(tensors):
+    elif choice == "off" or (uses_cublas(tensors) and not by_step):
         os.environ[_SWITCH] = "1"
     return _SWITCH not in os.environ

@@ -45,6 +45,11 @@ def is_cuda_build() -> bool:
     return any(_library_folder().glob("*ggml-cuda*"))
 
 
+def chooses_graphs_by_step() -> bool:
+    """Whether llama.cpp was built with scripts/cuda/hopper.patch: what needs cuBLAS runs without a CUDA graph there."""
+    return b"RLLM_HOPPER" in api.llama_print_system_info()
+
+
 def _check_import_order() -> None:
     preloaded = "libggml-cuda" in os.environ.get("LD_PRELOAD", "")
     early = [name for name in ("numpy", "zmq") if name in sys.modules]

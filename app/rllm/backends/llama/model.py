@@ -34,11 +34,11 @@ class Model:
         self.path = Path(path)
         self.header: GgufInfo = read_gguf(self.path)
         _check_shards(self.path)
-        if not vocab_only:
-            parts = [read_gguf(part) for part in shard_paths(self.path)[1:]]
-            set_up(cuda_graphs, [tensor for part in (self.header, *parts) for tensor in part.tensors])
         lib.initialise()
         if not vocab_only:
+            parts = [read_gguf(part) for part in shard_paths(self.path)[1:]]
+            tensors = [tensor for part in (self.header, *parts) for tensor in part.tensors]
+            set_up(cuda_graphs, tensors, by_step=lib.chooses_graphs_by_step())
             _check_generates(self.header)
             if gpu_layers != 0 and lib.gpus_hidden() and lib.is_cuda_build():
                 raise StartError(f"{self.path}: this process loaded a vocabulary first, with the GPUs hidden")
