@@ -35,6 +35,7 @@ from versus_llama_server import Answer, Asker
 _MIB = 2**20
 _STEP = 64 * _MIB
 _TOKENS = 64
+_JSON = {"content-type": "application/json"}
 _METRICS = ("rllm_out_of_memory_total", "rllm_slots", "rllm_worker_restarts_total", "rllm_worker_up")
 
 
@@ -76,7 +77,7 @@ def _library() -> str:
 async def wave(server: Server, words: Vocabulary, users: int, prompt_tokens: int, seed: int) -> list[Answer]:
     """All users ask at once, each for something of its own."""
     timeout = aiohttp.ClientTimeout(total=120)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    async with aiohttp.ClientSession(timeout=timeout, headers=_JSON) as session:
         asker = Asker(session, server.launch.endpoint, words)
         rng = random.Random(seed)
         prompts = [asker.words(prompt_tokens, rng) for _ in range(users)]

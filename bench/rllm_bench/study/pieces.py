@@ -113,7 +113,7 @@ PIECES = (
     Piece(
         name="core-f16",
         what="F16, both llama-servers and vLLM fp16, 400/128, c 1 to 64",
-        subjects=("rllm:f16", "llama-server:f16", "llama-server:f16+nocache", "vllm:f16"),
+        subjects=("rllm:f16", "llama-server:f16+nocache", "llama-server:f16", "vllm:f16"),
         grids=(_CORE,),
         slots=64,
         repeats=3,

@@ -126,6 +126,7 @@ class Study:
                 )
             return store
         models = [t.model for t in targets if t.model is not None and t.model.exists()]
+        models += sorted(self.places.models.glob("*.gguf"))  # of one shape, and with one vocabulary
         if not models:
             raise click.ClickException(f"{piece.name}: no model file in {self.places.models}")
         words = vocabulary.from_gguf(models[0])

@@ -36,8 +36,8 @@ def uses_cublas(tensors: Iterable[Tensor]) -> bool:
 def set_up(choice: str, tensors: Iterable[Tensor], *, by_step: bool = False) -> bool:
     """Set this process's environment before anything is computed; whether graphs may be used.
 
-    ``auto`` never turns on what the environment has turned off. ``by_step``: llama.cpp itself leaves graphs out of
-    the steps that need cuBLAS.
+    ``auto`` never turns on what the environment has turned off. ``by_step``: llama.cpp itself runs the steps
+    that need cuBLAS without a graph.
 
     Raises:
         StartError: no such choice.
