@@ -3,7 +3,7 @@
     python bench/out_of_memory.py --gguf models/q4.gguf [--leave-mib 100] [--slots 64] [--users 64]
 
 The server starts on an empty card. Then this process takes what is free, but for --leave-mib, and users
-ask: the buffers of the first large steps find no room. Afterwards it gives the memory back, and they ask again.
+ask: the buffers of the first large steps find no room. Then it gives the memory back, and they ask again.
 
 Exit status 0: the server lived, every request was answered in full or with a typed error, and the last
 wave in full.

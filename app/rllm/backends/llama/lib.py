@@ -46,7 +46,7 @@ def is_cuda_build() -> bool:
 
 
 def chooses_graphs_by_step() -> bool:
-    """Whether llama.cpp was built with scripts/cuda/hopper.patch: what needs cuBLAS runs without a CUDA graph there."""
+    """Whether llama.cpp was built with scripts/cuda/hopper.patch: cuBLAS and CUDA graphs do not meet."""
     return b"RLLM_HOPPER" in api.llama_print_system_info()
 
 
