@@ -1,8 +1,8 @@
 """The messages between the API process and a worker, and the specification a worker is started with.
 
 Commands go down, one message each. Messages come up: one `Ready` or `Failed` first, then exactly one
-`StepFrame` per engine step, and one `Inspected` per `Inspect`. Both directions are msgpack over one ZeroMQ
-PAIR socket, so order is kept and the end of a stream can never overtake its last token.
+`StepFrame` per engine step, and one `Inspected` per `Inspect`. Both directions are msgpack over one pair of
+sockets, so order is kept and the end of a stream can never overtake its last token.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All a worker process needs to know. Travels on its standard input."""
 
     name: str
-    endpoint: str
-    """ZeroMQ address, e.g. ipc:///tmp/rllm-x/worker-0."""
+    fd: int = -1
+    """Its end of the socket to the API process. Each start of a worker has its own."""
     model_path: str = ""
     llama: LlamaOptions | None = None
     fake: FakeOptions | None = None
@@ -103,10 +103,6 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """With fewer slots it may work."""
 
 
-class Bye(msgspec.Struct, frozen=True, tag="bye"):
-    """The last message of a worker that was told to stop."""
-
-
 class LogLine(msgspec.Struct, frozen=True, tag="log"):
     level: str
     text: str
@@ -114,7 +110,7 @@ class LogLine(msgspec.Struct, frozen=True, tag="log"):
     """Ids of the requests that it is about; of llama.cpp's own lines those that were being computed."""
 
 
-Message = Ready | StepFrame | Inspected | Failed | Bye | LogLine
+Message = Ready | StepFrame | Inspected | Failed | LogLine
 
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder = msgspec.msgpack.Decoder(Command)
