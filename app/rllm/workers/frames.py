@@ -77,12 +77,12 @@ class Inspect(msgspec.Struct, frozen=True, tag="inspect"):
 Command = Submit | Cancel | Stop | Inspect
 
 
-class Ready(msgspec.Struct, frozen=True, tag="ready"):
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     info: ModelInfo
     pid: int
 
 
-class StepFrame(msgspec.Struct, frozen=True, tag="step"):
+class StepFrame(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     """Everything one engine step brought. Also sent without ``step`` when commands alone ended requests."""
 
     events: tuple[Event, ...] = ()
@@ -90,11 +90,11 @@ class StepFrame(msgspec.Struct, frozen=True, tag="step"):
     started: tuple[Started, ...] = ()
 
 
-class Inspected(msgspec.Struct, frozen=True, tag="inspected"):
+class Inspected(msgspec.Struct, frozen=True, array_like=True, tag="inspected"):
     snapshot: Snapshot
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     """The worker cannot go on. ``reason`` is one line for the operator; the process exits after it."""
 
     reason: str
@@ -103,7 +103,7 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """With fewer slots it may work."""
 
 
-class LogLine(msgspec.Struct, frozen=True, tag="log"):
+class LogLine(msgspec.Struct, frozen=True, array_like=True, tag="log"):
     level: str
     text: str
     sequences: tuple[str, ...] = ()
