@@ -1,4 +1,4 @@
-"""Does llama.cpp load although numpy or ZeroMQ may come first? With CUDA, reading a vocabulary then crashes.
+"""Does llama.cpp load although numpy may come first? With CUDA, reading a vocabulary then crashes.
 
     python bench/load_order.py --gguf models/q4.gguf [--no-server]
 
@@ -80,10 +80,9 @@ def main(gguf: Path, no_server: bool) -> None:
     status, said = attempt(_LOAD.format(numpy="import numpy"), gguf)
     click.echo(f"rllm, then numpy: {how(status)}: {said}")
     good = status == 0
-    for early in ("numpy", "zmq"):
-        guarded, refusal = attempt(f"import {early}{_LOAD.format(numpy='')}", gguf)
-        click.echo(f"{early}, then rllm: {how(guarded)}: {refusal}")
-        good = good and guarded >= 0
+    guarded, refusal = attempt(f"import numpy{_LOAD.format(numpy='')}", gguf)
+    click.echo(f"numpy, then rllm: {how(guarded)}: {refusal}")
+    good = good and guarded >= 0
     bare, seen = attempt(_UNGUARDED, gguf)
     click.echo(f"numpy, then llama_cpp alone: {how(bare)}: {seen}")
     sys.exit(0 if good and (no_server or serves(gguf)) else 1)

@@ -160,7 +160,6 @@ def _plan(
     model = checked.model
     worker = WorkerSpec(
         name="",
-        endpoint="",  # each start of a worker makes its own
         model_path=str(model.gguf),
         llama=checked.options,
         scheduler=model.scheduler_options(),

@@ -92,7 +92,7 @@ def plan(
     model: str, replicas: int = 1, *, smaller: str | None = None, fallback: str | None = None, **options: Any
 ) -> ModelPlan:
     fake = FakeOptions(**{"step_s": 0.01, **options})
-    specs = tuple(WorkerSpec(name=f"{model}-{i}", endpoint="", fake=fake) for i in range(replicas))
+    specs = tuple(WorkerSpec(name=f"{model}-{i}", fake=fake) for i in range(replicas))
     return ModelPlan(model, (), FakeVocabulary, specs, smaller, fallback)
 
 

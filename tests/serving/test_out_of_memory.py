@@ -61,5 +61,5 @@ def test_a_pool_of_cells_shrinks_with_them_down_to_one_context() -> None:
 
 
 def test_a_specification_knows_its_slots_whatever_the_backend() -> None:
-    spec = WorkerSpec(name="m-0", endpoint="", llama=LlamaOptions(slots=8))
+    spec = WorkerSpec(name="m-0", llama=LlamaOptions(slots=8))
     assert spec.with_slots(6).slots == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 from rllm.backends.options import LlamaOptions
 from rllm.workers.frames import WorkerSpec
 
-LATER = ("numpy", "zmq")
+LATER = ("numpy",)
 
 
 def imported(report: str) -> list[str]:
@@ -29,11 +30,15 @@ def assert_first(modules: list[str]) -> None:
 
 
 def test_in_a_worker(tmp_path: Path) -> None:
-    spec = WorkerSpec(
-        name="x", endpoint=f"ipc://{tmp_path}/x", model_path=str(tmp_path / "none.gguf"), llama=LlamaOptions()
-    )
+    ours, theirs = socket.socketpair()
+    fd = theirs.fileno()
+    spec = WorkerSpec(name="x", fd=fd, model_path=str(tmp_path / "none.gguf"), llama=LlamaOptions())
     command = [sys.executable, "-X", "importtime", "-m", "rllm.workers"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+    with (
+        ours,
+        theirs,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=[fd]) as worker,
+    ):
         assert worker.stdin is not None
         assert worker.stderr is not None
         worker.stdin.write(msgspec.json.encode(spec) + b"\n")

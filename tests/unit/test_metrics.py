@@ -7,14 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rllm.api.records import RequestRecord
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord, Timings, Usage
+from rllm.observe.exposition import Renderer
 from rllm.observe.gpu import Gpus
 from rllm.observe.meter import WINDOW_S, Meter
 from rllm.observe.metrics import Metrics
 from rllm.observe.queue_metrics import QueueMetrics
+from rllm.observe.tally import Tally
 from rllm.serving.breaker import BreakerState
 from rllm.serving.observer import InstanceState
 
@@ -381,3 +384,55 @@ def test_every_metric_is_ours_and_explained(metrics: Metrics) -> None:
     for family in text_string_to_metric_families(metrics.render().decode()):
         assert family.name.startswith("rllm_")
         assert family.documentation
+
+
+def test_observations_that_are_counted_later_are_counted_the_same() -> None:
+    registry = CollectorRegistry()
+    at_once, later = (
+        Histogram(name, "Text.", ["a"], buckets=(0.1, 1.0), registry=registry).labels("x") for name in "ab"
+    )
+    tally = Tally(later)
+    for value in (0.0, 0.1, 0.5, 1.0, 2.0, 0.1):
+        at_once.observe(value)
+        tally.add(value)
+    assert len(tally) == 6
+    tally.flush()
+    tally.flush()
+    assert len(tally) == 0
+    seen = {name: registry.get_sample_value(f"{name}_sum", {"a": "x"}) for name in "ab"}
+    assert seen["a"] == pytest.approx(seen["b"])
+    for bound in ("0.1", "1.0", "+Inf"):
+        labels = {"a": "x", "le": bound}
+        counts = [registry.get_sample_value(f"{name}_bucket", labels) for name in "ab"]
+        assert counts[0] == counts[1]
+
+
+def test_steps_are_counted_although_nobody_looks(metrics: Metrics) -> None:
+    for _ in range(1000):
+        metrics.on_step("q4", "q4-0", StepRecord(decode_tokens=2))
+        metrics.on_token_gap("q4", "q4-0", 0.01)
+        metrics.on_token_gap("q4", "q4-0", 0.02)
+    assert (
+        metrics.registry.get_sample_value(
+            "rllm_inter_token_latency_seconds_count", {"model": "q4", "instance": "q4-0"}
+        )
+        == 2000
+    )
+    assert (
+        metrics.registry.get_sample_value("rllm_decode_tokens_total", {"model": "q4", "instance": "q4-0"})
+        == 2000
+    )
+
+
+def test_the_text_is_the_librarys(metrics: Metrics) -> None:
+    metrics.on_request(RequestRecord("r", "POST", "/x", route='a "b" \\ \n', status=200, ttft_s=0.1))
+    metrics.on_step("q4", "q4-0", StepRecord(decode_tokens=2, execute_s=1e-7, kv_used=10**9))
+    families = list(metrics.registry.collect())
+
+    class Collected(CollectorRegistry):
+        def collect(self) -> list[object]:  # type: ignore[override]
+            return list(families)
+
+    renderer, expected = Renderer(), generate_latest(Collected())
+    assert renderer.render(families) == expected
+    assert renderer.render(families) == expected

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from starlette.types import Send
+from starlette.types import Scope, Send
 
 from rllm.api.chunks import KEEPALIVE
 
@@ -17,6 +17,15 @@ _HEADERS = [
 ]
 
 
+def body_sender(scope: Scope) -> Send:
+    """The server's own `send`, kept by `rllm.api.middleware`, for what follows the status line.
+
+    No middleware does anything to that, and each of them would cost every token a call.
+    """
+    send: Send = scope["extensions"]["rllm.send_body"]
+    return send
+
+
 class ClientTooSlow(Exception):
     """A write was stuck for longer than allowed."""
 
@@ -24,8 +33,9 @@ class ClientTooSlow(Exception):
 class EventStream:
     """One writer writes; a timer beside it only looks at the clock, so that a token costs no timer."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, send_body: Send) -> None:
         self._send = send
+        self._send_body = send_body
         self._now = asyncio.get_running_loop().time
         self._started = False
         self._stuck_since: float | None = None
@@ -36,7 +46,7 @@ class EventStream:
         if not self._started:
             self._started = True
             await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        await self._send({"type": "http.response.body", "body": data, "more_body": not last})
+        await self._send_body({"type": "http.response.body", "body": data, "more_body": not last})
         self._stuck_since = None
         self._last_write = self._now()
 
@@ -56,19 +66,22 @@ class EventStream:
     async def _comment(self, guard: asyncio.Timeout, slow_s: float) -> None:
         try:
             async with asyncio.timeout(slow_s or None):
-                await self._send({"type": "http.response.body", "body": KEEPALIVE, "more_body": True})
+                await self._send_body({"type": "http.response.body", "body": KEEPALIVE, "more_body": True})
             self._last_write = self._now()
         except TimeoutError:
             guard.reschedule(self._now())
 
 
 @asynccontextmanager
-async def event_stream(send: Send, *, keepalive_s: float, slow_s: float) -> AsyncIterator[EventStream]:
-    """
+async def event_stream(
+    send: Send, send_body: Send, *, keepalive_s: float, slow_s: float
+) -> AsyncIterator[EventStream]:
+    """``send`` takes the status line and ``send_body`` the events.
+
     Raises:
         ClientTooSlow: out of whatever the body awaits.
     """
-    output = EventStream(send)
+    output = EventStream(send, send_body)
     guard = asyncio.timeout(None)
     try:
         async with guard:

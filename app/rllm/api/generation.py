@@ -6,6 +6,7 @@ refused, client gone, client too slow, server stopping.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -18,7 +19,7 @@ from rllm.api.answers import full_answer
 from rllm.api.client import Client, ClientGone
 from rllm.api.collect import Batch, Choice, check_complete, merge, total_usage
 from rllm.api.convert import Job
-from rllm.api.event_stream import ClientTooSlow
+from rllm.api.event_stream import ClientTooSlow, body_sender
 from rllm.api.records import RequestRecord
 from rllm.api.settings import ApiSettings
 from rllm.api.streaming import StreamedAnswer
@@ -51,14 +52,14 @@ class Generation(Response):
             try:
                 job = await self._prepare()
                 client.raise_if_gone()
-                await self._run(job, client, send)
+                await self._run(job, client, scope, send)
             except ClientGone:
                 self._record.status = 499
             except ClientTooSlow:
                 self._record.status, self._record.error_code = 499, "client_too_slow"
                 await _drop_connection(scope, client)
 
-    async def _run(self, job: Job, client: Client, send: Send) -> None:
+    async def _run(self, job: Job, client: Client, scope: Scope, send: Send) -> None:
         record = self._record
         record.model, record.response_id, record.streamed = job.model.id, job.response_id, job.stream
         record.num_choices = len(job.requests)
@@ -80,7 +81,7 @@ class Generation(Response):
         try:
             async with aclosing(merge(streams)) as batches:
                 if job.stream:
-                    await self._stream(job, choices, batches, client, send)
+                    await self._stream(job, choices, batches, client, scope, send)
                 else:
                     await self._answer(job, choices, batches, client, send)
                     self._note_first_token(streams)
@@ -102,11 +103,20 @@ class Generation(Response):
         await send_json(send, 200, body)
 
     async def _stream(
-        self, job: Job, choices: list[Choice], batches: AsyncIterator[Batch], client: Client, send: Send
+        self,
+        job: Job,
+        choices: list[Choice],
+        batches: AsyncIterator[Batch],
+        client: Client,
+        scope: Scope,
+        send: Send,
     ) -> None:
         answer = StreamedAnswer(job, choices, batches, on_token=self._on_token)
         try:
-            await answer.run(send, self._settings, client.raise_if_gone)
+            # In a task of its own: here every token would wake two dozen coroutines, down from the server's.
+            await asyncio.create_task(
+                answer.run(send, body_sender(scope), self._settings, client.raise_if_gone), name="stream"
+            )
         finally:
             self._record.error_code = answer.error_code
 

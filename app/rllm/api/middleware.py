@@ -57,6 +57,7 @@ class RequestScope:
             return
         record = RequestRecord(_request_id(scope), scope["method"], scope["path"])
         scope.setdefault("state", {})["rllm_record"] = record
+        scope.setdefault("extensions", {})["rllm.send_body"] = send
         self._start(record, scope["headers"])
         answering = _Answering(send, record)
         try:

@@ -41,7 +41,9 @@ class StreamedAnswer:
         self.error_code: str | None = None
         """Of an error that was sent as an event."""
 
-    async def run(self, send: Send, settings: ApiSettings, check_client: Callable[[], None]) -> None:
+    async def run(
+        self, send: Send, send_body: Send, settings: ApiSettings, check_client: Callable[[], None]
+    ) -> None:
         """
         Raises:
             RllmError: before anything was sent.
@@ -60,7 +62,10 @@ class StreamedAnswer:
                 else:
                     opening += self._encode(batch)
             async with event_stream(
-                send, keepalive_s=settings.keepalive_s, slow_s=settings.slow_client_timeout_s
+                send,
+                send_body,
+                keepalive_s=settings.keepalive_s,
+                slow_s=settings.slow_client_timeout_s,
             ) as output:
                 await self._write(opening, first, output, check_client)
         finally:
@@ -78,12 +83,11 @@ class StreamedAnswer:
         await output.write(opening)
         try:
             batch = await first
-            while batch is not None:
-                data = b"" if was_encoded else self._encode(batch)
-                was_encoded = False
-                if data:
+            if batch is not None and not was_encoded and (data := self._encode(batch)):
+                await output.write(data)
+            async for batch in self._batches:
+                if data := self._encode(batch):
                     await output.write(data)
-                batch = await self._next()
             check_client()
             check_complete(self._choices)
         except RllmError as error:

@@ -1,5 +1,6 @@
 """What the engine is asked and what it answers: plain data, also the payload of the worker's IPC frames.
 
+What comes with every step travels as an array, without the names of its fields.
 Everything here is immutable and made of integers, floats and strings, so that it can be logged,
 compared, replayed and sent between processes. Times are seconds on the monotonic clock of one machine.
 """
@@ -81,12 +82,12 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Prefixes are shared only between requests with the same salt."""
 
 
-class TopLogprob(msgspec.Struct, frozen=True):
+class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
     token: int
     logprob: float
 
 
-class TokenLogprob(msgspec.Struct, frozen=True):
+class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
     """Log probability (natural log, before penalties and filters) of a drawn token and of its rivals."""
 
     token: int
@@ -94,7 +95,7 @@ class TokenLogprob(msgspec.Struct, frozen=True):
     top: tuple[TopLogprob, ...]
 
 
-class Timings(msgspec.Struct, frozen=True):
+class Timings(msgspec.Struct, frozen=True, array_like=True):
     """Where one request's time went, in seconds; the three add up to its life in the worker."""
 
     queue_s: float
@@ -102,7 +103,7 @@ class Timings(msgspec.Struct, frozen=True):
     decode_s: float
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, array_like=True):
     """Token counts of one finished request. ``cached_tokens`` of the prompt were not computed again."""
 
     prompt_tokens: int
@@ -110,7 +111,7 @@ class Usage(msgspec.Struct, frozen=True):
     cached_tokens: int
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
     """What one step brought for one request.
 
     ``text`` may be empty (an incomplete UTF-8 sequence or a possible stop string is held back).
@@ -130,7 +131,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     timings: Timings | None = None
 
 
-class Started(msgspec.Struct, frozen=True):
+class Started(msgspec.Struct, frozen=True, array_like=True):
     """A request was given a sequence id, for the first time."""
 
     request_id: str
@@ -139,7 +140,7 @@ class Started(msgspec.Struct, frozen=True):
     """Of its prompt, found resident."""
 
 
-class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_defaults=True):
     """What one step did, for whoever watches. Counts of this step, gauges after it."""
 
     decode_tokens: int = 0

@@ -1,7 +1,7 @@
 """The last five minutes, second by second: what the live page draws, also of the time before it was opened.
 
 Latencies are counted in logarithmic classes, eight to an octave, so that quantiles of several models can be
-taken together and a token costs one dictionary entry.
+taken together. A token costs one entry in a list, which is counted when its second is over.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -39,6 +39,16 @@ class _Second:
     kv_used: int = 0
     ttft: Counter[int] = field(default_factory=Counter)
     gaps: Counter[int] = field(default_factory=Counter)
+    new_gaps: list[float] = field(default_factory=list)
+    """Not in their classes yet."""
+
+    def settle(self, gauges: Collection[tuple[int, int, int]]) -> None:
+        """It is over, or looked at; ``gauges`` are those of the instances at its end."""
+        self.gaps.update(map(_class_of, self.new_gaps))
+        self.new_gaps.clear()
+        self.running = sum(gauge[0] for gauge in gauges)
+        self.waiting = sum(gauge[1] for gauge in gauges)
+        self.kv_used = sum(gauge[2] for gauge in gauges)
 
     def add(self, step: StepRecord) -> None:
         seconds = step.plan_s + step.execute_s + step.sample_s + step.commit_s
@@ -73,24 +83,22 @@ class _Model:
 
     def now(self, second: int) -> _Second:
         if not self.seconds or self.seconds[-1].at != second:
+            self.settle()
             self.seconds.append(_Second(second))
-            self._sum_up()
         return self.seconds[-1]
 
     def set(self, instance: str, running: int, waiting: int, kv_used: int) -> None:
         """Gauges of one instance, in the second that `now` has begun."""
         self._gauges[instance] = (running, waiting, kv_used)
-        self._sum_up()
 
     def before(self, since: float) -> _Second | None:
         """The last second that is not later."""
         return next((second for second in reversed(self.seconds) if second.at <= since), None)
 
-    def _sum_up(self) -> None:
-        last, gauges = self.seconds[-1], list(self._gauges.values())
-        last.running = sum(gauge[0] for gauge in gauges)
-        last.waiting = sum(gauge[1] for gauge in gauges)
-        last.kv_used = sum(gauge[2] for gauge in gauges)
+    def settle(self) -> None:
+        """Bring the last second up to date; those before it are."""
+        if self.seconds:
+            self.seconds[-1].settle(self._gauges.values())
 
 
 class History(Observer):
@@ -125,7 +133,7 @@ class History(Observer):
         self._now(model).ttft[_class_of(seconds)] += 1
 
     def on_token_gap(self, model: str, instance: str, seconds: float) -> None:
-        self._now(model).gaps[_class_of(seconds)] += 1
+        self._now(model).new_gaps.append(seconds)
 
     def on_rejected(self, model: str, reason: str, bound: str) -> None:
         self.rejections[f"{reason}: {bound}" if bound else reason] += 1
@@ -159,6 +167,8 @@ class History(Observer):
 
     def _later(self, since: float) -> dict[str, list[_Second]]:
         now = int(self._clock())
+        for model in self._models.values():
+            model.settle()
         return {
             name: [second for second in model.seconds if since < second.at < now]
             for name, model in self._models.items()

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from rllm import __version__
 from rllm.api.records import RequestRecord
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
 from rllm.observe.collectors import GpuCollector, ProcessCollector
+from rllm.observe.exposition import Renderer
 from rllm.observe.gpu import Gpus
 from rllm.observe.http_metrics import HttpMetrics
 from rllm.observe.queue_metrics import QueueMetrics
@@ -41,6 +40,7 @@ class Metrics(Observer):
         """``vllm_names``: show the common ones also under vLLM's names."""
         self.registry = CollectorRegistry()
         self._vllm_names = vllm_names
+        self._renderer = Renderer()
         self._models: set[str] = set()
         self._http = HttpMetrics(self.registry)
         self._sequences = SequenceMetrics(self.registry)
@@ -63,7 +63,7 @@ class Metrics(Observer):
         families = list(self.registry.collect())
         if self._vllm_names:
             families += vllm_families(families)
-        return generate_latest(_Families(families))
+        return self._renderer.render(families)
 
     # --- HTTP -----------------------------------------------------------------------------------
 
@@ -151,16 +151,6 @@ class Metrics(Observer):
 
     def on_rerouted(self, model: str, to: str, reason: str) -> None:
         self._reliability.rerouted.labels(model, to, reason).inc()
-
-
-class _Families(Collector):
-    """What was collected already, in the form that is rendered."""
-
-    def __init__(self, families: list[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> list[Metric]:
-        return self._families
 
 
 class _StateMetrics:

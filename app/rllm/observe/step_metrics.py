@@ -1,22 +1,35 @@
-"""Metrics of engine steps. Hundreds of steps a second arrive here, so labels are bound once per instance."""
+"""Metrics of engine steps. Hundreds of steps and thousands of tokens a second arrive here: labels are bound
+once per instance, and what has arrived is counted when somebody looks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import attrgetter
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from rllm.engine.types import ModelInfo, StepRecord
 from rllm.observe.buckets import COUNTS, SECONDS, STEP_TOKENS
 from rllm.observe.meter import WINDOW_S, Meter
+from rllm.observe.tally import Tally
 
 _LABELS = ("model", "instance")
 _PHASES = ("plan", "execute", "sample", "commit")
 _KINDS = ("prefill", "decode", "mixed", "empty")
+_MOST = 256
+"""Steps that wait to be counted when nobody looks."""
 
 
-class StepMetrics:
-    """The families; `bind` makes the part of one instance."""
+class StepMetrics(Collector):
+    """The families; `bind` makes the part of one instance. Registered before them: see `collect`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._bound: list[InstanceMetrics] = []
+        registry.register(self)
+
         def counter(name: str, text: str) -> Counter:
             return Counter(f"rllm_{name}_total", text, _LABELS, registry=registry)
 
@@ -95,7 +108,18 @@ class StepMetrics:
         )
 
     def bind(self, model: str, instance: str) -> InstanceMetrics:
-        return InstanceMetrics(self, model, instance)
+        bound = InstanceMetrics(self, model, instance)
+        self._bound.append(bound)
+        return bound
+
+    def describe(self) -> Sequence[Metric]:
+        return ()
+
+    def collect(self) -> Sequence[Metric]:
+        """Nothing of its own: the families, which are collected next, are brought up to date."""
+        for instance in self._bound:
+            instance.flush()
+        return ()
 
 
 class InstanceMetrics:
@@ -107,7 +131,7 @@ class InstanceMetrics:
         self._decode_tokens = families.decode_tokens.labels(*at)
         self._prefill_tokens = families.prefill_tokens.labels(*at)
         self._rare = [
-            (name, getattr(families, family).labels(*at))
+            (attrgetter(name), getattr(families, family).labels(*at))
             for name, family in (
                 ("cached_tokens", "prefix_hit_tokens"),
                 ("evicted_tokens", "evicted_tokens"),
@@ -136,10 +160,13 @@ class InstanceMetrics:
         self._plan, self._execute, self._sample, self._commit = (
             families.phase_seconds.labels(*at, phase) for phase in _PHASES
         )
-        self._step_seconds = {kind: families.step_seconds.labels(*at, kind) for kind in _KINDS}
-        self._batch_size = families.batch_size.labels(*at)
-        self._step_tokens = families.step_tokens.labels(*at)
-        self._gap = families.token_gap.labels(*at)
+        self._step_seconds = {kind: Tally(families.step_seconds.labels(*at, kind)) for kind in _KINDS}
+        self._batch_size = Tally(families.batch_size.labels(*at))
+        self._step_tokens = Tally(families.step_tokens.labels(*at))
+        self._gap = Tally(families.token_gap.labels(*at))
+        self._metered = 0
+        """Of the gaps that wait: those that are in the meter."""
+        self._records: list[StepRecord] = []
         self._generated, self._prefilled = Meter(), Meter()
         for kind, meter in (("decode", self._generated), ("prefill", self._prefilled)):
             families.tokens_per_second.labels(*at, kind).set_function(meter.rate)
@@ -154,38 +181,64 @@ class InstanceMetrics:
         self._generated.add(1)
 
     def token_gap(self, seconds: float) -> None:
-        self._gap.observe(seconds)
-        self._generated.add(1)
+        self._gap.add(seconds)
 
     def step(self, record: StepRecord) -> None:
-        decoded, prefilled = record.decode_tokens, record.prefill_tokens
-        if decoded:
-            self._decode_steps.inc()
-            self._decode_tokens.inc(decoded)
-            self._batch_size.observe(decoded)
-        if prefilled:
-            self._prefill_tokens.inc(prefilled)
-            self._prefilled.add(prefilled)
-        self._step_tokens.observe(decoded + prefilled)
-        for name, counter in self._rare:
-            if amount := getattr(record, name):
-                counter.inc(amount)
-        self._time(record)
-        self._running.set(record.running)
-        self._slots_used.set(record.running)
-        self._waiting.set(record.waiting)
-        self._kv_used.set(record.kv_used)
-        self._store_memory.set(record.store_bytes)
-        self._store_disk.set(record.store_disk_bytes)
+        self._records.append(record)
+        self._meter(record.prefill_tokens)
+        if len(self._records) >= _MOST:
+            self.flush()
 
-    def _time(self, record: StepRecord) -> None:
-        self._plan.inc(record.plan_s)
-        self._execute.inc(record.execute_s)
-        self._sample.inc(record.sample_s)
-        self._commit.inc(record.commit_s)
-        self._step_seconds[_kind(record)].observe(
-            record.plan_s + record.execute_s + record.sample_s + record.commit_s
-        )
+    def _meter(self, prefilled: int) -> None:
+        """Rates are of seconds, so tokens must be metered soon after they came."""
+        if prefilled:
+            self._prefilled.add(prefilled)
+        if generated := len(self._gap) - self._metered:
+            self._generated.add(generated)
+            self._metered += generated
+
+    def flush(self) -> None:
+        """Count what has arrived."""
+        self._meter(0)
+        self._gap.flush()
+        self._metered = 0
+        if self._records:
+            records, self._records = self._records, []
+            self._count(records)
+            self._time(records)
+            self._show(records[-1])
+
+    def _count(self, records: Sequence[StepRecord]) -> None:
+        for record in records:
+            if record.decode_tokens:
+                self._batch_size.add(record.decode_tokens)
+            self._step_tokens.add(record.decode_tokens + record.prefill_tokens)
+        self._decode_steps.inc(len(self._batch_size))
+        self._decode_tokens.inc(sum(record.decode_tokens for record in records))
+        self._prefill_tokens.inc(sum(record.prefill_tokens for record in records))
+        self._batch_size.flush()
+        self._step_tokens.flush()
+        for amount_of, counter in self._rare:
+            counter.inc(sum(map(amount_of, records)))
+
+    def _time(self, records: Sequence[StepRecord]) -> None:
+        self._plan.inc(sum(record.plan_s for record in records))
+        self._execute.inc(sum(record.execute_s for record in records))
+        self._sample.inc(sum(record.sample_s for record in records))
+        self._commit.inc(sum(record.commit_s for record in records))
+        for record in records:
+            seconds = record.plan_s + record.execute_s + record.sample_s + record.commit_s
+            self._step_seconds[_kind(record)].add(seconds)
+        for tally in self._step_seconds.values():
+            tally.flush()
+
+    def _show(self, last: StepRecord) -> None:
+        self._running.set(last.running)
+        self._slots_used.set(last.running)
+        self._waiting.set(last.waiting)
+        self._kv_used.set(last.kv_used)
+        self._store_memory.set(last.store_bytes)
+        self._store_disk.set(last.store_disk_bytes)
 
     def accepted(self) -> None:
         self._outstanding += 1
@@ -204,6 +257,7 @@ class InstanceMetrics:
             gauge.set(0)
 
     def _idle(self) -> None:
+        self.flush()
         for gauge in (self._running, self._slots_used, self._waiting):
             gauge.set(0)
 

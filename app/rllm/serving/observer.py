@@ -5,7 +5,7 @@ Every method is called on the event loop and must return quickly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
@@ -81,77 +81,26 @@ class Observer:
 
 
 class Observers(Observer):
-    """Passes everything on to several."""
+    """Passes everything on to several. Who does not care about something is not called for it."""
 
     def __init__(self, *observers: Observer) -> None:
-        self._observers = observers
+        for name, nothing in vars(Observer).items():
+            if name.startswith("on_"):
+                listeners = [
+                    getattr(observer, name)
+                    for observer in observers
+                    if getattr(type(observer), name) is not nothing
+                ]
+                if listeners:
+                    setattr(self, name, listeners[0] if len(listeners) == 1 else _Each(listeners))
 
-    def on_instance(self, model: str, instance: str, state: InstanceState, reason: str) -> None:
-        for observer in self._observers:
-            observer.on_instance(model, instance, state, reason)
 
-    def on_ready(self, model: str, instance: str, info: ModelInfo, pid: int) -> None:
-        for observer in self._observers:
-            observer.on_ready(model, instance, info, pid)
+class _Each:
+    """One method of several observers, in order."""
 
-    def on_step(self, model: str, instance: str, record: StepRecord) -> None:
-        for observer in self._observers:
-            observer.on_step(model, instance, record)
+    def __init__(self, listeners: Sequence[Callable[..., None]]) -> None:
+        self._listeners = listeners
 
-    def on_accepted(self, model: str, instance: str, request: EngineRequest) -> None:
-        for observer in self._observers:
-            observer.on_accepted(model, instance, request)
-
-    def on_started(self, model: str, instance: str, request: EngineRequest) -> None:
-        for observer in self._observers:
-            observer.on_started(model, instance, request)
-
-    def on_rejected(self, model: str, reason: str, bound: str) -> None:
-        for observer in self._observers:
-            observer.on_rejected(model, reason, bound)
-
-    def on_first_token(self, model: str, instance: str, seconds: float) -> None:
-        for observer in self._observers:
-            observer.on_first_token(model, instance, seconds)
-
-    def on_token_gap(self, model: str, instance: str, seconds: float) -> None:
-        for observer in self._observers:
-            observer.on_token_gap(model, instance, seconds)
-
-    def on_finished(
-        self, model: str, instance: str, request: EngineRequest, event: Event, seconds: float
-    ) -> None:
-        for observer in self._observers:
-            observer.on_finished(model, instance, request, event, seconds)
-
-    def on_lost(self, model: str, instance: str, request: EngineRequest, retried: bool) -> None:
-        for observer in self._observers:
-            observer.on_lost(model, instance, request, retried)
-
-    def on_timeout(self, model: str, limit: Limit) -> None:
-        for observer in self._observers:
-            observer.on_timeout(model, limit)
-
-    def on_stall(self, model: str, instance: str, seconds: float) -> None:
-        for observer in self._observers:
-            observer.on_stall(model, instance, seconds)
-
-    def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
-        for observer in self._observers:
-            observer.on_fewer_slots(model, instance, before, after)
-
-    def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
-        for observer in self._observers:
-            observer.on_breaker(model, instance, state)
-
-    def on_degraded(self, model: str, level: int, measures: str) -> None:
-        for observer in self._observers:
-            observer.on_degraded(model, level, measures)
-
-    def on_rerouted(self, model: str, to: str, reason: str) -> None:
-        for observer in self._observers:
-            observer.on_rerouted(model, to, reason)
-
-    def on_log(self, instance: str, level: str, text: str, sequences: Sequence[str]) -> None:
-        for observer in self._observers:
-            observer.on_log(instance, level, text, sequences)
+    def __call__(self, *arguments: object) -> None:
+        for listen in self._listeners:
+            listen(*arguments)

@@ -26,7 +26,8 @@ class Stream:
         self._hold = hold
         self._events: list[Event] = []
         self._error: RllmError | None = None
-        self._wake = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
+        """Set while the consumer waits."""
         self._ended = False
         self._was_read = False
 
@@ -47,15 +48,13 @@ class Stream:
             self.first_token_at = time.monotonic()
         self._events.append(event)
         self._ended = event.finish is not None
-        if self._ended or not self._hold:
-            self._wake.set()
+        self._wake()
 
     def start_over(self) -> None:
         """Forget what has come; the whole answer will come again. Only before anything `was_read`."""
         if self._was_read:
             raise RuntimeError(f"request {self.request_id}: its reader has seen a part of the answer")
         self._events.clear()
-        self._wake.clear()
         self.first_token_at = None
 
     def fail(self, error: RllmError) -> None:
@@ -66,14 +65,22 @@ class Stream:
             self._events.clear()
         self._error = error
         self._ended = True
-        self._wake.set()
+        self._wake()
 
     def cancel(self) -> None:
         """Stop computing. Safe to call at any time, also after the end."""
         if not self._ended:
             self._ended = True
             self._cancel(self.request_id)
-            self._wake.set()
+            self._wake()
+
+    @property
+    def _has_news(self) -> bool:
+        return self._ended or (bool(self._events) and not self._hold)
+
+    def _wake(self) -> None:
+        if self._reader is not None and not self._reader.done() and self._has_news:
+            self._reader.set_result(None)
 
     def __aiter__(self) -> Stream:
         return self
@@ -85,10 +92,10 @@ class Stream:
             RllmError: the request ended without a result.
             StopAsyncIteration: the last event was delivered before.
         """
-        await self._wake.wait()
+        while not self._has_news:
+            self._reader = asyncio.get_running_loop().create_future()
+            await self._reader
         events, self._events = self._events, []
-        if not self._ended:
-            self._wake.clear()
         if events:
             self._was_read = True
             return events

@@ -33,10 +33,10 @@ def main() -> int:
     spec = decode_spec(_read_line())
     threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()
     if spec.llama is not None:
-        import rllm.backends.llama  # noqa: F401  before ZeroMQ and numpy: see its `lib`
+        import rllm.backends.llama  # noqa: F401  before numpy: see its `lib`
     from rllm.workers.link import Link
 
-    link = Link(spec.endpoint)
+    link = Link(spec.fd)
     try:
         return _run(spec, link)
     except StartError as error:

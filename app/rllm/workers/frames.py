@@ -1,8 +1,8 @@
 """The messages between the API process and a worker, and the specification a worker is started with.
 
 Commands go down, one message each. Messages come up: one `Ready` or `Failed` first, then exactly one
-`StepFrame` per engine step, and one `Inspected` per `Inspect`. Both directions are msgpack over one ZeroMQ
-PAIR socket, so order is kept and the end of a stream can never overtake its last token.
+`StepFrame` per engine step, and one `Inspected` per `Inspect`. Both directions are msgpack over one pair of
+sockets, so order is kept and the end of a stream can never overtake its last token.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All a worker process needs to know. Travels on its standard input."""
 
     name: str
-    endpoint: str
-    """ZeroMQ address, e.g. ipc:///tmp/rllm-x/worker-0."""
+    fd: int = -1
+    """Its end of the socket to the API process. Each start of a worker has its own."""
     model_path: str = ""
     llama: LlamaOptions | None = None
     fake: FakeOptions | None = None
@@ -77,12 +77,12 @@ class Inspect(msgspec.Struct, frozen=True, tag="inspect"):
 Command = Submit | Cancel | Stop | Inspect
 
 
-class Ready(msgspec.Struct, frozen=True, tag="ready"):
+class Ready(msgspec.Struct, frozen=True, array_like=True, tag="ready"):
     info: ModelInfo
     pid: int
 
 
-class StepFrame(msgspec.Struct, frozen=True, tag="step"):
+class StepFrame(msgspec.Struct, frozen=True, array_like=True, tag="step"):
     """Everything one engine step brought. Also sent without ``step`` when commands alone ended requests."""
 
     events: tuple[Event, ...] = ()
@@ -90,11 +90,11 @@ class StepFrame(msgspec.Struct, frozen=True, tag="step"):
     started: tuple[Started, ...] = ()
 
 
-class Inspected(msgspec.Struct, frozen=True, tag="inspected"):
+class Inspected(msgspec.Struct, frozen=True, array_like=True, tag="inspected"):
     snapshot: Snapshot
 
 
-class Failed(msgspec.Struct, frozen=True, tag="failed"):
+class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     """The worker cannot go on. ``reason`` is one line for the operator; the process exits after it."""
 
     reason: str
@@ -103,18 +103,14 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """With fewer slots it may work."""
 
 
-class Bye(msgspec.Struct, frozen=True, tag="bye"):
-    """The last message of a worker that was told to stop."""
-
-
-class LogLine(msgspec.Struct, frozen=True, tag="log"):
+class LogLine(msgspec.Struct, frozen=True, array_like=True, tag="log"):
     level: str
     text: str
     sequences: tuple[str, ...] = ()
     """Ids of the requests that it is about; of llama.cpp's own lines those that were being computed."""
 
 
-Message = Ready | StepFrame | Inspected | Failed | Bye | LogLine
+Message = Ready | StepFrame | Inspected | Failed | LogLine
 
 _encoder = msgspec.msgpack.Encoder()
 _command_decoder = msgspec.msgpack.Decoder(Command)

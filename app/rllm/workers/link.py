@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Iterator
 
-import zmq
-
-from rllm.workers.frames import Command, Message, decode_command, encode
+from rllm.workers.channel import MOST, Cutter, pack
+from rllm.workers.frames import Command, Message, Stop, decode_command, encode
 
 
 class Link:
-    def __init__(self, endpoint: str) -> None:
-        self._context = zmq.Context(io_threads=1)
-        self._socket = self._context.socket(zmq.PAIR)
-        self._socket.set_hwm(0)  # bounded by admission, not by the socket
-        self._socket.linger = 1000
-        self._socket.connect(endpoint)
+    def __init__(self, fd: int) -> None:
+        self._socket = socket.socket(fileno=fd)
+        self._socket.set_inheritable(False)
+        self._cutter = Cutter()
 
     def commands(self, *, wait: bool) -> Iterator[Command]:
         """Everything that has arrived; with ``wait``, sleeps until there is something."""
-        if wait:
-            yield decode_command(self._socket.recv())
         while True:
             try:
-                data = self._socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+                data = self._socket.recv(MOST, 0 if wait else socket.MSG_DONTWAIT)
+            except BlockingIOError:
                 return
-            yield decode_command(data)
+            if not data:  # the other side is gone
+                yield Stop()
+                return
+            for message in self._cutter.cut(data):
+                wait = False
+                yield decode_command(message)
 
     def send(self, message: Message) -> None:
-        self._socket.send(encode(message), zmq.NOBLOCK)
+        """Waits while the other side reads nothing and the socket is full: some hundred messages."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # nobody is there to hear it
+            self._socket.sendall(pack(encode(message)))
 
     def close(self) -> None:
         self._socket.close()
-        self._context.term()

@@ -7,19 +7,15 @@ import contextlib
 import os
 import signal
 import sys
-import tempfile
-import time
 from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
-import zmq
 
 from rllm.engine.snapshot import Snapshot
 from rllm.errors import EngineError, StartError
+from rllm.workers.channel import Channel
 from rllm.workers.frames import (
     OUT_OF_MEMORY,
-    Bye,
     Command,
     Failed,
     Inspected,
@@ -36,8 +32,6 @@ from rllm.workers.frames import (
 from rllm.workers.stderr import StderrReader
 
 _KILL_AFTER_S = 3.0
-_DRAIN_S = 0.2
-_POLL_S = 0.01
 _DUMP_S = 0.2
 
 
@@ -58,23 +52,19 @@ class WorkerProcess:
         on_log: Callable[[LogLine], None],
         on_snapshot: Callable[[Snapshot], None],
     ) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="rllm-")
-        self.spec = msgspec.structs.replace(spec, endpoint=f"ipc://{Path(self._folder.name) / 'worker'}")
+        self._channel = Channel(self._receive)
+        self.spec = msgspec.structs.replace(spec, fd=self._channel.fd)
         self._on_frame = on_frame
         self._on_exit = on_exit
         self._on_log = on_log
         self._on_snapshot = on_snapshot
         self._env = {**os.environ, **spec.env}
-        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.PAIR)
-        self._socket.set_hwm(0)
-        self._socket.setsockopt(zmq.LINGER, 0)
         self._process: asyncio.subprocess.Process | None = None
         self._stderr: StderrReader | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._failure: Failed | None = None
         self._stopping = False
-        self._said_bye = False
 
     @property
     def pid(self) -> int:
@@ -93,7 +83,6 @@ class WorkerProcess:
         Raises:
             StartError: it could not start; the message is its own.
         """
-        self._socket.bind(self.spec.endpoint)
         self._stderr = stderr = StderrReader(lambda text: self._on_log(LogLine("error", text)))
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -101,9 +90,11 @@ class WorkerProcess:
             "rllm.workers",
             stdin=asyncio.subprocess.PIPE,
             stderr=stderr.fd,
+            pass_fds=(self.spec.fd,),
             env=self._env,
         )
         stderr.started()
+        self._channel.started()
         if self._process.stdin is None:
             raise RuntimeError("the worker was started without a pipe")
         self._process.stdin.write(encode_spec(self.spec) + b"\n")
@@ -116,12 +107,7 @@ class WorkerProcess:
 
     def send(self, command: Command) -> None:
         """Never blocks; a command to a dead worker is lost, and `on_exit` has been or will be called."""
-        if self._socket.closed:
-            return
-        with contextlib.suppress(zmq.Again):  # it has not connected
-            self._socket.send(encode(command), zmq.NOBLOCK)
-        if self._reader is not None:  # sending may have taken the notice that something has come
-            asyncio.get_running_loop().call_soon(self._receive)
+        self._channel.send(encode(command))
 
     def dump_and_kill(self) -> None:
         """Let it print where every thread stands, then end it; a stopped one prints nothing."""
@@ -153,20 +139,17 @@ class WorkerProcess:
                 self.kill()
         if self._reader is not None:
             await self._reader
-        self._close()
+        self._channel.close()
 
     async def _read(self) -> None:
         """Deliver messages until the process ends, then say so. Never leaves anybody waiting."""
         if self._process is None:
             raise RuntimeError("not started")
-        loop, notices = asyncio.get_running_loop(), self._socket.fileno()
-        loop.add_reader(notices, self._receive)
+        self._channel.listen()
         try:
-            self._receive()
             await self._process.wait()
-            await self._drain()
+            self._channel.finish()
         finally:
-            loop.remove_reader(notices)
             if self._stderr is not None:
                 self._stderr.close()
             error = EngineError(self._reason())
@@ -175,23 +158,12 @@ class WorkerProcess:
                 self._ready.exception()  # seen: whoever waited for it may have been told to stop
             self._on_exit(error)
 
-    def _receive(self) -> None:
-        """Deliver everything that has come: ZeroMQ gives notice once, and not of every message."""
+    def _receive(self, data: bytes) -> None:
         try:
-            while not self._socket.closed:
-                self._deliver(decode_message(self._socket.recv(zmq.NOBLOCK)))
-        except zmq.Again:
-            return
+            self._deliver(decode_message(data))
         except Exception:
             self.kill()  # whoever waits for what was lost gets an answer: `on_exit` follows
             raise
-
-    async def _drain(self) -> None:
-        """What the process sent just before it ended and is still on its way through the socket."""
-        deadline = time.monotonic() + _DRAIN_S
-        while not self._said_bye and self._failure is None and time.monotonic() < deadline:
-            self._receive()
-            await asyncio.sleep(_POLL_S)
 
     def _deliver(self, message: Message) -> None:
         match message:
@@ -204,8 +176,6 @@ class WorkerProcess:
                     self._ready.set_result(message)
             case Failed():
                 self._failure = message
-            case Bye():
-                self._said_bye = True
             case LogLine():
                 self._on_log(message)
 
@@ -223,7 +193,3 @@ class WorkerProcess:
             else f"exited with {status}"
         )
         return f"{self.spec.name} {how}"
-
-    def _close(self) -> None:
-        self._socket.close()
-        self._folder.cleanup()

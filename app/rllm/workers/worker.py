@@ -14,7 +14,6 @@ from rllm.engine.engine import Engine
 from rllm.engine.port import BackendFailed
 from rllm.engine.types import StepRecord
 from rllm.workers.frames import (
-    Bye,
     Cancel,
     Command,
     Failed,
@@ -49,7 +48,6 @@ def serve(engine: Engine, link: Inbox, log: WorkerLog) -> int:
                 _step(engine, link, log)
         engine.cancel_all()
         _step(engine, link, log)
-        link.send(Bye())
         return 0
     except BackendFailed as error:
         link.send(Failed(reason=str(error), out_of_memory=error.out_of_memory))

@@ -1,6 +1,6 @@
 """The one place that loads llama.cpp: import order, backend initialisation, log lines, devices.
 
-With a CUDA build, llama.cpp must be loaded before other C++ extensions: after numpy or ZeroMQ, reading a
+With a CUDA build, llama.cpp must be loaded before other C++ extensions: after numpy, reading a
 vocabulary crashes inside std::regex (seen with Python 3.12; loading it first, or preloading libggml-cuda,
 avoids it).
 The package's ``__init__`` imports this module first, and the check below refuses the wrong order.
@@ -52,9 +52,8 @@ def chooses_graphs_by_step() -> bool:
 
 def _check_import_order() -> None:
     preloaded = "libggml-cuda" in os.environ.get("LD_PRELOAD", "")
-    early = [name for name in ("numpy", "zmq") if name in sys.modules]
-    if early and not preloaded and is_cuda_build():
-        raise ImportError(f"import rllm.backends.llama before {early[0]}: this build of llama.cpp uses CUDA")
+    if "numpy" in sys.modules and not preloaded and is_cuda_build():
+        raise ImportError("import rllm.backends.llama before numpy: this build of llama.cpp uses CUDA")
 
 
 _check_import_order()
