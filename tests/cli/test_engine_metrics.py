@@ -91,7 +91,7 @@ def test_idle_prefixes_that_give_way_are_counted(server: RunningServer) -> None:
 
 
 def test_running_requests_that_give_way_are_counted_and_all_finish(server: RunningServer) -> None:
-    """An answer takes 20 ms: the first may be over before the third has come; then they are asked for again."""
+    """An answer takes 20 ms: the first may be over before the third has come; then ask again."""
     before = after = Readings(server)
     for number in range(TRIES):
         answer = ask(server, f"{number}: three answers", 110, n=3)
