@@ -117,6 +117,9 @@ class EngineSettings(BaseModel):
     itl_target_s: float = _engine(
         0.1, "While somebody decodes, prefill is cut for steps of about this length.", gt=0, le=60
     )
+    max_pause_s: float = _engine(
+        0.5, "So long a crowd's prompts may keep waiting those who decode; 0: they take turns.", ge=0, le=60
+    )
     temperature: float | None = _engine(
         None,
         "Where a request says nothing. Default: what NAME.gguf.json recommends, else 1.",

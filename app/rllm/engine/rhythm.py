@@ -5,9 +5,9 @@ step that mixes both costs as much as two and throws away the graph that pure de
 is one or the other. Switching has a price of its own, hence newcomers are gathered for a moment while many
 others decode, and a long prompt gives the decoders their share of the time between its pieces.
 
-Where a decode step takes about as long for many sequences as for few (a GPU), a crowd goes first: as long as
-those who wait for their first token are at least half as many as those who decode, the decoders, who would
-spend a step's time on few tokens, wait too. Their pause is bounded, because whoever is served joins them.
+A crowd goes first: as long as those who wait for their first token are at least half as many as those who
+decode, the decoders, whose steps would be nearly as long as with all of them, wait too. After `max_pause_s`
+they get a step, and the crowd goes on.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ GATHER_S = 0.06
 """... or when the first of them has waited so long."""
 CROWD = 2
 """Newcomers are a crowd when there are at least 1/CROWD as many as decoders."""
+MAX_PAUSE_S = 0.5
+"""How long a crowd may keep the decoders waiting."""
 
 
 class Rhythm:
-    def __init__(self, *, flat_decode: bool = False) -> None:
-        """``flat_decode``: a decode step takes about as long for many sequences as for few."""
-        self._flat_decode = flat_decode
+    def __init__(self, max_pause_s: float = MAX_PAUSE_S) -> None:
+        """``max_pause_s``: with 0 no crowd goes first."""
+        self._max_pause_s = max_pause_s
+        self._paused_s = 0.0
+        """Time of the prefills since the last decode step."""
         self._first_seen: float | None = None
         self._owed_s = 0.0
         """How long the decoders go first after the last prefill."""
@@ -53,12 +57,14 @@ class Rhythm:
 
     def is_crowd(self, num_decoding: int, num_waiting: int) -> bool:
         """So many wait for their first token that they are served in full steps, one after the other."""
-        return self._flat_decode and num_waiting * CROWD >= num_decoding
+        return num_waiting * CROWD >= num_decoding and self._paused_s < self._max_pause_s
 
     def took(self, *, prefill: bool, seconds: float) -> None:
         """The step took that long."""
         if prefill:
             self._first_seen = None
+            self._paused_s += seconds
             self._owed_s = seconds * (1 - SHARE) / SHARE
         else:
+            self._paused_s = 0.0
             self._owed_s = max(0.0, self._owed_s - seconds)

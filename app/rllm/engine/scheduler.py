@@ -30,7 +30,7 @@ from rllm.engine.port import (
     Vocabulary,
 )
 from rllm.engine.residence import Residence
-from rllm.engine.rhythm import Rhythm
+from rllm.engine.rhythm import MAX_PAUSE_S, Rhythm
 from rllm.engine.sequence import Sequence, State
 from rllm.engine.snapshot import Snapshot, take
 from rllm.engine.text import Pieces
@@ -76,12 +76,14 @@ class Scheduler:
         vocabulary: Vocabulary,
         *,
         budget: StepBudget | None = None,
+        max_pause_s: float = MAX_PAUSE_S,
         prefix_cache: bool = True,
         costs: Costs | None = None,
         stored: Iterable[StoredPrefix] = (),
     ) -> None:
         """
         Args:
+            max_pause_s: how long prompts of a crowd may keep those waiting who decode; for a split cache.
             costs: estimates to start with and to learn into; fixed ones make decisions reproducible.
             stored: prefixes that the backend has on disk.
         """
@@ -91,7 +93,7 @@ class Scheduler:
         self._pieces = Pieces(vocabulary.piece)
         self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.1)
         self._residence = Residence(info, prefix_cache=prefix_cache, costs=costs, stored=stored)
-        self._rhythm = Rhythm(flat_decode=info.flat_decode)
+        self._rhythm = Rhythm(max_pause_s)
         self._line = WaitingLine()
         self._requests: dict[str, Sequence] = {}
         self._running: dict[int, Sequence] = {}

@@ -65,6 +65,7 @@ def _run(spec: WorkerSpec, link: Link) -> int:
             info,
             backend.vocabulary,
             budget=budget,
+            max_pause_s=options.max_pause_s,
             prefix_cache=options.prefix_cache,
             stored=backend.stored(),
         )

@@ -27,6 +27,8 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache: bool = True
     itl_target_s: float = 0.1
     """While somebody decodes, prefill is cut so that a step takes about this long."""
+    max_pause_s: float = 0.5
+    """When many newcomers come at once, those who decode wait so long for a step; 0: they take turns."""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
