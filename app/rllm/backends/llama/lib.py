@@ -46,8 +46,8 @@ def is_cuda_build() -> bool:
 
 
 def chooses_graphs_by_step() -> bool:
-    """Whether llama.cpp was built with scripts/cuda/hopper.patch: cuBLAS and CUDA graphs do not meet."""
-    return b"RLLM_HOPPER" in api.llama_print_system_info()
+    """Whether llama.cpp was built with scripts/cuda/kernels.patch: cuBLAS and CUDA graphs do not meet."""
+    return b"RLLM_KERNELS" in api.llama_print_system_info()
 
 
 def _check_import_order() -> None:
