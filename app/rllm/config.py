@@ -130,7 +130,8 @@ class EngineSettings(BaseModel):
     top_k: int | None = _engine(None, "The same for top_k; 0: off.", ge=0, le=1_000_000)
     min_p: float | None = _engine(None, "The same for min_p.", ge=0, le=1)
     cuda_graphs: Literal["auto", "on", "off"] = _engine(
-        "auto", "CUDA graphs. auto: off where cuBLAS may be in them, which can hang; scripts/build-cuda tells by step."
+        "auto",
+        "CUDA graphs. auto: off where cuBLAS would be in them, which can hang.",
     )
     prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
     prefix_store_mb: int = _engine(

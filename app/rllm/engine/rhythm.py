@@ -7,7 +7,8 @@ others decode, and a long prompt gives the decoders their share of the time betw
 
 A crowd goes first: as long as those who wait for their first token are at least half as many as those who
 decode, the decoders, whose steps would be nearly as long as with all of them, wait too. After `max_pause_s`
-they get a step, and the crowd goes on.
+they get a step, and the crowd goes on. Where a decode step is the shorter the fewer decode (on a CPU), that
+holds for several long prompts only: short ones are served in turns at hardly any cost, and some at once.
 """
 
 from __future__ import annotations
@@ -21,50 +22,62 @@ GATHER_S = 0.06
 """... or when the first of them has waited so long."""
 CROWD = 2
 """Newcomers are a crowd when there are at least 1/CROWD as many as decoders."""
+MIN_CROWD = 3
+"""On a CPU fewer are no crowd."""
 MAX_PAUSE_S = 0.5
 """How long a crowd may keep the decoders waiting."""
 
 
 class Rhythm:
-    def __init__(self, max_pause_s: float = MAX_PAUSE_S) -> None:
-        """``max_pause_s``: with 0 no crowd goes first."""
+    def __init__(self, max_pause_s: float = MAX_PAUSE_S, *, flat_decode: bool = False) -> None:
+        """
+        Args:
+            max_pause_s: with 0 no crowd goes first.
+            flat_decode: a decode step takes about as long for many sequences as for few.
+        """
         self._max_pause_s = max_pause_s
+        self._flat_decode = flat_decode
         self._paused_s = 0.0
         """Time of the prefills since the last decode step."""
         self._first_seen: float | None = None
         self._owed_s = 0.0
-        """How long the decoders go first after the last prefill."""
+        """How long the decoders go first; less than nothing where their last step was longer than that."""
 
-    def wants_prefill(self, num_decoding: int, num_under_way: int, num_newcomers: int, now: float) -> bool:
+    def wants_prefill(
+        self, num_decoding: int, num_under_way: int, num_newcomers: int, now: float, *, crowd: bool = False
+    ) -> bool:
         """Should the next step be a prefill?
 
         Args:
+            crowd: what `is_crowd` says of them.
             num_under_way: admitted requests whose prompt is not complete.
             num_newcomers: requests in line for which there is a slot.
         """
         if num_under_way + num_newcomers == 0:
             self._first_seen = None
+            self._owed_s = 0.0
             return False
         if num_decoding == 0:
             return True
         if self._first_seen is None:
             self._first_seen = now
-        if self._owed_s > 0 and not self.is_crowd(num_decoding, num_under_way + num_newcomers):
+        if self._owed_s > 0 and not crowd:
             return False
         if num_under_way:
             return True
         return num_newcomers * GATHER_SHARE >= num_decoding or now - self._first_seen >= GATHER_S
 
-    def is_crowd(self, num_decoding: int, num_waiting: int) -> bool:
+    def is_crowd(self, num_decoding: int, num_waiting: int, *, are_short: bool) -> bool:
         """So many wait for their first token that they are served in full steps, one after the other."""
-        return num_waiting * CROWD >= num_decoding and self._paused_s < self._max_pause_s
+        worth_it = self._flat_decode or (num_waiting >= MIN_CROWD and not are_short)
+        return worth_it and num_waiting * CROWD >= num_decoding and self._paused_s < self._max_pause_s
 
     def took(self, *, prefill: bool, seconds: float) -> None:
         """The step took that long."""
         if prefill:
             self._first_seen = None
             self._paused_s += seconds
-            self._owed_s = seconds * (1 - SHARE) / SHARE
+            self._owed_s = min(0.0, self._owed_s) + seconds * (1 - SHARE) / SHARE
         else:
             self._paused_s = 0.0
-            self._owed_s = max(0.0, self._owed_s - seconds)
+            self._owed_s = self._owed_s - seconds if self._owed_s > 0 else 0.0

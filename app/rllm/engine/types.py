@@ -205,6 +205,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     can_reuse_prefix: bool
     """False where the memory cannot drop the tail of a sequence (recurrent, hybrid, sliding window)."""
+    flat_decode: bool = False
+    """A decode step takes about as long for many sequences as for few: on a GPU."""
     copy_cells: int = 0
     """Split cache: a copy between streams moves at least so many cells, however short the source is."""
     store_bytes: int = 0

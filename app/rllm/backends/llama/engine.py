@@ -396,6 +396,7 @@ def _describe(
         batch_size=context.batch_size,
         device=", ".join(lib.device_names(gpus=uses_gpu(options))),
         can_reuse_prefix=model.can_drop_tail,
+        flat_decode=uses_gpu(options),
         copy_cells=context.num_cells_per_sequence if context.copies_streams else 0,
         store_bytes=memory_bytes,
         store_disk_bytes=disk_bytes,
