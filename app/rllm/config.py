@@ -117,8 +117,11 @@ class EngineSettings(BaseModel):
     itl_target_s: float = _engine(
         0.1, "While somebody decodes, prefill is cut for steps of about this length.", gt=0, le=60
     )
-    max_pause_s: float = _engine(
-        0.5, "So long a crowd's prompts may keep waiting those who decode; 0: they take turns.", ge=0, le=60
+    max_pause_s: float | None = _engine(
+        None,
+        "So long a crowd's prompts may keep waiting those who decode. Default: 0.5 on a GPU, else 0.",
+        ge=0,
+        le=60,
     )
     temperature: float | None = _engine(
         None,

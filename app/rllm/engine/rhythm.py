@@ -5,10 +5,10 @@ step that mixes both costs as much as two and throws away the graph that pure de
 is one or the other. Switching has a price of its own, hence newcomers are gathered for a moment while many
 others decode, and a long prompt gives the decoders their share of the time between its pieces.
 
-A crowd goes first: as long as those who wait for their first token are at least half as many as those who
-decode, the decoders, whose steps would be nearly as long as with all of them, wait too. After `max_pause_s`
-they get a step, and the crowd goes on. Where a decode step is the shorter the fewer decode (on a CPU), that
-holds for several long prompts only: short ones are served in turns at hardly any cost, and some at once.
+A crowd may go first: as long as those who wait for their first token are at least half as many as those who
+decode, the decoders wait too; after `max_pause_s` they get a step, and the crowd goes on. That is for
+throughput. Where a decode step takes about as long for many sequences as for few (a GPU), it gains a lot; on
+a CPU it gains little, and users who are served together come back together and wait for each other.
 """
 
 from __future__ import annotations
@@ -22,34 +22,24 @@ GATHER_S = 0.06
 """... or when the first of them has waited so long."""
 CROWD = 2
 """Newcomers are a crowd when there are at least 1/CROWD as many as decoders."""
-MIN_CROWD = 3
-"""On a CPU fewer are no crowd."""
 MAX_PAUSE_S = 0.5
-"""How long a crowd may keep the decoders waiting."""
+"""How long a crowd may keep the decoders waiting, on a GPU."""
 
 
 class Rhythm:
-    def __init__(self, max_pause_s: float = MAX_PAUSE_S, *, flat_decode: bool = False) -> None:
-        """
-        Args:
-            max_pause_s: with 0 no crowd goes first.
-            flat_decode: a decode step takes about as long for many sequences as for few.
-        """
+    def __init__(self, max_pause_s: float) -> None:
+        """``max_pause_s``: with 0 no crowd goes first."""
         self._max_pause_s = max_pause_s
-        self._flat_decode = flat_decode
         self._paused_s = 0.0
         """Time of the prefills since the last decode step."""
         self._first_seen: float | None = None
         self._owed_s = 0.0
         """How long the decoders go first; less than nothing where their last step was longer than that."""
 
-    def wants_prefill(
-        self, num_decoding: int, num_under_way: int, num_newcomers: int, now: float, *, crowd: bool = False
-    ) -> bool:
+    def wants_prefill(self, num_decoding: int, num_under_way: int, num_newcomers: int, now: float) -> bool:
         """Should the next step be a prefill?
 
         Args:
-            crowd: what `is_crowd` says of them.
             num_under_way: admitted requests whose prompt is not complete.
             num_newcomers: requests in line for which there is a slot.
         """
@@ -61,16 +51,15 @@ class Rhythm:
             return True
         if self._first_seen is None:
             self._first_seen = now
-        if self._owed_s > 0 and not crowd:
+        if self._owed_s > 0 and not self.is_crowd(num_decoding, num_under_way + num_newcomers):
             return False
         if num_under_way:
             return True
         return num_newcomers * GATHER_SHARE >= num_decoding or now - self._first_seen >= GATHER_S
 
-    def is_crowd(self, num_decoding: int, num_waiting: int, *, are_short: bool) -> bool:
+    def is_crowd(self, num_decoding: int, num_waiting: int) -> bool:
         """So many wait for their first token that they are served in full steps, one after the other."""
-        worth_it = self._flat_decode or (num_waiting >= MIN_CROWD and not are_short)
-        return worth_it and num_waiting * CROWD >= num_decoding and self._paused_s < self._max_pause_s
+        return num_waiting * CROWD >= num_decoding and self._paused_s < self._max_pause_s
 
     def took(self, *, prefill: bool, seconds: float) -> None:
         """The step took that long."""

@@ -76,14 +76,15 @@ class Scheduler:
         vocabulary: Vocabulary,
         *,
         budget: StepBudget | None = None,
-        max_pause_s: float = MAX_PAUSE_S,
+        max_pause_s: float | None = None,
         prefix_cache: bool = True,
         costs: Costs | None = None,
         stored: Iterable[StoredPrefix] = (),
     ) -> None:
         """
         Args:
-            max_pause_s: how long prompts of a crowd may keep those waiting who decode; for a split cache.
+            max_pause_s: how long prompts of a crowd may keep those waiting who decode, in a split cache. None:
+                MAX_PAUSE_S on a GPU, and not at all elsewhere.
             costs: estimates to start with and to learn into; fixed ones make decisions reproducible.
             stored: prefixes that the backend has on disk.
         """
@@ -93,7 +94,9 @@ class Scheduler:
         self._pieces = Pieces(vocabulary.piece)
         self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.1)
         self._residence = Residence(info, prefix_cache=prefix_cache, costs=costs, stored=stored)
-        self._rhythm = Rhythm(max_pause_s, flat_decode=info.flat_decode)
+        if max_pause_s is None:
+            max_pause_s = MAX_PAUSE_S if info.flat_decode else 0.0
+        self._rhythm = Rhythm(max_pause_s)
         self._line = WaitingLine()
         self._requests: dict[str, Sequence] = {}
         self._running: dict[int, Sequence] = {}
@@ -171,21 +174,12 @@ class Scheduler:
         decoding = len(self._decoding())
         under_way = len(self._running) - decoding
         newcomers = min(len(self._line), self._info.slots - len(self._running))
-        paced_limit = self._budget.prefill_step_tokens(others_decode=True)
-        crowd = self._rhythm.is_crowd(
-            decoding, under_way + newcomers, are_short=self._next_is_short(paced_limit)
-        )
-        if self._rhythm.wants_prefill(decoding, under_way, newcomers, now, crowd=crowd):
-            paced = decoding > 0 and not crowd
-            limit = paced_limit if paced else self._budget.prefill_step_tokens(others_decode=False)
+        if self._rhythm.wants_prefill(decoding, under_way, newcomers, now):
+            paced = decoding > 0 and not self._rhythm.is_crowd(decoding, under_way + newcomers)
+            limit = self._budget.prefill_step_tokens(others_decode=paced)
             self._plan_prefills(draft, limit, now)
         if not draft.chunks:
             self._plan_decodes(draft)
-
-    def _next_is_short(self, step_tokens: int) -> bool:
-        """Whether a step of so many tokens completes two prompts like the next one in line."""
-        head = self._line.first()
-        return head is not None and 2 * head.num_uncached <= step_tokens
 
     def _plan_prefills(self, draft: _Draft, limit: int, now: float) -> None:
         prefilling = [s for s in self._running.values() if s.state is State.PREFILLING]
