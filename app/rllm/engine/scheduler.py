@@ -83,8 +83,8 @@ class Scheduler:
     ) -> None:
         """
         Args:
-            max_pause_s: how long prompts of a crowd may keep those waiting who decode, in a split cache. None:
-                MAX_PAUSE_S on a GPU, and not at all elsewhere.
+            max_pause_s: how long prompts of a crowd may keep those waiting who decode, in a split cache.
+                None: MAX_PAUSE_S on a GPU, and not at all elsewhere.
             costs: estimates to start with and to learn into; fixed ones make decisions reproducible.
             stored: prefixes that the backend has on disk.
         """
