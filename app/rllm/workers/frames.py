@@ -28,8 +28,8 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     itl_target_s: float = 0.1
     """While somebody decodes, prefill is cut so that a step takes about this long."""
     max_pause_s: float | None = None
-    """When many newcomers come at once, those who decode wait so long for a step; 0: they take turns. None: as
-    the device has it best."""
+    """When many newcomers come at once, those who decode wait so long for a step; 0: they take turns.
+    None: what is best for the device."""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
