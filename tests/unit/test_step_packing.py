@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from rllm.engine.packing import Packing, piece
 from rllm.engine.scheduler import Scheduler
 from rllm.engine.types import EngineRequest, SamplingParams
 from tests.property.simulator import Vocabulary, make_info
 
 
-def lengths_of_first_step(prompts: list[int], *, unified: bool = False) -> list[int]:
+def lengths_of_first_step(prompts: list[int], *, unified: bool = False, gpu: bool = True) -> list[int]:
     info = make_info(slots=8, ctx=1000, cells=8000, unified=unified, batch=1000)
+    info = msgspec.structs.replace(info, flat_decode=gpu)
     scheduler = Scheduler(info, Vocabulary(), prefix_cache=False)
     for number, length in enumerate(prompts):
         scheduler.submit(
@@ -30,6 +34,21 @@ def test_a_shorter_prompt_may_still_fill_it() -> None:
 
 def test_a_step_with_much_room_begins_a_long_one() -> None:
     assert lengths_of_first_step([300, 900]) == [300, 700]
+
+
+def test_on_a_cpu_nothing_is_begun_to_fill_a_step() -> None:
+    assert lengths_of_first_step([300, 900], gpu=False) == [300]
+    assert lengths_of_first_step([300, 900, 500], gpu=False) == [300, 500]
+
+
+def test_a_prompt_that_can_be_completed_may_overrun_a_step() -> None:
+    cpu = Packing(most=256, fills=False)
+    assert piece(100, 0, 96, cpu) == 100
+    assert piece(144, 0, 96, cpu) == 144
+    assert piece(145, 0, 96, cpu) == 96
+    assert piece(80, 20, 96, cpu) == 80  # behind a short one, too
+    assert piece(60, 60, 96, cpu) == 0  # but not where the step is half full
+    assert piece(300, 0, 256, cpu) == 256  # nor beyond the batch
 
 
 def test_in_a_unified_cache_the_step_is_filled() -> None:

@@ -12,6 +12,8 @@ MIN_SHARE = 0.6
 MIN_TOKENS = 32
 MIN_PREFILL_SHARE = 4
 """A step of nothing but prefill has at least 1/MIN_PREFILL_SHARE of the batch: less wastes the device."""
+TILE = 16
+"""Kernels compute rows in groups; what is left over costs as much as a group."""
 _SMOOTHING = 0.2
 
 
@@ -23,6 +25,10 @@ class StepBudget:
         self._target_s = itl_target_s
         self._decode_s: float | None = None
         self._prefill_token_s: float | None = None
+
+    @property
+    def max_step_tokens(self) -> int:
+        return self._max
 
     @property
     def prefill_token_s(self) -> float | None:
@@ -42,9 +48,8 @@ class StepBudget:
         """Most prompt tokens for a step that computes nothing else."""
         if not others_decode or self._prefill_token_s is None:
             return self._max
-        return min(
-            self._max, max(self._max // MIN_PREFILL_SHARE, int(self._target_s / self._prefill_token_s))
-        )
+        wanted = int(self._target_s / self._prefill_token_s) // TILE * TILE
+        return min(self._max, max(self._max // MIN_PREFILL_SHARE, wanted))
 
     def learn(self, num_decodes: int, num_prefill: int, seconds: float) -> None:
         """A step of that shape took that long."""

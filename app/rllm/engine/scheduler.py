@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from rllm.engine.budget import StepBudget
 from rllm.engine.costs import Costs
 from rllm.engine.overtaking import is_short_beside, may_pass
+from rllm.engine.packing import Packing, piece
 from rllm.engine.port import (
     Chunk,
     LiftBan,
@@ -37,8 +38,6 @@ from rllm.engine.text import Pieces
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, Started, TokenLogprob
 from rllm.engine.waiting import WaitingLine
 
-FULL_ENOUGH = 2 / 3
-"""The share of a prefill step from which on it takes only prompts that it can complete."""
 SCAN = 16
 """How far past a newcomer that waits for a shared prefix the line is searched for others."""
 
@@ -97,6 +96,7 @@ class Scheduler:
         if max_pause_s is None:
             max_pause_s = MAX_PAUSE_S if info.flat_decode else 0.0
         self._rhythm = Rhythm(max_pause_s)
+        self._packing = Packing(most=self._budget.max_step_tokens, fills=info.flat_decode)
         self._line = WaitingLine()
         self._requests: dict[str, Sequence] = {}
         self._running: dict[int, Sequence] = {}
@@ -293,12 +293,11 @@ class Scheduler:
     def _plan_prefill(self, draft: _Draft, sequence: Sequence, limit: int) -> int:
         """Compute as much of what is pending as budget and cells allow; returns how many tokens.
 
-        In a split cache the tail of a step stays empty rather than begin one more prompt: sequences with
-        unequally many tokens are computed one piece after the other, here and where the rest follows.
+        In a split cache whole prompts come first (`rllm.engine.packing`).
         """
         count = min(sequence.num_pending, limit - draft.tokens)
-        if not self._info.kv_unified and count < sequence.num_pending and draft.tokens > limit * FULL_ENOUGH:
-            return 0
+        if not self._info.kv_unified:
+            count = piece(sequence.num_pending, draft.tokens, limit, self._packing)
         taken = draft.tokens if self._info.kv_unified else 0  # of the same cells, by this step's other chunks
         if self._residence.room(sequence.seq) - taken < count:
             self._evict(count + taken)

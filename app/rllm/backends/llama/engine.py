@@ -26,7 +26,7 @@ from rllm.backends.llama.context import Context, ContextOptions
 from rllm.backends.llama.drawing import Drawer
 from rllm.backends.llama.memory import Memory
 from rllm.backends.llama.model import Model
-from rllm.backends.llama.padding import padding
+from rllm.backends.llama.padding import RowCosts, padding
 from rllm.backends.llama.sampler import Sampler, token_logprob
 from rllm.backends.llama.settings import (
     context_options,
@@ -96,6 +96,8 @@ class LlamaBackend:
         self._context: Context | None = None
         self._store: StateStore | None = None
         self._samplers: dict[int, Sampler] = {}
+        self._row_costs = RowCosts()
+        self._learns_rows = not uses_gpu(options)
         try:
             self._context, wanted, options = _open_context(self._model, options)
             self._vocabulary = LlamaVocabulary(self._model)
@@ -206,7 +208,7 @@ class LlamaBackend:
     # Computing
 
     def _compute(self, chunks: Sequence[Chunk], step: _Step) -> Status:
-        if self._pads and (pads := padding(chunks, self._ctx.length, self._ctx.num_cells_per_sequence)):
+        if pads := self._padding(chunks):
             if self._compute_padded(chunks, pads, step):
                 return Status.OK
             step.retries += 1
@@ -217,6 +219,13 @@ class LlamaBackend:
         if code == _NO_CELLS:
             return Status.NO_CELLS
         return self._compute_alone(chunks, code, step)
+
+    def _padding(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
+        if not self._pads:
+            return ()
+        context = self._ctx
+        cells, count = context.num_cells_per_sequence, context.num_sequences
+        return padding(chunks, context.length, cells, count, self._row_costs)
 
     def _compute_padded(self, chunks: Sequence[Chunk], pads: Sequence[Chunk], step: _Step) -> bool:
         """Compute together with ``pads``, of which nothing remains. False: as if nothing had been done."""
@@ -264,7 +273,10 @@ class LlamaBackend:
         began = perf_counter()
         code = self._ctx.decode(self._batch)
         self._ctx.synchronize()
-        step.execute_s += perf_counter() - began
+        seconds = perf_counter() - began
+        step.execute_s += seconds
+        if self._learns_rows and chunks[-1].seq - chunks[0].seq + 1 == len(chunks) == len(self._batch):
+            self._row_costs.learn(len(chunks), seconds)
         return code
 
     # Drawing
