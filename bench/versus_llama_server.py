@@ -5,15 +5,16 @@
 llama-server is the one on the PATH, else the one inside xllamacpp, whose wheel is built for any x86-64
 processor and slower than one built for this machine; the report says which it was.
 
-All servers are up for the whole run and idle but for the one that is measured; they take turns, in an order
-that is shuffled for every pair, because a small machine changes by more than the differences looked for.
+All servers are up and idle but for the one that is measured; they take turns, in an order that is shuffled,
+because a small machine changes by more than the differences looked for. Every pair has freshly started
+servers, warmed with a few requests: two starts of one program on one machine can differ by several percent.
 llama-server runs in both its KV layouts, and the better of the two is the peer. Every figure is a median over
 the pairs; the interval is that of the median of the pairwise ratios (95 %, bootstrap). Raw figures of every
 pair are kept as JSON.
 
 Scenarios, with greedy sampling and a fixed output length:
 
-    unique-N      N users in a closed loop, unique 100-word prompts, 64 tokens out
+    unique-N      N users in a closed loop, unique 100-word prompts, 64 tokens out, six requests each
     shared        8 requests at once, a fresh 600-word prefix in common and 20 words of their own, 32 out
     multi-turn    8 conversations of 6 turns at once, 30 words more each turn, 24 out; TTFT from turn 2 on
     interference  6 streams decode, then a 1,500-word prompt arrives
@@ -51,6 +52,8 @@ from rllm_bench.vocabulary import Vocabulary, from_gguf
 
 SLOTS, CTX = 16, 2048
 OVERSUBSCRIBED_CELLS, OVERSUBSCRIBED_STREAMS = 4096, 16
+REQUESTS_PER_USER = 6
+"""Enough that the first wave of everybody at once, and the last, are not most of what is measured."""
 FIGURES = Callable[["Asker", random.Random], Awaitable[dict[str, float]]]
 
 
@@ -142,7 +145,7 @@ def must_succeed(answers: list[Answer]) -> None:
 
 def unique(users: int) -> FIGURES:
     async def scenario(asker: Asker, rng: random.Random) -> dict[str, float]:
-        prompts = [asker.words(100, rng) for _ in range(max(4, 3 * users))]
+        prompts = [asker.words(100, rng) for _ in range(REQUESTS_PER_USER * users)]
         answers: list[Answer] = []
 
         async def user() -> None:
@@ -227,6 +230,14 @@ async def oversubscribed(asker: Asker, rng: random.Random) -> dict[str, float]:
     }
 
 
+async def warm(asker: Asker, rng: random.Random) -> dict[str, float]:
+    """Steps of all sizes, and nothing to report."""
+    prompts = [asker.words(100 - 4 * number, rng) for number in range(SLOTS)]
+    answers = await asyncio.gather(*(asker.ask(prompt, 40 - 2 * n) for n, prompt in enumerate(prompts)))
+    must_succeed(answers)
+    return {}
+
+
 SCENARIOS: dict[str, FIGURES] = {
     "unique-1": unique(1),
     "unique-8": unique(8),
@@ -262,23 +273,22 @@ def servers(model: Path, threads: int, logs: Path, *, cells: int = 0) -> Iterato
 
 
 async def measure(
-    endpoints: dict[str, Endpoint], vocabulary: Vocabulary, label: str, pairs: int, seed: int
-) -> dict[str, list[dict[str, float]]]:
-    """Figures of the scenario ``label``, of every pair by server; one unmeasured round first."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in endpoints}
+    endpoints: dict[str, Endpoint], vocabulary: Vocabulary, label: str, pair: int, seed: int
+) -> dict[str, dict[str, float]]:
+    """Figures of one scenario by server, one after the other."""
+    found: dict[str, dict[str, float]] = {}
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     timeout = aiohttp.ClientTimeout(total=600)
     headers = {"Content-Type": "application/json"}
+    order = list(endpoints)
+    random.Random(f"{seed}-{label}-{pair}").shuffle(order)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        for pair in range(-1, pairs):
-            order = list(endpoints)
-            random.Random(f"{seed}-{pair}").shuffle(order)
-            for name in order:
-                # unique to the server and the scenario: no cache is warm by accident
-                rng = random.Random(f"{seed}-{label}-{pair}-{name}")
-                figures = await SCENARIOS[label](Asker(session, endpoints[name], vocabulary), rng)
-                if pair >= 0:
-                    found[name].append(figures)
+        for name in order:
+            # unique to the server and the scenario: no cache is warm by accident
+            rng = random.Random(f"{seed}-{label}-{pair}-{name}")
+            found[name] = await (SCENARIOS.get(label) or warm)(
+                Asker(session, endpoints[name], vocabulary), rng
+            )
     return found
 
 
@@ -338,20 +348,27 @@ def main(model: Path, pairs: int, threads: int, only: str, seed: int, out: Path)
         "model": environment.sha256(model),
     }
     wanted = [name for name in SCENARIOS if name in only.split(",")]
-    for cells, names in (
-        (0, [name for name in wanted if name != "oversubscribed"]),
-        (OVERSUBSCRIBED_CELLS, [name for name in wanted if name == "oversubscribed"]),
-    ):
-        if not names:
-            continue
+    rounds = [
+        (pair, cells, names)
+        for cells, most, names in (
+            (0, pairs, [name for name in wanted if name != "oversubscribed"]),
+            (OVERSUBSCRIBED_CELLS, min(pairs, 3), [name for name in wanted if name == "oversubscribed"]),
+        )
+        for pair in range(most)
+        if names
+    ]
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    results: dict[str, dict[str, list[dict[str, float]]]] = {}
+    for pair, cells, names in rounds:
+        click.echo(f"pair {pair + 1}: {', '.join(names)} ...", err=True)
         with servers(model, threads, Path(".cache") / "versus-logs", cells=cells) as endpoints:
-            for name in names:
-                click.echo(f"{name}: {pairs} pairs ...", err=True)
-                repeats = min(pairs, 3) if name == "oversubscribed" else pairs
-                began = datetime.now(UTC).isoformat(timespec="seconds")
-                found = asyncio.run(measure(endpoints, vocabulary, name, repeats, seed))
-                click.echo(table({name: found}), err=True)
-                keep(out, name, {**about, "began": began, "found": found})
+            for name in names if cells else ["warm", *names]:
+                figures = asyncio.run(measure(endpoints, vocabulary, name, pair, seed))
+                if name in SCENARIOS:
+                    found = results.setdefault(name, {server: [] for server in sorted(endpoints)})
+                    for server, row in figures.items():
+                        found[server].append(row)
+                    keep(out, name, {**about, "began": began, "found": found})
     click.echo((out / "report.md").read_text())
 
 

@@ -14,28 +14,11 @@ def after_a_prefill(seconds: float = 0.3, max_pause_s: float = 0.5) -> Rhythm:
 
 def test_decoders_get_their_share_of_the_time_after_a_prefill() -> None:
     rhythm = after_a_prefill(max_pause_s=0)
-    assert not rhythm.wants_prefill(12, 0, 4, 0.3)  # 12 of 16 have 3/4 of a quarter: 3 to 13
+    assert not rhythm.wants_prefill(4, 0, 4, 0.3)
     rhythm.took(prefill=False, seconds=0.06)
-    assert not rhythm.wants_prefill(12, 0, 4, 0.36)
+    assert not rhythm.wants_prefill(4, 0, 4, 0.36)
     rhythm.took(prefill=False, seconds=0.02)
-    assert rhythm.wants_prefill(12, 0, 4, 0.38)
-
-
-def test_few_decoders_hold_up_many_newcomers_for_less() -> None:
-    rhythm = after_a_prefill(max_pause_s=0)
-    assert not rhythm.wants_prefill(1, 0, 15, 0.3)
-    rhythm.took(prefill=False, seconds=0.005)
-    assert rhythm.wants_prefill(1, 0, 15, 0.305)
-
-
-def test_nobody_pauses_for_long_because_he_is_one_of_few() -> None:
-    rhythm = after_a_prefill(max_pause_s=0)
-    assert not rhythm.wants_prefill(1, 0, 15, 0.3)
-    rhythm.took(prefill=False, seconds=0.2)
-    for _ in range(5):
-        assert rhythm.wants_prefill(1, 0, 15, 1.0)
-        rhythm.took(prefill=True, seconds=0.1)
-    assert not rhythm.wants_prefill(1, 0, 15, 1.5)
+    assert rhythm.wants_prefill(4, 0, 4, 0.38)
 
 
 def test_over_many_prefills_decoders_get_their_share_and_no_more() -> None:
@@ -47,8 +30,7 @@ def test_over_many_prefills_decoders_get_their_share_and_no_more() -> None:
             decoding_s, now = decoding_s + 0.04, now + 0.04
         rhythm.took(prefill=True, seconds=0.1)
         now += 0.1
-    part = (1 - SHARE) * 6 / 7
-    assert abs(decoding_s - 30 * 0.1 * part / (1 - part)) <= 0.04
+    assert abs(decoding_s - 30 * 0.1 * (1 - SHARE) / SHARE) <= 0.04
 
 
 def test_decoding_beside_nobody_earns_newcomers_nothing() -> None:
@@ -58,7 +40,7 @@ def test_decoding_beside_nobody_earns_newcomers_nothing() -> None:
         rhythm.took(prefill=False, seconds=0.04)
     assert rhythm.wants_prefill(4, 0, 4, 1.2)
     rhythm.took(prefill=True, seconds=0.3)
-    rhythm.took(prefill=False, seconds=0.08)
+    rhythm.took(prefill=False, seconds=0.06)
     assert not rhythm.wants_prefill(4, 0, 4, 1.6)
 
 

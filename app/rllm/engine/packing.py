@@ -13,7 +13,7 @@ OVERRUN = 1.5
 """A prompt that can be completed may take a step so far beyond its limit: two steps of half the size take
 longer than that one. On 2 cores 100 tokens took 100 ms, 85 and 15 took 105, and both kept others waiting."""
 FULL_ENOUGH = 2 / 3
-"""The share of a step from which on it takes only prompts that it can complete, where steps are to be full."""
+"""Where steps are to be full: the share from which on one takes only prompts that it can complete."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,9 @@ a CPU it gains little, and users who are served together come back together and 
 
 from __future__ import annotations
 
-SHARE = 0.75
-"""Prefill's part of the time while few have something to prefill and many decode: a prompt takes a third
-longer than alone, and the streams go on at a quarter of their speed. The decoders' part shrinks with their
-part of all users: where one decodes and seven wait, a decode step would serve few and delay many."""
+SHARE = 0.8
+"""Prefill's part of the time while there is something to prefill and somebody decodes: a prompt takes a
+quarter longer than alone, and the streams go on at a fifth of their speed."""
 GATHER_SHARE = 16
 """Prefill starts when the newcomers are at least 1/GATHER_SHARE of those who decode ..."""
 GATHER_S = 0.06
@@ -24,7 +23,7 @@ GATHER_S = 0.06
 CROWD = 2
 """Newcomers are a crowd when there are at least 1/CROWD as many as decoders."""
 MAX_PAUSE_S = 0.5
-"""How long prefills may keep the decoders waiting; on a GPU also how long those of a crowd do."""
+"""How long a crowd may keep the decoders waiting, on a GPU."""
 
 
 class Rhythm:
@@ -33,8 +32,6 @@ class Rhythm:
         self._max_pause_s = max_pause_s
         self._paused_s = 0.0
         """Time of the prefills since the last decode step."""
-        self._unshared_s = 0.0
-        """Time of the prefills for which the decoders have not been given anything yet."""
         self._first_seen: float | None = None
         self._owed_s = 0.0
         """How long the decoders go first; less than nothing where their last step was longer than that."""
@@ -48,25 +45,17 @@ class Rhythm:
         """
         if num_under_way + num_newcomers == 0:
             self._first_seen = None
-            self._owed_s = self._unshared_s = 0.0
+            self._owed_s = 0.0
             return False
         if num_decoding == 0:
             return True
         if self._first_seen is None:
             self._first_seen = now
-        num_waiting = num_under_way + num_newcomers
-        self._share(num_decoding, num_waiting)
-        has_to_wait = self._owed_s > 0 or self._paused_s >= MAX_PAUSE_S
-        if has_to_wait and not self.is_crowd(num_decoding, num_waiting):
+        if self._owed_s > 0 and not self.is_crowd(num_decoding, num_under_way + num_newcomers):
             return False
         if num_under_way:
             return True
         return num_newcomers * GATHER_SHARE >= num_decoding or now - self._first_seen >= GATHER_S
-
-    def _share(self, num_decoding: int, num_waiting: int) -> None:
-        part = (1 - SHARE) * num_decoding / (num_decoding + num_waiting)
-        self._owed_s += self._unshared_s * part / (1 - part)
-        self._unshared_s = 0.0
 
     def is_crowd(self, num_decoding: int, num_waiting: int) -> bool:
         """So many wait for their first token that they are served in full steps, one after the other."""
@@ -77,8 +66,7 @@ class Rhythm:
         if prefill:
             self._first_seen = None
             self._paused_s += seconds
-            self._owed_s = min(0.0, self._owed_s)
-            self._unshared_s += seconds
+            self._owed_s = min(0.0, self._owed_s) + seconds * (1 - SHARE) / SHARE
         else:
             self._paused_s = 0.0
             self._owed_s = self._owed_s - seconds if self._owed_s > 0 else 0.0

@@ -6,8 +6,8 @@ graph nor the CUDA graph of the step before. A throw-away token for the id in th
 its cell is dropped again right after the step.
 
 On a CPU the kernels compute rows in groups, and what is left over takes longer than a full group: with Q4_K_M
-on two cores 7 rows took 20.1 ms and 8 rows 18.1, with Q8_0 12 to 15 rows longer than 16. Where the steps that were measured say
-so, more throw-away tokens complete the group.
+on two cores 7 rows took 20.1 ms and 8 rows 18.1, with Q8_0 12 to 15 rows longer than 16. Where the steps that
+were measured say so, more throw-away tokens complete the group.
 """
 
 from __future__ import annotations
@@ -61,7 +61,11 @@ class RowCosts:
 
 
 def padding(
-    chunks: Sequence[Chunk], length: Callable[[int], int], max_length: int, num_sequences: int, costs: RowCosts
+    chunks: Sequence[Chunk],
+    length: Callable[[int], int],
+    max_length: int,
+    num_sequences: int,
+    costs: RowCosts,
 ) -> list[Chunk]:
     """One chunk for each id in a gap between the decodes of a step, and for as many beside them as pay;
     none for what is not a step of decodes.
