@@ -60,12 +60,13 @@ class Outcome:
         return few and not self.unexcused and not self.cut_short
 
 
-def layouts(slots: int, ctx: int, threads: int) -> dict[str, LlamaOptions]:
+def layouts(slots: int, ctx: int, threads: int, cache_type: str = "f16") -> dict[str, LlamaOptions]:
     """The unified cache has a quarter of the cells that the slots could fill."""
     sizes = {"slots": slots, "ctx_per_slot": ctx, "threads": threads, "batch_size": 256}
+    types = {"cache_type_k": cache_type, "cache_type_v": cache_type}
     return {
-        "split": LlamaOptions(**sizes, kv="split"),
-        "unified": LlamaOptions(**sizes, kv="unified", kv_cells=slots * ctx // 4),
+        "split": LlamaOptions(**sizes, **types, kv="split"),
+        "unified": LlamaOptions(**sizes, **types, kv="unified", kv_cells=slots * ctx // 4),
     }
 
 
@@ -200,6 +201,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
 @click.option("--threads", default=1, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--layout", default="split,unified", show_default=True)
+@click.option("--cache-type", type=click.Choice(["f16", "f32"]), default="f16", show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for report.md and raw.json.")
 def main(
     model: Path,
@@ -209,10 +211,11 @@ def main(
     threads: int,
     seed: int,
     layout: str,
+    cache_type: str,
     out: Path | None,
 ) -> None:
     shape = Shape(requests, max_prompt=ctx_size * 3 // 4, max_tokens=ctx_size // 8, seed=seed)
-    options = layouts(slots, ctx_size, threads)
+    options = layouts(slots, ctx_size, threads, cache_type)
     outcomes = []
     for name in layout.split(","):
         outcomes.append(run(model, name, options[name], shape))
