@@ -273,7 +273,12 @@ def servers(model: Path, threads: int, logs: Path, *, cells: int = 0) -> Iterato
 
 
 async def measure(
-    endpoints: dict[str, Endpoint], vocabulary: Vocabulary, label: str, pair: int, seed: int
+    endpoints: dict[str, Endpoint],
+    vocabulary: Vocabulary,
+    label: str,
+    scenario: FIGURES,
+    pair: int,
+    seed: int,
 ) -> dict[str, dict[str, float]]:
     """Figures of one scenario by server, one after the other."""
     found: dict[str, dict[str, float]] = {}
@@ -286,9 +291,7 @@ async def measure(
         for name in order:
             # unique to the server and the scenario: no cache is warm by accident
             rng = random.Random(f"{seed}-{label}-{pair}-{name}")
-            found[name] = await (SCENARIOS.get(label) or warm)(
-                Asker(session, endpoints[name], vocabulary), rng
-            )
+            found[name] = await scenario(Asker(session, endpoints[name], vocabulary), rng)
     return found
 
 
@@ -331,15 +334,18 @@ def table(results: dict[str, dict[str, list[dict[str, float]]]]) -> str:
 
 @click.command(help=__doc__)
 @click.option("--model", type=click.Path(path_type=Path, exists=True), default=Path("models/q4.gguf"))
-@click.option("--pairs", default=7, show_default=True)
+@click.option("--pairs", type=click.IntRange(min=1), default=7, show_default=True)
 @click.option("--threads", default=2, show_default=True)
 @click.option("--only", default=",".join(SCENARIOS), help="Scenarios, with commas.")
 @click.option("--seed", default=1, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("reports/versus-llama-server"))
 def main(model: Path, pairs: int, threads: int, only: str, seed: int, out: Path) -> None:
+    if unknown := set(only.split(",")) - set(SCENARIOS):
+        text = f"no scenario {', '.join(sorted(unknown))}; there is {', '.join(SCENARIOS)}"
+        raise click.BadParameter(text, param_hint="--only")
     out.mkdir(parents=True, exist_ok=True)
     vocabulary = from_gguf(model)
-    settings = f"{SLOTS} slots of {CTX} tokens, {threads} threads, {pairs} pairs, seed {seed}"
+    settings = f"{SLOTS} slots of {CTX} tokens, {threads} threads, {pairs} pairs asked for, seed {seed}"
     peer = LlamaServer("q4", model).version()
     about = {
         "settings": settings,
@@ -362,13 +368,14 @@ def main(model: Path, pairs: int, threads: int, only: str, seed: int, out: Path)
     for pair, cells, names in rounds:
         click.echo(f"pair {pair + 1}: {', '.join(names)} ...", err=True)
         with servers(model, threads, Path(".cache") / "versus-logs", cells=cells) as endpoints:
-            for name in names if cells else ["warm", *names]:
-                figures = asyncio.run(measure(endpoints, vocabulary, name, pair, seed))
-                if name in SCENARIOS:
-                    found = results.setdefault(name, {server: [] for server in sorted(endpoints)})
-                    for server, row in figures.items():
-                        found[server].append(row)
-                    keep(out, name, {**about, "began": began, "found": found})
+            if not cells:
+                asyncio.run(measure(endpoints, vocabulary, "warm", warm, pair, seed))
+            for name in names:
+                figures = asyncio.run(measure(endpoints, vocabulary, name, SCENARIOS[name], pair, seed))
+                found = results.setdefault(name, {server: [] for server in sorted(endpoints)})
+                for server, row in figures.items():
+                    found[server].append(row)
+                keep(out, name, {**about, "began": began, "found": found})
     click.echo((out / "report.md").read_text())
 
 
@@ -383,7 +390,9 @@ def keep(out: Path, name: str, record: dict[str, Any]) -> None:
     for name, record in records.items():
         commit = record["environment"].get("git", {}).get("commit", "unknown")
         peer = f"llama-server: {record.get('peer', 'not recorded')}"
-        lines.append(f"- {name}: begun {record['began']}, {record['settings']}, commit {commit[:12]}; {peer}")
+        pairs = len(record["found"]["rllm"])
+        about = f"begun {record['began']}, {record['settings']}, {pairs} measured, commit {commit[:12]}"
+        lines.append(f"- {name}: {about}; {peer}")
     (out / "report.md").write_text("\n".join(lines) + "\n")
 
 

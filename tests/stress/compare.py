@@ -53,8 +53,16 @@ class Difference:
     """Logit of the most likely token less that of the second, there and alone."""
 
 
-def open_model(path: Path, num_ctx: int, *, threads: int) -> LogitModel:
-    return LogitModel(path, num_ctx=num_ctx, num_sequences=TEXTS, batch_size=256, threads=threads)
+def open_model(path: Path, num_ctx: int, *, threads: int, cache_type: str = "f16") -> LogitModel:
+    return LogitModel(
+        path,
+        num_ctx=num_ctx,
+        num_sequences=TEXTS,
+        batch_size=256,
+        threads=threads,
+        cache_type_k=cache_type,
+        cache_type_v=cache_type,
+    )
 
 
 def measure_floor(model: LogitModel, texts: Sequence[Text]) -> Floor:

@@ -60,7 +60,7 @@ class Outcome:
         return few and not self.unexcused and not self.cut_short
 
 
-def layouts(slots: int, ctx: int, threads: int, cache_type: str = "f16") -> dict[str, LlamaOptions]:
+def layouts(slots: int, ctx: int, threads: int, cache_type: str) -> dict[str, LlamaOptions]:
     """The unified cache has a quarter of the cells that the slots could fill."""
     sizes = {"slots": slots, "ctx_per_slot": ctx, "threads": threads, "batch_size": 256}
     types = {"cache_type_k": cache_type, "cache_type_v": cache_type}
@@ -108,7 +108,9 @@ def _compare(
     texts = {a.request.id: Text(a.request.prompt, tuple(apart[a.request.id].tokens)) for a in wanted}
     longest = sorted(texts.values(), key=lambda text: -len(text.tokens))[:TEXTS]
     differences, cut_short = [], []
-    with open_model(model, options.ctx_per_slot, threads=options.threads) as logits:
+    with open_model(
+        model, options.ctx_per_slot, threads=options.threads, cache_type=options.cache_type_k
+    ) as logits:
         floor = measure_floor(logits, longest)
         for request_id, said in among.said.items():
             own = apart[request_id]
@@ -152,9 +154,9 @@ HEAD = (
 )  # fmt: skip
 
 
-def report(model: Path, shape: Shape, outcomes: Sequence[Outcome]) -> str:
+def report(model: Path, cache_type: str, shape: Shape, outcomes: Sequence[Outcome]) -> str:
     lines = [
-        f"# {shape.count} requests at once and each alone: {model.name}",
+        f"# {shape.count} requests at once and each alone: {model.name}, {cache_type} cache",
         "",
         f"Seed {shape.seed}, prompts of up to {shape.max_prompt} tokens, answers of up to "
         f"{shape.max_tokens}, greedy. The floor is how far two logits of one position moved against each "
@@ -220,11 +222,16 @@ def main(
     for name in layout.split(","):
         outcomes.append(run(model, name, options[name], shape))
         click.echo(tabulate([row(outcomes[-1])], HEAD), err=True)
-    text = report(model, shape, outcomes)
+    text = report(model, cache_type, shape, outcomes)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         facts = {"environment": environment.describe(), "model": environment.sha256(model)}
-        raw = {**facts, "shape": asdict(shape), "outcomes": [record(outcome) for outcome in outcomes]}
+        raw = {
+            **facts,
+            "cache_type": cache_type,
+            "shape": asdict(shape),
+            "outcomes": [record(outcome) for outcome in outcomes],
+        }
         (out / "raw.json").write_text(json.dumps(raw))
         (out / "report.md").write_text(text)
     click.echo(text)

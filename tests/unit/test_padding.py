@@ -54,6 +54,16 @@ def test_a_group_is_completed_beside_a_gap() -> None:
     assert [pad.seq for pad in pads] == [3, 6, 7]
 
 
+def test_half_a_group_is_not_added() -> None:
+    quicker = costs({6: 0.020, 7: 0.021, 8: 0.018})
+    full = {6: 100, 13: 100}
+    six = decodes(*range(7, 13))
+    assert padding(six, lambda seq: full.get(seq, 0), 100, 16, quicker) == []
+    del full[6]
+    pads = padding(six, lambda seq: full.get(seq, 0), 100, 16, quicker)
+    assert [pad.seq for pad in pads] == [6, 5]  # no room above, enough below
+
+
 def test_nothing_is_added_on_suspicion() -> None:
     few = RowCosts()
     few.learn(7, 0.020)

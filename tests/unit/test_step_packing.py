@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from rllm.engine.packing import Packing, piece
+from rllm.engine.packing import Packing
 from rllm.engine.scheduler import Scheduler
 from rllm.engine.types import EngineRequest, SamplingParams
 from tests.property.simulator import Vocabulary, make_info
@@ -43,12 +43,12 @@ def test_on_a_cpu_nothing_is_begun_to_fill_a_step() -> None:
 
 def test_a_prompt_that_can_be_completed_may_overrun_a_step() -> None:
     cpu = Packing(most=256, fills=False)
-    assert piece(100, 0, 96, cpu) == 100
-    assert piece(144, 0, 96, cpu) == 144
-    assert piece(145, 0, 96, cpu) == 96
-    assert piece(80, 20, 96, cpu) == 80  # behind a short one, too
-    assert piece(60, 60, 96, cpu) == 0  # but not where the step is half full
-    assert piece(300, 0, 256, cpu) == 256  # nor beyond the batch
+    assert cpu.piece(100, 0, 96) == 100
+    assert cpu.piece(144, 0, 96) == 144
+    assert cpu.piece(145, 0, 96) == 96
+    assert cpu.piece(80, 20, 96) == 80  # behind a short one, too
+    assert cpu.piece(60, 60, 96) == 0  # but not where the step is half full
+    assert cpu.piece(300, 0, 256) == 256  # nor beyond the batch
 
 
 def test_in_a_unified_cache_the_step_is_filled() -> None:

@@ -23,17 +23,16 @@ class Packing:
     fills: bool
     """A half-empty step wastes the device (a GPU). On a CPU one of 64 tokens computes as many a second."""
 
+    def piece(self, pending: int, taken: int, limit: int) -> int:
+        """Tokens of a prompt for a step; 0: it had better wait.
 
-def piece(pending: int, taken: int, limit: int, packing: Packing) -> int:
-    """Tokens of a prompt for a step; 0: it had better wait.
-
-    Args:
-        pending: of the prompt, not computed yet.
-        taken: of the step, by prompts before it.
-        limit: of the step, as far as others are to be considered.
-    """
-    end = taken + pending
-    if end <= limit or (2 * taken < limit and end <= min(limit * OVERRUN, packing.most)):
-        return pending
-    enough = limit * FULL_ENOUGH if packing.fills else 0
-    return 0 if taken > enough else limit - taken
+        Args:
+            pending: of the prompt, not computed yet.
+            taken: of the step, by prompts before it.
+            limit: of the step, as far as others are to be considered.
+        """
+        end = taken + pending
+        if end <= limit or (2 * taken < limit and end <= min(limit * OVERRUN, self.most)):
+            return pending
+        enough = limit * FULL_ENOUGH if self.fills else 0
+        return 0 if taken > enough else limit - taken

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from rllm.engine.budget import StepBudget
 from rllm.engine.costs import Costs
 from rllm.engine.overtaking import is_short_beside, may_pass
-from rllm.engine.packing import Packing, piece
+from rllm.engine.packing import Packing
 from rllm.engine.port import (
     Chunk,
     LiftBan,
@@ -295,9 +295,10 @@ class Scheduler:
 
         In a split cache whole prompts come first (`rllm.engine.packing`).
         """
-        count = min(sequence.num_pending, limit - draft.tokens)
-        if not self._info.kv_unified:
-            count = piece(sequence.num_pending, draft.tokens, limit, self._packing)
+        if self._info.kv_unified:
+            count = min(sequence.num_pending, limit - draft.tokens)
+        else:
+            count = self._packing.piece(sequence.num_pending, draft.tokens, limit)
         taken = draft.tokens if self._info.kv_unified else 0  # of the same cells, by this step's other chunks
         if self._residence.room(sequence.seq) - taken < count:
             self._evict(count + taken)

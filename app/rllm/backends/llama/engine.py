@@ -97,7 +97,7 @@ class LlamaBackend:
         self._store: StateStore | None = None
         self._samplers: dict[int, Sampler] = {}
         self._row_costs = RowCosts()
-        self._learns_rows = not uses_gpu(options)
+        self._learns_rows = False  # not from the steps of the start
         try:
             self._context, wanted, options = _open_context(self._model, options)
             self._vocabulary = LlamaVocabulary(self._model)
@@ -114,6 +114,7 @@ class LlamaBackend:
         self._info = _describe(self._model, self._context, wanted, options, perf_counter() - began)
         self._graphs_reused = self._context.num_graphs_reused()
         self._pads = not self._info.kv_unified and self._info.can_reuse_prefix
+        self._learns_rows = self._pads and not self._info.flat_decode
 
     @property
     def info(self) -> ModelInfo:
@@ -275,7 +276,7 @@ class LlamaBackend:
         self._ctx.synchronize()
         seconds = perf_counter() - began
         step.execute_s += seconds
-        if self._learns_rows and chunks[-1].seq - chunks[0].seq + 1 == len(chunks) == len(self._batch):
+        if self._learns_rows and code == _OK and len(self._batch) == len(chunks) == _span(chunks):
             self._row_costs.learn(len(chunks), seconds)
         return code
 
@@ -361,6 +362,11 @@ def _open_context(model: Model, options: LlamaOptions) -> tuple[Context, Context
         else:
             lib.log.memory_was_short = False
             return context, wanted, options
+
+
+def _span(chunks: Sequence[Chunk]) -> int:
+    """How many ids lie from the first to the last, both included; chunks are in the order of their ids."""
+    return chunks[-1].seq - chunks[0].seq + 1
 
 
 class _LogitRows:

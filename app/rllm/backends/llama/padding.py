@@ -13,6 +13,7 @@ were measured say so, more throw-away tokens complete the group.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 
 from rllm.engine.port import Chunk
 
@@ -80,22 +81,22 @@ def padding(
         return []
     first, last = chunks[0].seq, chunks[-1].seq
     present = {chunk.seq for chunk in chunks}
-
-    def pad(seq: int) -> list[Chunk]:
-        held = length(seq)
-        return [Chunk(seq, (0,), held, sample=True)] if held < max_length else []
-
     gaps = [seq for seq in range(first, last) if seq not in present]
     if len(gaps) > len(chunks):
         return []
-    pads = [chunk for seq in gaps for chunk in pad(seq)]
-    if len(pads) < len(gaps):
-        return pads
-    rows = last - first + 1
-    missing = costs.cheapest(rows) - rows
-    for seq in (*range(last + 1, num_sequences), *range(first - 1, -1, -1)):
-        if missing <= 0 or not (beside := pad(seq)):
-            break
-        pads += beside
-        missing -= 1
-    return pads
+    pads = [seq for seq in gaps if length(seq) < max_length]
+    if len(pads) == len(gaps):
+        rows = last - first + 1
+        missing = costs.cheapest(rows) - rows
+        pads += _beside(first, last, missing, lambda seq: length(seq) < max_length, num_sequences)
+    return [Chunk(seq, (0,), length(seq), sample=True) for seq in pads]
+
+
+def _beside(
+    first: int, last: int, count: int, has_room: Callable[[int], bool], num_sequences: int
+) -> Sequence[int]:
+    """``count`` ids next to ``first`` to ``last``, above them if possible; none where there are too few."""
+    above = list(takewhile(has_room, range(last + 1, min(last + 1 + count, num_sequences))))
+    missing = count - len(above)
+    below = list(takewhile(has_room, range(first - 1, max(first - 1 - missing, -1), -1)))
+    return [*above, *below] if len(below) == missing else []
