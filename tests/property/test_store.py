@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from rllm.engine.costs import MAX_LOSS, MIN_COPY, MIN_RESTORE, Costs
 from rllm.engine.port import (
     Effort,
+    Forget,
     Load,
     Op,
     Restore,
@@ -149,6 +150,22 @@ def test_what_an_earlier_process_left_on_disk_is_used() -> None:
     assert [len(chunk.tokens) for chunk in plan.chunks] == [1]
 
 
+def test_what_memory_has_no_room_for_is_computed_not_restored() -> None:
+    """Two prefixes on disk, asked for at the same time: while one is loaded the other does without."""
+    info = make_info(slots=2, ctx=12, unified=False, store_bytes=10_000, store_disk_bytes=100_000)
+    left = [
+        StoredPrefix(key, tokens=prompt, salt="", num_bytes=len(prompt) * CELL_BYTES)
+        for key, prompt in enumerate((FIRST, SECOND))
+    ]
+    scheduler = Scheduler(info, Simulator(info).vocabulary, costs=FreeCosts(), stored=left)
+    for request_id, prompt in (("first", FIRST), ("second", SECOND)):
+        scheduler.submit(EngineRequest(id=request_id, prompt=(*prompt, 4), max_tokens=1), 0.0)
+    plan = scheduler.plan(1.0)
+    assert [op for op in plan.ops if isinstance(op, Load | Restore)] == [Load(0)]
+    assert [list(chunk.tokens) for chunk in plan.chunks] == [[*SECOND, 4]]
+    scheduler.check()
+
+
 def test_while_others_compute_storing_waits_for_its_allowance() -> None:
     """A save that takes longer than what was saved up is left out; nobody stands still for it."""
     info = make_info(slots=1, num_sequences=1, ctx=400, cells=400, batch=400, store_bytes=10**9)
@@ -271,6 +288,19 @@ def test_what_is_being_written_goes_last_from_memory() -> None:
     assert store.save(0, THIRD, "")
     assert [type(op) for op in ops] == [Unload, Save], "the older one is not on disk yet"
     store.check()
+
+
+def test_what_is_still_being_written_is_forgotten_not_unloaded() -> None:
+    """A file that is not complete cannot be read: who relied on it would wait for bytes that are not there."""
+    ops: list[Op] = []
+    store = PrefixStore(12_000, 50_000, CELL_BYTES, ops)
+    assert store.save(0, FIRST, "")
+    store.heard(StoreReport(saved={0: 6000}))
+    ops.clear()
+    assert store.save(0, SECOND, "")
+    assert [type(op) for op in ops] == [Forget, Save]
+    store.check()
+    assert store.find(FIRST, "") is None
 
 
 def test_what_is_larger_than_the_store_is_not_stored() -> None:
