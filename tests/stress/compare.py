@@ -53,15 +53,14 @@ class Difference:
     """Logit of the most likely token less that of the second, there and alone."""
 
 
-def open_model(path: Path, num_ctx: int, *, threads: int, cache_type: str = "f16") -> LogitModel:
+def open_model(path: Path, num_ctx: int, *, threads: int, ubatch_size: int = 0) -> LogitModel:
     return LogitModel(
         path,
         num_ctx=num_ctx,
         num_sequences=TEXTS,
         batch_size=256,
         threads=threads,
-        cache_type_k=cache_type,
-        cache_type_v=cache_type,
+        ubatch_size=ubatch_size or None,
     )
 
 

@@ -60,13 +60,18 @@ class Outcome:
         return few and not self.unexcused and not self.cut_short
 
 
-def layouts(slots: int, ctx: int, threads: int, cache_type: str) -> dict[str, LlamaOptions]:
+def layouts(slots: int, ctx: int, threads: int, ubatch: int) -> dict[str, LlamaOptions]:
     """The unified cache has a quarter of the cells that the slots could fill."""
-    sizes = {"slots": slots, "ctx_per_slot": ctx, "threads": threads, "batch_size": 256}
-    types = {"cache_type_k": cache_type, "cache_type_v": cache_type}
+    sizes = {
+        "slots": slots,
+        "ctx_per_slot": ctx,
+        "threads": threads,
+        "batch_size": 256,
+        "ubatch_size": ubatch,
+    }
     return {
-        "split": LlamaOptions(**sizes, **types, kv="split"),
-        "unified": LlamaOptions(**sizes, **types, kv="unified", kv_cells=slots * ctx // 4),
+        "split": LlamaOptions(**sizes, kv="split"),
+        "unified": LlamaOptions(**sizes, kv="unified", kv_cells=slots * ctx // 4),
     }
 
 
@@ -109,7 +114,7 @@ def _compare(
     longest = sorted(texts.values(), key=lambda text: -len(text.tokens))[:TEXTS]
     differences, cut_short = [], []
     with open_model(
-        model, options.ctx_per_slot, threads=options.threads, cache_type=options.cache_type_k
+        model, options.ctx_per_slot, threads=options.threads, ubatch_size=options.ubatch_size
     ) as logits:
         floor = measure_floor(logits, longest)
         for request_id, said in among.said.items():
@@ -154,9 +159,9 @@ HEAD = (
 )  # fmt: skip
 
 
-def report(model: Path, cache_type: str, shape: Shape, outcomes: Sequence[Outcome]) -> str:
+def report(model: Path, ubatch_size: int, shape: Shape, outcomes: Sequence[Outcome]) -> str:
     lines = [
-        f"# {shape.count} requests at once and each alone: {model.name}, {cache_type} cache",
+        f"# {shape.count} requests at once and each alone: {model.name}, ubatch {ubatch_size}",
         "",
         f"Seed {shape.seed}, prompts of up to {shape.max_prompt} tokens, answers of up to "
         f"{shape.max_tokens}, greedy. The floor is how far two logits of one position moved against each "
@@ -203,7 +208,7 @@ def record(outcome: Outcome) -> dict[str, Any]:
 @click.option("--threads", default=1, show_default=True)
 @click.option("--seed", default=1, show_default=True)
 @click.option("--layout", default="split,unified", show_default=True)
-@click.option("--cache-type", type=click.Choice(["f16", "f32"]), default="f16", show_default=True)
+@click.option("--ubatch-size", default=256, show_default=True, help="Below 64 flash attention has one path.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for report.md and raw.json.")
 def main(
     model: Path,
@@ -213,22 +218,22 @@ def main(
     threads: int,
     seed: int,
     layout: str,
-    cache_type: str,
+    ubatch_size: int,
     out: Path | None,
 ) -> None:
     shape = Shape(requests, max_prompt=ctx_size * 3 // 4, max_tokens=ctx_size // 8, seed=seed)
-    options = layouts(slots, ctx_size, threads, cache_type)
+    options = layouts(slots, ctx_size, threads, ubatch_size)
     outcomes = []
     for name in layout.split(","):
         outcomes.append(run(model, name, options[name], shape))
         click.echo(tabulate([row(outcomes[-1])], HEAD), err=True)
-    text = report(model, cache_type, shape, outcomes)
+    text = report(model, ubatch_size, shape, outcomes)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         facts = {"environment": environment.describe(), "model": environment.sha256(model)}
         raw = {
             **facts,
-            "cache_type": cache_type,
+            "ubatch_size": ubatch_size,
             "shape": asdict(shape),
             "outcomes": [record(outcome) for outcome in outcomes],
         }

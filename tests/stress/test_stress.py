@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rllm.backends.options import LlamaOptions
@@ -40,3 +41,14 @@ def test_a_tiny_model(kv: str, tiny_model: Path) -> None:
 @pytest.mark.model
 def test_the_real_model(q8_model: Path) -> None:
     must_be_good(run(q8_model, "unified", options("unified"), REAL))
+
+
+@pytest.mark.model
+def test_a_split_cache_of_q8_0_is_exact_where_attention_has_one_path(q8_model: Path) -> None:
+    """Its kernels give a row the same bits beside any others; fewer than 64 rows keep flash attention so."""
+    exact = msgspec.structs.replace(options("split"), ubatch_size=48)
+    outcome = run(q8_model, "split", exact, REAL)
+    assert not outcome.differences
+    assert not outcome.cut_short
+    assert outcome.floor.gap == 0
+    assert outcome.together.most_running > 3
