@@ -291,7 +291,7 @@ def test_what_is_being_written_goes_last_from_memory() -> None:
 
 
 def test_what_is_still_being_written_is_forgotten_not_unloaded() -> None:
-    """A file that is not complete cannot be read: who relied on it would wait for bytes that are not there."""
+    """A file that is not complete cannot be read: there would be no bytes to load."""
     ops: list[Op] = []
     store = PrefixStore(12_000, 50_000, CELL_BYTES, ops)
     assert store.save(0, FIRST, "")
