@@ -53,14 +53,14 @@ class Difference:
     """Logit of the most likely token less that of the second, there and alone."""
 
 
-def open_model(path: Path, num_ctx: int, *, threads: int, ubatch_size: int = 0) -> LogitModel:
+def open_model(path: Path, num_ctx: int, *, threads: int, ubatch_size: int) -> LogitModel:
     return LogitModel(
         path,
         num_ctx=num_ctx,
         num_sequences=TEXTS,
         batch_size=256,
         threads=threads,
-        ubatch_size=ubatch_size or None,
+        ubatch_size=ubatch_size,
     )
 
 

@@ -60,14 +60,14 @@ class Outcome:
         return few and not self.unexcused and not self.cut_short
 
 
-def layouts(slots: int, ctx: int, threads: int, ubatch: int) -> dict[str, LlamaOptions]:
+def layouts(slots: int, ctx: int, threads: int, ubatch_size: int) -> dict[str, LlamaOptions]:
     """The unified cache has a quarter of the cells that the slots could fill."""
     sizes = {
         "slots": slots,
         "ctx_per_slot": ctx,
         "threads": threads,
         "batch_size": 256,
-        "ubatch_size": ubatch,
+        "ubatch_size": ubatch_size,
     }
     return {
         "split": LlamaOptions(**sizes, kv="split"),
