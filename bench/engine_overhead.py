@@ -60,7 +60,7 @@ def time_fill(slots: int, chunk: int) -> float:
         began = perf_counter()
         batch.clear()
         for seq in range(slots):
-            batch.add(seq, tokens, 7, output=True)
+            batch.add(seq, tokens, 7, outputs=1)
         times.append(perf_counter() - began)
     return median(times)
 

@@ -62,7 +62,7 @@ def make_request(number: int, rng: random.Random) -> EngineRequest:
 
 
 def answer(plan: Plan, rng: random.Random) -> StepResult:
-    tokens = {chunk.seq: rng.randrange(1, 1000) for chunk in plan.chunks if chunk.sample}
+    tokens = {chunk.seq: [rng.randrange(1, 1000)] for chunk in plan.chunks if chunk.sample}
     return StepResult(Status.OK, tokens=tokens)
 
 

@@ -123,6 +123,13 @@ class EngineSettings(BaseModel):
         ge=0,
         le=60,
     )
+    speculative_tokens: int = _engine(
+        0,
+        "Most tokens guessed ahead for a sequence from what its text repeats, where computing them beside "
+        "the others was measured to pay (prompt lookup decoding). 0: none.",
+        ge=0,
+        le=16,
+    )
     temperature: float | None = _engine(
         None,
         "Where a request says nothing. Default: what NAME.gguf.json recommends, else 1.",

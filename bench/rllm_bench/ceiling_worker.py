@@ -60,7 +60,7 @@ def _run(context: Context, job: CeilingJob, size: int) -> tuple[float, float]:
     for step in range(job.output_tokens):
         batch.clear()
         for seq in range(size):
-            batch.add(seq, [_token(seq, step)], job.prompt_tokens + step, output=True)
+            batch.add(seq, [_token(seq, step)], job.prompt_tokens + step, outputs=1)
         _decode(context, batch)
         context.synchronize()
     end = time.perf_counter()
@@ -75,7 +75,7 @@ def _prefill(context: Context, batch: Batch, size: int, length: int) -> None:
         while done < length:
             count = min(length - done, context.batch_size - len(batch))
             tokens = [_token(seq, position) for position in range(done, done + count)]
-            batch.add(seq, tokens, done, output=done + count == length)
+            batch.add(seq, tokens, done, outputs=int(done + count == length))
             done += count
             if len(batch) == context.batch_size:
                 _decode(context, batch)

@@ -22,6 +22,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "cache_type_v": {"rllm": "--cache-type-v"},
     "threads": {"rllm": "--threads", "llama-server": "--threads", "llama-cpp-python": "--n_threads"},
     "flash_attn": {"rllm": "--flash-attn", "llama-server": "--flash-attn"},
+    "speculative_tokens": {"rllm": "--speculative-tokens"},
     "itl_target_s": {"rllm": "--itl-target-s"},
 }
 """`slots` and `threads` are settings that every target already says in its own way."""

@@ -58,7 +58,13 @@ def loaded(request: pytest.FixtureRequest) -> Iterator[Backend]:
         path: Path = request.getfixturevalue(f"{kind}_model")
         # One thread: on a busy machine, threads that wait for each other are slower by orders of magnitude.
         sizes = LlamaOptions(
-            slots=SLOTS, ctx_per_slot=CTX, batch_size=BATCH, kv=kv, threads=1, prefix_store_mb=64
+            slots=SLOTS,
+            ctx_per_slot=CTX,
+            batch_size=BATCH,
+            kv=kv,
+            threads=1,
+            prefix_store_mb=64,
+            speculative_tokens=3,
         )
         made = LlamaBackend(path, sizes)
     yield made
@@ -109,13 +115,13 @@ class Driver:
             last = begin + size >= len(tokens)
             result = self.run((seq, tokens[begin : begin + size], last), ops=opened)
             opened = []
-        return result.tokens[seq]
+        return result.tokens[seq][0]
 
     def decode(self, seq: int, token: int, count: int) -> list[int]:
         """Feed ``token`` and its successors; ``token`` and ``count - 1`` more."""
         tokens = [token]
         while len(tokens) < count:
-            tokens.append(self.run((seq, tokens[-1:], True)).tokens[seq])
+            tokens.append(self.run((seq, tokens[-1:], True)).tokens[seq][0])
         return tokens
 
     def greedy(self, seq: int, prompt: Sequence[int], count: int) -> list[int]:
@@ -183,8 +189,44 @@ def test_a_prompt_computed_in_pieces_equals_one_computed_whole(driver: Driver) -
     whole = driver.greedy(0, tokens, 6)
     driver.run((1, tokens[:2], False), ops=[OpenSampler(1, GREEDY, tokens)])
     driver.run((1, tokens[2:3], False))
-    first = driver.run((1, tokens[3:], True)).tokens[1]
+    first = driver.run((1, tokens[3:], True)).tokens[1][0]
     assert driver.decode(1, first, 6) == whole
+
+
+@pytest.mark.parametrize("right", range(4))
+def test_guesses_bring_what_is_drawn_without_them(driver: Driver, right: int) -> None:
+    tokens = prompt(driver.backend, "the rain in Spain stays mainly in the plain")
+    usual = driver.greedy(0, tokens, 8)
+    wrong = [token + 1 for token in usual]
+    guesses = [*usual[1 : 1 + right], *wrong[1 + right : 4]]
+    other = prompt(driver.backend, "and in Hertford")
+    others = driver.greedy(2, other, 3)
+    back = (Truncate(0, len(tokens)), Truncate(2, len(other)))
+    chunks = (
+        Chunk(0, [usual[0], *guesses], len(tokens), True, drafted=3),
+        Chunk(2, others[:1], len(other), True),
+    )
+    result = driver.backend.execute(Plan(back, chunks))
+    assert list(result.tokens[0]) == usual[1 : 2 + right]
+    assert list(result.tokens[2]) == others[1:2]
+    driver.length |= {0: len(tokens) + 1 + right, 2: len(other) + 1}
+    assert driver.decode(0, usual[1 + right], 6 - right) == usual[1 + right : 7]
+    assert driver.decode(2, others[1], 2) == others[1:3]
+
+
+def test_guesses_change_no_random_draw(driver: Driver) -> None:
+    params = SamplingParams(temperature=0.9, seed=11, num_logprobs=0)
+    tokens = prompt(driver.backend, "Sing, goddess, the")
+    usual = draw(driver, params, 6)
+    opened = (Truncate(0, 0), OpenSampler(0, params, tokens))
+    result = driver.backend.execute(Plan(opened, (Chunk(0, tokens, 0, True),)))
+    assert list(result.tokens[0]) == usual[:1]
+    chunk = Chunk(0, usual[:3], len(tokens), True, drafted=2)
+    result = driver.backend.execute(Plan((), (chunk,)))
+    assert list(result.tokens[0]) == usual[1:4]
+    assert [one.token for one in result.logprobs[0]] == usual[1:4]
+    driver.length[0] = len(tokens) + 3
+    assert driver.decode(0, usual[3], 3) == usual[3:6]
 
 
 def test_a_prompt_longer_than_the_batch(driver: Driver) -> None:
@@ -199,11 +241,11 @@ def test_a_sequence_beside_others_is_as_it_is_alone(driver: Driver) -> None:
     for seq, tokens in enumerate(prompts):
         ops.append(OpenSampler(seq, GREEDY, tokens))
     result = driver.run(*((seq, tokens, True) for seq, tokens in enumerate(prompts)), ops=ops)
-    together = [[result.tokens[seq]] for seq in range(3)]
+    together = [[result.tokens[seq][0]] for seq in range(3)]
     for _ in range(5):
         result = driver.run(*((seq, tokens[-1:], True) for seq, tokens in enumerate(together)))
         for seq in range(3):
-            together[seq].append(result.tokens[seq])
+            together[seq].append(result.tokens[seq][0])
     assert together == alone
 
 
@@ -216,10 +258,10 @@ def test_an_idle_sequence_between_decoding_ones_stays_as_it_was(driver: Driver) 
     ]
     for _ in range(5):
         result = driver.run((0, said[0][-1:], True), (2, said[2][-1:], True))
-        said[0].append(result.tokens[0])
-        said[2].append(result.tokens[2])
+        said[0].append(result.tokens[0][0])
+        said[2].append(result.tokens[2][0])
     for _ in range(5):
-        said[1].append(driver.run((1, said[1][-1:], True)).tokens[1])
+        said[1].append(driver.run((1, said[1][-1:], True)).tokens[1][0])
     assert said == expected
 
 
@@ -231,14 +273,14 @@ def test_prefill_beside_decode(driver: Driver) -> None:
     )
     expected_first, expected_second = driver.greedy(0, first, 4), driver.greedy(0, second, 3)
     tokens = [driver.prefill(0, first, [Truncate(0, 0)])]
-    tokens.append(driver.run((0, tokens[-1:], True), (2, second[:3], False)).tokens[0])
+    tokens.append(driver.run((0, tokens[-1:], True), (2, second[:3], False)).tokens[0][0])
     result = driver.run((0, tokens[-1:], True), (2, second[3:], True), ops=[OpenSampler(2, GREEDY, second)])
-    tokens.append(result.tokens[0])
-    others = [result.tokens[2]]
+    tokens.append(result.tokens[0][0])
+    others = [result.tokens[2][0]]
     for _ in range(2):
         result = driver.run((0, tokens[-1:], True), (2, others[-1:], True))
-        tokens.append(result.tokens[0])
-        others.append(result.tokens[2])
+        tokens.append(result.tokens[0][0])
+        others.append(result.tokens[2][0])
     assert tokens[:4] == expected_first
     assert others == expected_second
 
@@ -249,10 +291,10 @@ def test_a_copied_prefix_is_as_good_as_a_computed_one(driver: Driver) -> None:
     expected = driver.greedy(0, full, 6)
     original = driver.greedy(0, start, 6)
     ops = [CopyPrefix(0, 2, len(start)), OpenSampler(2, GREEDY, full)]
-    first = driver.run((2, full[len(start) :], True), ops=ops).tokens[2]
+    first = driver.run((2, full[len(start) :], True), ops=ops).tokens[2][0]
     assert driver.decode(2, first, 6) == expected
     ops = [Truncate(0, len(start) - 1), OpenSampler(0, GREEDY, start)]
-    first = driver.run((0, start[-1:], True), ops=ops).tokens[0]
+    first = driver.run((0, start[-1:], True), ops=ops).tokens[0][0]
     assert driver.decode(0, first, 6) == original, "the source must not notice"
 
 
@@ -266,7 +308,7 @@ def test_copies_of_copies_in_one_plan(driver: Driver) -> None:
         Truncate(1, 0),
         OpenSampler(3, GREEDY, start),
     ]
-    first = driver.run((3, start[-1:], True), ops=ops).tokens[3]
+    first = driver.run((3, start[-1:], True), ops=ops).tokens[3][0]
     assert driver.decode(3, first, 5) == expected
 
 
@@ -276,8 +318,8 @@ def test_a_source_still_decoding_may_be_copied(driver: Driver) -> None:
     tokens = driver.decode(0, driver.prefill(0, start, [Truncate(0, 0)]), 3)
     ops = [CopyPrefix(0, 1, len(start) - 1), OpenSampler(1, GREEDY, start)]
     result = driver.run((0, tokens[-1:], True), (1, start[-1:], True), ops=ops)
-    others = [result.tokens[1]]
-    tokens.append(result.tokens[0])
+    others = [result.tokens[1][0]]
+    tokens.append(result.tokens[0][0])
     assert [*tokens[:-1], *driver.decode(0, tokens[-1], 5)] == expected
     assert driver.decode(1, others[0], 8) == expected
 
@@ -301,9 +343,9 @@ def test_a_stored_prefix_is_as_good_as_a_computed_one(driver: Driver) -> None:
         result = driver.run((seq, full[-1:], True), ops=ops)
         assert not result.lost_prefix
         assert report(result).restored_tokens == len(full) - 1
-        assert driver.decode(seq, result.tokens[seq], 6) == expected
+        assert driver.decode(seq, result.tokens[seq][0], 6) == expected
     ops = [Truncate(1, 0), Restore(5, 1, len(start) - 1), OpenSampler(1, GREEDY, start)]
-    first = driver.run((1, start[-1:], True), ops=ops).tokens[1]
+    first = driver.run((1, start[-1:], True), ops=ops).tokens[1][0]
     assert driver.decode(1, first, 6) == shorter
     driver.run(ops=[Forget(5)])
 
@@ -324,7 +366,7 @@ def test_what_was_just_copied_can_be_stored_or_says_that_it_cannot(driver: Drive
     ops = [CopyPrefix(0, 1, len(start)), Save(1, 6, start, "", False), Truncate(1, 0), Truncate(0, 0)]
     if 6 in report(driver.run(ops=ops)).saved:
         ops = [Restore(6, 2, len(start) - 1), OpenSampler(2, GREEDY, start), Forget(6)]
-        first = driver.run((2, start[-1:], True), ops=ops).tokens[2]
+        first = driver.run((2, start[-1:], True), ops=ops).tokens[2][0]
         assert driver.decode(2, first, 5) == expected
 
 
@@ -333,7 +375,7 @@ def test_truncating_forgets(driver: Driver) -> None:
     expected = driver.greedy(0, [*start[:3], *start[:2]], 5)
     driver.prefill(1, start)
     ops = [Truncate(1, 3), OpenSampler(1, GREEDY, start)]
-    first = driver.run((1, start[:2], True), ops=ops).tokens[1]
+    first = driver.run((1, start[:2], True), ops=ops).tokens[1][0]
     assert driver.decode(1, first, 5) == expected
     driver.run(ops=[Truncate(1, 0)])
     assert driver.greedy(1, start, 3) == driver.greedy(0, start, 3)
@@ -375,7 +417,7 @@ def test_without_cells_nothing_is_computed_and_nothing_is_lost(driver: Driver) -
 def draw(driver: Driver, params: SamplingParams, count: int, *, banned: tuple[int, ...] = ()) -> list[int]:
     tokens = prompt(driver.backend, "Sing, goddess, the")
     ops = [Truncate(0, 0), OpenSampler(0, params, tokens, banned)]
-    first = driver.run((0, tokens, True), ops=ops).tokens[0]
+    first = driver.run((0, tokens, True), ops=ops).tokens[0][0]
     return driver.decode(0, first, count)
 
 
@@ -406,9 +448,9 @@ def test_banned_tokens_are_not_drawn_until_the_ban_is_lifted(driver: Driver) -> 
     tokens = prompt(driver.backend, "Sing, goddess, the")
     assert draw(driver, GREEDY, 1, banned=(usual,)) != [usual]
     again = driver.run((0, tokens[-1:], True), ops=[Truncate(0, len(tokens) - 1)])
-    assert again.tokens[0] != usual
+    assert again.tokens[0][0] != usual
     free = driver.run((0, tokens[-1:], True), ops=[Truncate(0, len(tokens) - 1), LiftBan(0)])
-    assert free.tokens[0] == usual
+    assert free.tokens[0][0] == usual
 
 
 def test_a_ban_holds_for_random_draws(driver: Driver) -> None:
@@ -432,13 +474,13 @@ def test_logprobs_come_when_asked_for(driver: Driver) -> None:
     ]
     result = driver.run(*((seq, tokens, True) for seq in range(3)), ops=ops)
     assert set(result.logprobs) == {0, 1}
-    drawn = result.logprobs[0]
-    assert drawn.token == result.tokens[0] == drawn.top[0].token
+    (drawn,) = result.logprobs[0]
+    assert drawn.token == result.tokens[0][0] == drawn.top[0].token
     assert drawn.logprob == pytest.approx(drawn.top[0].logprob)
     assert [top.logprob for top in drawn.top] == sorted((top.logprob for top in drawn.top), reverse=True)
     assert len(drawn.top) == 3
     assert all(top.logprob < 0 for top in drawn.top)
-    assert result.logprobs[1].top == ()
+    assert result.logprobs[1][0].top == ()
 
 
 def test_a_chunk_that_does_not_sample_needs_no_sampler(driver: Driver) -> None:

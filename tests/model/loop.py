@@ -26,7 +26,7 @@ def generate(backend: Backend, prompts: Sequence[Sequence[int]], count: int) -> 
         result = backend.execute(Plan(chunks=chunks))
         assert result.status is Status.OK
         for seq, text in enumerate(texts):
-            text.append(result.tokens[seq])
+            text.append(result.tokens[seq][0])
     return [text[len(prompt) :] for prompt, text in zip(prompts, texts, strict=True)]
 
 

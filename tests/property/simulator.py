@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from rllm.engine.costs import Costs
 from rllm.engine.port import (
+    Chunk,
     CloseSampler,
     CopyPrefix,
     Forget,
@@ -66,6 +67,7 @@ def make_info(
         batch_size=batch,
         device="none",
         can_reuse_prefix=can_trim,
+        max_drafted=batch if can_trim else 0,
         store_bytes=store_bytes,
         store_disk_bytes=store_disk_bytes,
     )
@@ -178,12 +180,13 @@ class Simulator:
                 lost |= self._apply(op, faults, report)
         chunks = [chunk for chunk in plan.chunks if chunk.seq not in lost]
         assert plan.num_tokens <= self.info.batch_size
+        assert plan.num_drafted <= self.info.max_drafted
         assert [c.seq for c in plan.chunks] == sorted({c.seq for c in plan.chunks})
         if faults.no_cells and plan.chunks:
             return StepResult(Status.NO_CELLS, lost_prefix=frozenset(lost), store=report)
         self._require_room(plan)
         result = StepResult(Status.OK, lost_prefix=frozenset(lost), store=report)
-        tokens: dict[int, int] = {}
+        tokens: dict[int, list[int]] = {}
         failed = faults.fail & {chunk.seq for chunk in chunks}
         for chunk in chunks:
             assert len(self.held[chunk.seq]) == chunk.start, "positions are not contiguous"
@@ -193,12 +196,22 @@ class Simulator:
                 continue
             self.held[chunk.seq] += [(next(self._fresh), token) for token in chunk.tokens]
             if chunk.sample:
-                content = [token for _, token in self.held[chunk.seq]]
-                tokens[chunk.seq] = successor(content, self.samplers[chunk.seq].banned)
+                tokens[chunk.seq] = self._draw(chunk)
         result.tokens, result.failed = tokens, frozenset(failed)
         if failed:
             result.status = Status.FAILED
         return result
+
+    def _draw(self, chunk: Chunk) -> list[int]:
+        """One token, and one more for each guess that was right; the cells of the others are gone then."""
+        banned, held = self.samplers[chunk.seq].banned, self.held[chunk.seq]
+        sure = len(held) - chunk.drafted
+        content = [token for _, token in held]
+        drawn = [successor(content[:sure], banned)]
+        while len(drawn) <= chunk.drafted and content[sure + len(drawn) - 1] == drawn[-1]:
+            drawn.append(successor(content[: sure + len(drawn)], banned))
+        del held[sure + len(drawn) - 1 :]
+        return drawn
 
     def _require_room(self, plan: Plan) -> None:
         if self.info.kv_unified:

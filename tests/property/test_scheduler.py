@@ -11,9 +11,11 @@ from rllm.engine.costs import Costs
 from rllm.engine.residence import MIN_WAIT
 from rllm.engine.scheduler import Scheduler
 from rllm.engine.snapshot import Phase
+from rllm.engine.speculation import Speculation
 from rllm.engine.store import Place
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo
 from rllm.engine.waiting import AGING_S
+from tests.property.guessing import Clairvoyant, Eager
 from tests.property.simulator import Faults, FreeCosts, Simulator, answer, make_info
 
 PROMPTS = st.lists(st.integers(1, 2), min_size=1, max_size=9).map(tuple)
@@ -22,10 +24,19 @@ PROMPTS = st.lists(st.integers(1, 2), min_size=1, max_size=9).map(tuple)
 class Harness:
     """A scheduler with its simulator and everything the clients have heard."""
 
-    def __init__(self, info: ModelInfo, *, prefix_cache: bool = True, costs: Costs | None = None) -> None:
+    def __init__(
+        self,
+        info: ModelInfo,
+        *,
+        prefix_cache: bool = True,
+        costs: Costs | None = None,
+        speculation: Speculation | None = None,
+    ) -> None:
         self.info = info
         self.backend = Simulator(info)
-        self.scheduler = Scheduler(info, self.backend.vocabulary, prefix_cache=prefix_cache, costs=costs)
+        self.scheduler = Scheduler(
+            info, self.backend.vocabulary, prefix_cache=prefix_cache, costs=costs, speculation=speculation
+        )
         self.now = 0.0
         self.num_steps = 0
         self.requests: dict[str, EngineRequest] = {}
@@ -123,9 +134,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         info=st.sampled_from([param.values[0] for param in INFOS]),
         prefix_cache=st.booleans(),
         free=st.booleans(),
+        guessing=st.sampled_from([None, Eager, Clairvoyant]),
     )
-    def build(self, info: ModelInfo, prefix_cache: bool, free: bool) -> None:
-        self.harness = Harness(info, prefix_cache=prefix_cache, costs=FreeCosts() if free else Costs())
+    def build(
+        self, info: ModelInfo, prefix_cache: bool, free: bool, guessing: type[Speculation] | None
+    ) -> None:
+        self.harness = Harness(
+            info,
+            prefix_cache=prefix_cache,
+            costs=FreeCosts() if free else Costs(),
+            speculation=guessing and guessing(3),
+        )
 
     @rule(
         prompt=PROMPTS,

@@ -180,7 +180,7 @@ def test_while_others_compute_storing_waits_for_its_allowance() -> None:
         while scheduler.num_running + scheduler.num_waiting:
             plan = scheduler.plan(now)
             saves.append(sum(isinstance(op, Save) for op in plan.ops))
-            tokens = {chunk.seq: 1 for chunk in plan.chunks}
+            tokens = {chunk.seq: [1] for chunk in plan.chunks}
             report = StoreReport(saved={op.key: 1000 for op in plan.ops if isinstance(op, Save)})
             scheduler.commit(plan, StepResult(Status.OK, tokens, execute_s=execute_s, store=report), now)
             now += 1.0

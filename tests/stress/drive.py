@@ -10,6 +10,7 @@ from rllm.engine.budget import StepBudget
 from rllm.engine.engine import Engine
 from rllm.engine.port import Backend, CloseSampler, Plan, Truncate
 from rllm.engine.scheduler import Scheduler
+from rllm.engine.speculation import Speculation
 from rllm.engine.types import EngineRequest, Event, FinishReason
 from tests.stress.workload import Arrival
 
@@ -32,11 +33,15 @@ class Together:
     cached_tokens: int = 0
     evicted_tokens: int = 0
     preemptions: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
 
 
-def together(backend: Backend, arrivals: Sequence[Arrival]) -> Together:
+def together(
+    backend: Backend, arrivals: Sequence[Arrival], speculation: Speculation | None = None
+) -> Together:
     """All requests through one engine; arrivals and leavings happen between the steps they name."""
-    engine, scheduler = _engine(backend, prefix_cache=True)
+    engine, scheduler = _engine(backend, prefix_cache=True, speculation=speculation)
     result = Together({arrival.request.id: Said() for arrival in arrivals})
     waiting = list(arrivals)
     leaving = sorted((a.leaves, a.request.id) for a in arrivals if a.leaves is not None)
@@ -54,6 +59,8 @@ def together(backend: Backend, arrivals: Sequence[Arrival]) -> Together:
             result.cached_tokens += outcome.record.cached_tokens
             result.evicted_tokens += outcome.record.evicted_tokens
             result.preemptions += outcome.record.preemptions
+            result.drafted_tokens += outcome.record.drafted_tokens
+            result.accepted_tokens += outcome.record.accepted_tokens
         scheduler.check()
     result.seconds = time.monotonic() - began
     return result
@@ -71,9 +78,17 @@ def alone(backend: Backend, request: EngineRequest) -> Said:
     return said[request.id]
 
 
-def _engine(backend: Backend, *, prefix_cache: bool) -> tuple[Engine, Scheduler]:
+def _engine(
+    backend: Backend, *, prefix_cache: bool, speculation: Speculation | None = None
+) -> tuple[Engine, Scheduler]:
     budget = StepBudget(backend.info.batch_size, itl_target_s=0.1)
-    scheduler = Scheduler(backend.info, backend.vocabulary, budget=budget, prefix_cache=prefix_cache)
+    scheduler = Scheduler(
+        backend.info,
+        backend.vocabulary,
+        budget=budget,
+        prefix_cache=prefix_cache,
+        speculation=speculation,
+    )
     return Engine(scheduler, backend, time.monotonic), scheduler
 
 

@@ -22,6 +22,7 @@ import click
 from tabulate import tabulate
 
 from rllm.backends.options import LlamaOptions
+from rllm.engine.speculation import Speculation
 from rllm.engine.types import EngineRequest, FinishReason
 from rllm_bench import environment
 from tests.stress.compare import (
@@ -75,9 +76,17 @@ def layouts(slots: int, ctx: int, threads: int, ubatch_size: int) -> dict[str, L
     }
 
 
-def run(model: Path, layout: str, options: LlamaOptions, shape: Shape, source: Sequence[int] = ()) -> Outcome:
+def run(
+    model: Path,
+    layout: str,
+    options: LlamaOptions,
+    shape: Shape,
+    source: Sequence[int] = (),
+    speculation: Speculation | None = None,
+) -> Outcome:
     """
     Args:
+        speculation: for those who are together; who is alone is guessed nothing for.
         source: tokens that prompts are made of; by default a text that the model knows how to go on with.
     """
     backend = LlamaBackend(model, options)
@@ -86,7 +95,7 @@ def run(model: Path, layout: str, options: LlamaOptions, shape: Shape, source: S
             text = SOURCE.read_text()[:400_000]
             source = backend.vocabulary.tokenize(text, add_special=False, parse_special=False)
         wanted = arrivals(source, shape)
-        among = together(backend, wanted)
+        among = together(backend, wanted, speculation)
         apart = {a.request.id: alone(backend, _as_far(a, among.said[a.request.id])) for a in wanted}
     finally:
         backend.close()

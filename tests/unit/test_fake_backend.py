@@ -23,7 +23,7 @@ def answer(backend: FakeBackend, prompt: list[int], limit: int = 100) -> list[in
     result = backend.execute(Plan(ops, (Chunk(0, prompt, 0, True),)))
     tokens: list[int] = []
     while 0 in result.tokens and len(tokens) < limit:
-        tokens.append(result.tokens[0])
+        tokens.append(result.tokens[0][0])
         if tokens[-1] in vocabulary.end_tokens:
             break
         result = backend.execute(Plan((), (Chunk(0, tokens[-1:], len(prompt) + len(tokens) - 1, True),)))
@@ -55,7 +55,7 @@ def test_wrong_cells_show_as_wrong_text() -> None:
     prompt = encode("[[say right]]")
     backend.execute(Plan((OpenSampler(0, GREEDY, prompt),), (Chunk(0, prompt, 0, True),)))
     wrong = backend.execute(Plan((), (Chunk(0, encode("R"), len(prompt), True),)))  # it had drawn "r"
-    assert wrong.tokens[0] != ord("i")
+    assert wrong.tokens[0][0] != ord("i")
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def errors() -> Iterator[list[str]]:
 def begin(backend: LlamaBackend, *seqs: int) -> dict[int, int]:
     ops = tuple(OpenSampler(seq, GREEDY, PROMPT) for seq in seqs)
     result = backend.execute(Plan(ops, tuple(Chunk(seq, PROMPT, 0, True) for seq in seqs)))
-    return dict(result.tokens)
+    return {seq: tokens[0] for seq, tokens in result.tokens.items()}
 
 
 def decode_all(tokens: dict[int, int], start: int = len(PROMPT)) -> Plan:
@@ -193,7 +193,7 @@ def test_penalties_look_back_on_the_prompt(backend: LlamaBackend) -> None:
     for history, same in (([usual], False), ([t for t in PROMPT if t != usual], True)):
         params = SamplingParams(temperature=0.0, presence_penalty=50.0)
         plan = Plan((Truncate(0, 0), OpenSampler(0, params, history)), (Chunk(0, PROMPT, 0, True),))
-        assert (backend.execute(plan).tokens[0] == usual) is same
+        assert (backend.execute(plan).tokens[0][0] == usual) is same
 
 
 def test_a_short_look_back_forgets(backend: LlamaBackend) -> None:
@@ -201,7 +201,7 @@ def test_a_short_look_back_forgets(backend: LlamaBackend) -> None:
     params = SamplingParams(temperature=0.0, presence_penalty=50.0, penalty_last_n=2)
     history = [usual, 200, 201]
     plan = Plan((Truncate(0, 0), OpenSampler(0, params, history)), (Chunk(0, PROMPT, 0, True),))
-    assert backend.execute(plan).tokens[0] == usual
+    assert backend.execute(plan).tokens[0][0] == usual
 
 
 def test_a_bias_outside_the_vocabulary_is_refused(backend: LlamaBackend) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from rllm.backends.llama.padding import ENOUGH, RowCosts, padding
+from rllm.backends.llama.padding import cheapest, padding
 from rllm.engine.port import Chunk
+from rllm.engine.row_costs import ENOUGH, RowCosts
 
 
 def decodes(*seqs: int) -> list[Chunk]:
@@ -68,15 +69,15 @@ def test_nothing_is_added_on_suspicion() -> None:
     few = RowCosts()
     few.learn(7, 0.020)
     few.learn(8, 0.001)
-    assert few.cheapest(7) == 7  # seen once, which may have been the exception
-    assert costs({7: 0.0182, 8: 0.0180}).cheapest(7) == 7  # within the noise
-    assert costs({7: 0.020}).cheapest(7) == 7
-    assert costs({3: 0.020, 7: 0.001}).cheapest(3) == 3  # too far
+    assert cheapest(7, few) == 7  # seen once, which may have been the exception
+    assert cheapest(7, costs({7: 0.0182, 8: 0.0180})) == 7  # within the noise
+    assert cheapest(7, costs({7: 0.020})) == 7
+    assert cheapest(3, costs({3: 0.020, 7: 0.001})) == 3  # too far
 
 
 def test_a_number_that_was_slow_once_is_tried_again() -> None:
     wrong = costs({7: 0.020, 8: 0.018})
     tries = 0
-    while wrong.cheapest(7) == 8:
+    while cheapest(7, wrong) == 8:
         tries += 1
     assert 10 < tries < 1000

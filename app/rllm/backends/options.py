@@ -8,6 +8,8 @@ CPU_BATCH, GPU_BATCH = 256, 2048
 """Most tokens in one step, where the worker chooses."""
 CPU_UBATCH, GPU_UBATCH = 512, 2048
 """Most tokens computed at once, where the worker chooses and the batch allows it."""
+MAX_DRAFTED = 64
+"""Most guesses of all sequences in one step: more rows than that take their time on any device."""
 
 
 class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +35,8 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Most tokens computed at once; 0: what suits the device."""
     mmap: bool = True
     mlock: bool = False
+    speculative_tokens: int = 0
+    """Most guesses for one sequence in one step."""
     cuda_graphs: str = "auto"
     """auto, on or off."""
     prefix_store_mb: int = 0

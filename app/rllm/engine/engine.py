@@ -70,7 +70,7 @@ class Engine:
         store_bytes, store_disk_bytes = self._scheduler.store_bytes
         return StepRecord(
             decode_tokens=decodes,
-            prefill_tokens=plan.num_tokens - decodes,
+            prefill_tokens=plan.num_tokens - plan.num_drafted - decodes,
             plan_s=plan_s,
             execute_s=result.execute_s,
             sample_s=result.sample_s,
@@ -93,4 +93,6 @@ class Engine:
             store_failures=len(store.lost) + len(store.unwritten),
             store_bytes=store_bytes,
             store_disk_bytes=store_disk_bytes,
+            drafted_tokens=plan.num_drafted,
+            accepted_tokens=counters.accepted_tokens,
         )

@@ -118,13 +118,20 @@ Op = OpenSampler | LiftBan | CloseSampler | Truncate | CopyPrefix | StoreOp
 class Chunk(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one sequence to compute in this step, at positions ``start`` and following.
 
-    With ``sample`` the next token is drawn after the last of them.
+    With ``sample`` the next token is drawn after the last of them. The last ``drafted`` tokens are guesses at
+    what will be drawn: a token is drawn after each of them too, as long as the one before was drawn as
+    guessed. The cells of the other guesses are dropped again.
     """
 
     seq: int
     tokens: Sequence[int]
     start: int
     sample: bool
+    drafted: int = 0
+
+    @property
+    def is_decode(self) -> bool:
+        return self.sample and len(self.tokens) - self.drafted == 1
 
 
 @dataclass(frozen=True)
@@ -144,8 +151,12 @@ class Plan:
 
     @cached_property
     def num_decodes(self) -> int:
-        """Chunks of one token after which another is drawn."""
-        return sum(1 for chunk in self.chunks if chunk.sample and len(chunk.tokens) == 1)
+        """Chunks of one token, guesses aside, after which another is drawn."""
+        return sum(1 for chunk in self.chunks if chunk.is_decode)
+
+    @cached_property
+    def num_drafted(self) -> int:
+        return sum(chunk.drafted for chunk in self.chunks)
 
 
 @dataclass(slots=True)
@@ -205,9 +216,10 @@ class Status(Enum):
 @dataclass(slots=True)
 class StepResult:
     status: Status
-    tokens: Mapping[int, int] = field(default_factory=dict)
-    """seq -> drawn token, for every chunk with ``sample`` that was computed."""
-    logprobs: Mapping[int, TokenLogprob] = field(default_factory=dict)
+    tokens: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    """seq -> drawn tokens, for every chunk with ``sample`` that was computed: one, and one more for every
+    guess that was right."""
+    logprobs: Mapping[int, Sequence[TokenLogprob]] = field(default_factory=dict)
     """seq -> log probabilities, where the sampler was opened with ``num_logprobs >= 0``."""
     failed: frozenset[int] = frozenset()
     lost_prefix: frozenset[int] = frozenset()

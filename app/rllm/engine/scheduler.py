@@ -14,6 +14,7 @@ preempted: it gives its cells back, keeps its sampler, and is computed again lat
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
 from rllm.engine.budget import StepBudget
@@ -34,6 +35,7 @@ from rllm.engine.residence import Residence
 from rllm.engine.rhythm import MAX_PAUSE_S, Rhythm
 from rllm.engine.sequence import Sequence, State
 from rllm.engine.snapshot import Snapshot, take
+from rllm.engine.speculation import Speculation
 from rllm.engine.text import Pieces
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, Started, TokenLogprob
 from rllm.engine.waiting import WaitingLine
@@ -49,13 +51,15 @@ class Counters:
     cached_tokens: int = 0
     evicted_tokens: int = 0
     preemptions: int = 0
+    accepted_tokens: int = 0
+    """Guesses that were right."""
     kv_blocked: int = 0
     started: list[Started] = field(default_factory=list)
     """In order."""
 
 
 @dataclass(slots=True)
-class _Draft:
+class _Sketch:
     """A plan in the making: chunks by sequence id, and tokens spoken for."""
 
     chunks: dict[int, Chunk] = field(default_factory=dict)
@@ -77,6 +81,7 @@ class Scheduler:
         budget: StepBudget | None = None,
         max_pause_s: float | None = None,
         prefix_cache: bool = True,
+        speculation: Speculation | None = None,
         costs: Costs | None = None,
         stored: Iterable[StoredPrefix] = (),
     ) -> None:
@@ -84,6 +89,7 @@ class Scheduler:
         Args:
             max_pause_s: how long prompts of a crowd may keep those waiting who decode, in a split cache.
                 None: MAX_PAUSE_S on a GPU, and not at all elsewhere.
+            speculation: guesses tokens, where the backend can check any.
             costs: estimates to start with and to learn into; fixed ones make decisions reproducible.
             stored: prefixes that the backend has on disk.
         """
@@ -97,6 +103,7 @@ class Scheduler:
             max_pause_s = MAX_PAUSE_S if info.flat_decode else 0.0
         self._rhythm = Rhythm(max_pause_s)
         self._packing = Packing(most=self._budget.max_step_tokens, fills=info.flat_decode)
+        self._speculation = speculation if info.max_drafted else None
         self._line = WaitingLine()
         self._requests: dict[str, Sequence] = {}
         self._running: dict[int, Sequence] = {}
@@ -157,19 +164,22 @@ class Scheduler:
 
     def plan(self, now: float) -> Plan:
         """The next step. An empty plan means that there is nothing to compute."""
-        draft = _Draft()
+        sketch = _Sketch()
         if self._info.kv_unified:
-            self._plan_decodes(draft)
-            limit = draft.tokens + self._budget.prefill_tokens(draft.tokens)
-            self._plan_prefills(draft, limit, now)
+            self._plan_decodes(sketch)
+            limit = sketch.tokens + self._budget.prefill_tokens(sketch.tokens)
+            num_decodes = len(sketch.chunks)
+            self._plan_prefills(sketch, limit, now)
+            if len(sketch.chunks) == num_decodes:
+                self._plan_guesses(sketch)
         else:
-            self._plan_one_kind(draft, now)
-        chunks = tuple(draft.chunks[seq] for seq in sorted(draft.chunks))
+            self._plan_one_kind(sketch, now)
+        chunks = tuple(sketch.chunks[seq] for seq in sorted(sketch.chunks))
         if not chunks:
             self._residence.save_quietly()
         return Plan(ops=self._residence.take_ops(), chunks=chunks)
 
-    def _plan_one_kind(self, draft: _Draft, now: float) -> None:
+    def _plan_one_kind(self, sketch: _Sketch, now: float) -> None:
         """Either prefill or decode: see `rllm.engine.rhythm`."""
         decoding = len(self._decoding())
         under_way = len(self._running) - decoding
@@ -177,22 +187,23 @@ class Scheduler:
         if self._rhythm.wants_prefill(decoding, under_way, newcomers, now):
             paced = decoding > 0 and not self._rhythm.is_crowd(decoding, under_way + newcomers)
             limit = self._budget.prefill_step_tokens(others_decode=paced)
-            self._plan_prefills(draft, limit, now)
-        if not draft.chunks:
-            self._plan_decodes(draft)
+            self._plan_prefills(sketch, limit, now)
+        if not sketch.chunks:
+            self._plan_decodes(sketch)
+            self._plan_guesses(sketch)
 
-    def _plan_prefills(self, draft: _Draft, limit: int, now: float) -> None:
+    def _plan_prefills(self, sketch: _Sketch, limit: int, now: float) -> None:
         prefilling = [s for s in self._running.values() if s.state is State.PREFILLING]
-        self._let_pass(draft, prefilling, limit, now)
+        self._let_pass(sketch, prefilling, limit, now)
         for sequence in sorted(prefilling, key=_by_order):
-            if sequence.seq not in draft.chunks:
-                self._plan_prefill(draft, sequence, limit)
-        while prefilling and not draft.chunks and len(self._running) > 1:  # prompts have filled the cache
+            if sequence.seq not in sketch.chunks:
+                self._plan_prefill(sketch, sequence, limit)
+        while prefilling and not sketch.chunks and len(self._running) > 1:  # prompts have filled the cache
             self._preempt(max(self._running.values(), key=_by_order))
-            self._plan_prefill(draft, min(self._running.values(), key=_by_order), limit)
-        self._admit(draft, limit, now)
+            self._plan_prefill(sketch, min(self._running.values(), key=_by_order), limit)
+        self._admit(sketch, limit, now)
 
-    def _let_pass(self, draft: _Draft, prefilling: list[Sequence], limit: int, now: float) -> None:
+    def _let_pass(self, sketch: _Sketch, prefilling: list[Sequence], limit: int, now: float) -> None:
         """Plan the short prompts that may be computed before the first in line."""
         head = self._line.first()
         first = min(prefilling if head is None else [*prefilling, head], key=_by_order, default=None)
@@ -200,9 +211,9 @@ class Scheduler:
             return
         for sequence in sorted(prefilling, key=_by_pending):
             if sequence is not first and may_pass(sequence, first):
-                first.passed_tokens += self._plan_prefill(draft, sequence, limit)
+                first.passed_tokens += self._plan_prefill(sketch, sequence, limit)
         stepped_over: list[Sequence] = []
-        while head is not None and len(self._running) < self._info.slots and draft.tokens < limit:
+        while head is not None and len(self._running) < self._info.slots and sketch.tokens < limit:
             newcomer = self._line.shortest(first.request.priority)
             if newcomer is None or len(stepped_over) == SCAN or not self._may_enter(newcomer, head, first):
                 break
@@ -210,7 +221,7 @@ class Scheduler:
             if not self._enter(newcomer, head, first, now):
                 stepped_over.append(newcomer)
                 continue
-            first.passed_tokens += self._plan_prefill(draft, newcomer, limit)
+            first.passed_tokens += self._plan_prefill(sketch, newcomer, limit)
             head = self._line.first()
         for sequence in stepped_over:
             self._line.push(sequence)
@@ -244,18 +255,46 @@ class Scheduler:
         decoding = State.DECODING
         return [s for s in self._running.values() if s.state is decoding]
 
-    def _plan_decodes(self, draft: _Draft) -> None:
+    def _plan_decodes(self, sketch: _Sketch) -> None:
         decodes = self._decoding()
         if self._info.kv_unified and self._residence.free_cells < len(decodes):
             self._make_room(len(decodes))
             decodes = self._decoding()
-        chunks = draft.chunks
+        chunks = sketch.chunks
         for sequence in decodes:
             if not sequence.ban_lifted:
                 self._lift_ban(sequence)
             seq = sequence.seq
             chunks[seq] = Chunk(seq, sequence.tokens[-1:], sequence.computed, True)
-        draft.tokens += len(decodes)
+        sketch.tokens += len(decodes)
+
+    def _plan_guesses(self, sketch: _Sketch) -> None:
+        """Beside the decodes of a step that has nothing else, where that pays."""
+        if self._speculation is None or not sketch.chunks:
+            return
+        decoding = [self._running[seq] for seq in sketch.chunks]
+        count = len(decoding)
+        spare = min(self._info.batch_size - count, self._info.max_drafted)
+        if self._info.kv_unified:
+            spare = min(spare, self._residence.free_cells - count)
+        rooms = [self._room_for_guesses(sequence) for sequence in decoding]
+        guesses = self._speculation.guesses(decoding, rooms, spare, self._budget.prefill_token_s)
+        for sequence, guess in zip(decoding, guesses, strict=True):
+            if guess:
+                tokens = [sequence.tokens[-1], *guess]
+                sketch.chunks[sequence.seq] = Chunk(
+                    sequence.seq, tokens, sequence.computed, True, drafted=len(guess)
+                )
+                sketch.tokens += len(guess)
+
+    def _room_for_guesses(self, sequence: Sequence) -> int:
+        if not sequence.ban_lifted:  # which is done between steps
+            return 0
+        return min(
+            sequence.request.max_tokens - sequence.num_output - 1,
+            self._limit - len(sequence.tokens),
+            self._residence.room(sequence.seq) - 1,
+        )
 
     def _lift_ban(self, sequence: Sequence) -> None:
         """The next draw of ``sequence`` may end it, if it has enough tokens by now."""
@@ -290,16 +329,18 @@ class Scheduler:
         self._line.push(sequence)
         self.counters.preemptions += 1
 
-    def _plan_prefill(self, draft: _Draft, sequence: Sequence, limit: int) -> int:
+    def _plan_prefill(self, sketch: _Sketch, sequence: Sequence, limit: int) -> int:
         """Compute as much of what is pending as budget and cells allow; returns how many tokens.
 
         In a split cache whole prompts come first (`rllm.engine.packing`).
         """
         if self._info.kv_unified:
-            count = min(sequence.num_pending, limit - draft.tokens)
+            count = min(sequence.num_pending, limit - sketch.tokens)
         else:
-            count = self._packing.piece(sequence.num_pending, draft.tokens, limit)
-        taken = draft.tokens if self._info.kv_unified else 0  # of the same cells, by this step's other chunks
+            count = self._packing.piece(sequence.num_pending, sketch.tokens, limit)
+        taken = (
+            sketch.tokens if self._info.kv_unified else 0
+        )  # of the same cells, by this step's other chunks
         if self._residence.room(sequence.seq) - taken < count:
             self._evict(count + taken)
         count = min(count, self._residence.room(sequence.seq) - taken)
@@ -308,7 +349,7 @@ class Scheduler:
         end = sequence.computed + count
         if end == len(sequence.tokens):  # a preempted request may have reached its minimum before
             self._lift_ban(sequence)
-        draft.add(
+        sketch.add(
             Chunk(
                 sequence.seq,
                 sequence.tokens[sequence.computed : end],
@@ -318,12 +359,12 @@ class Scheduler:
         )
         return count
 
-    def _admit(self, draft: _Draft, limit: int, now: float) -> None:
+    def _admit(self, sketch: _Sketch, limit: int, now: float) -> None:
         """Let newcomers in, in line order. One that shares a prefix which is being computed right now is
         stepped over until it is there; so is nobody else."""
         stepped_over: list[Sequence] = []
         spoken_for = self._spoken_for() if len(self._line) else 0
-        while len(self._running) < self._info.slots and len(stepped_over) < SCAN and draft.tokens < limit:
+        while len(self._running) < self._info.slots and len(stepped_over) < SCAN and sketch.tokens < limit:
             sequence = self._line.pop()
             if sequence is None:
                 break
@@ -335,7 +376,7 @@ class Scheduler:
                 stepped_over.append(sequence)
                 break
             spoken_for += sequence.num_pending
-            self._plan_prefill(draft, sequence, limit)
+            self._plan_prefill(sketch, sequence, limit)
         for sequence in stepped_over:
             self._line.push(sequence)
 
@@ -376,8 +417,11 @@ class Scheduler:
         if result.status is Status.OK and not result.lost_prefix:
             seconds = result.execute_s + result.sample_s
             decodes, tokens = plan.num_decodes, plan.num_tokens
-            self._budget.learn(decodes, tokens - decodes, seconds)
-            self._rhythm.took(prefill=tokens > decodes, seconds=seconds)
+            prefill = tokens - plan.num_drafted - decodes
+            self._budget.learn(decodes, prefill, seconds)
+            self._rhythm.took(prefill=prefill > 0, seconds=seconds)
+            if self._speculation is not None and not prefill:
+                self._speculation.learn(tokens, seconds)
         lost, failed = result.lost_prefix, result.failed
         for chunk in plan.chunks:
             sequence = self._running[chunk.seq]
@@ -392,22 +436,40 @@ class Scheduler:
         return events
 
     def _advance(self, sequence: Sequence, chunk: Chunk, result: StepResult, now: float) -> Event | None:
-        seq, count = chunk.seq, len(chunk.tokens)
+        seq = chunk.seq
+        drawn = result.tokens[seq] if chunk.sample else ()
+        confirmed = len(drawn) - 1 if chunk.drafted else 0
+        count = len(chunk.tokens) - chunk.drafted + confirmed
         sequence.computed += count
         self._residence.grew(seq, count)
         if not chunk.sample:
             return None
+        self.counters.accepted_tokens += confirmed
         if sequence.state is not State.DECODING:
             sequence.move(State.DECODING)
-        token = result.tokens[seq]
+        if self._speculation is not None:
+            self._speculation.judge(sequence, drawn)
         logprobs: tuple[TokenLogprob, ...] = ()
         if result.logprobs and seq in result.logprobs:
-            logprobs = (result.logprobs[seq],)
-        room = self._limit - len(sequence.tokens)
-        text, finish = sequence.draw(token, self._pieces[token], token in self._end_tokens, room, now)
-        if finish is not None:
-            return self._end(sequence, finish, now, text=text, tokens=(token,), logprobs=logprobs)
-        return Event(request_id=sequence.request.id, text=text, tokens=(token,), logprobs=logprobs)
+            logprobs = tuple(result.logprobs[seq])
+        texts: list[str] = []
+        for taken, token in enumerate(drawn, start=1):
+            room = self._limit - len(sequence.tokens)
+            text, finish = sequence.draw(token, self._pieces[token], token in self._end_tokens, room, now)
+            texts.append(text)
+            if finish is not None:
+                return self._end(
+                    sequence,
+                    finish,
+                    now,
+                    text="".join(texts),
+                    tokens=tuple(drawn[:taken]),
+                    logprobs=logprobs[:taken],
+                    unwanted=drawn[taken:],
+                )
+        return Event(
+            request_id=sequence.request.id, text="".join(texts), tokens=tuple(drawn), logprobs=logprobs
+        )
 
     def _restart(self, sequence: Sequence) -> None:
         """The memory could not keep the reused prefix: compute it after all."""
@@ -440,15 +502,19 @@ class Scheduler:
         text: str = "",
         tokens: tuple[int, ...] = (),
         logprobs: tuple[TokenLogprob, ...] = (),
+        unwanted: SequenceOf[int] = (),
     ) -> Event:
-        """The last event of a request. Its cells stay as an idle prefix, unless computing them failed."""
+        """The last event of a request. Its cells stay as an idle prefix, unless computing them failed.
+
+        ``unwanted`` was drawn after the last token; all but the last of that has cells.
+        """
         if sequence.state is State.WAITING:
             self._line.remove(sequence.request.id)
             if sequence.seq >= 0:
                 self._residence.release(sequence.seq, (), keep=False)
         else:
             del self._running[sequence.seq]
-            content = sequence.tokens[: sequence.computed]
+            content = [*sequence.tokens, *unwanted][: sequence.computed]
             self._residence.release(sequence.seq, content, keep=finish is not FinishReason.ERROR)
         sequence.move(State.FINISHED)
         del self._requests[sequence.request.id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+from rllm.engine.lookup import Lookup
 from rllm.engine.text import Piece, TextAssembler
 from rllm.engine.types import EngineRequest, Event, FinishReason, Timings, TokenLogprob, Usage
 
@@ -38,6 +39,7 @@ class Sequence:
         "computed",
         "first_token_at",
         "gave_way",
+        "lookup",
         "order",
         "passed_tokens",
         "request",
@@ -68,6 +70,8 @@ class Sequence:
         """Prompt tokens of others that were let pass: see `rllm.engine.overtaking`."""
         self.gave_way = False
         """Somebody took a slot that this request was the first to wait for."""
+        self.lookup: Lookup | None = None
+        """Where guesses come from, once it decodes: see `rllm.engine.speculation`."""
 
     @property
     def num_output(self) -> int:

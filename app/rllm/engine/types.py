@@ -178,6 +178,10 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omi
     store_bytes: int = 0
     """Stored prefixes in memory."""
     store_disk_bytes: int = 0
+    drafted_tokens: int = 0
+    """Guesses computed beside the decodes."""
+    accepted_tokens: int = 0
+    """Guesses that were right: each saved a decode."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -205,6 +209,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     can_reuse_prefix: bool
     """False where the memory cannot drop the tail of a sequence (recurrent, hybrid, sliding window)."""
+    max_drafted: int = 0
+    """Most guesses that one step can compute, of all sequences together."""
     flat_decode: bool = False
     """A decode step takes about as long for many sequences as for few: on a GPU."""
     copy_cells: int = 0

@@ -53,7 +53,7 @@ class _Second:
     def add(self, step: StepRecord) -> None:
         seconds = step.plan_s + step.execute_s + step.sample_s + step.commit_s
         self.steps += 1
-        self.decode_tokens += step.decode_tokens
+        self.decode_tokens += step.decode_tokens + step.accepted_tokens
         self.prefill_tokens += step.prefill_tokens
         self.cached_tokens += step.cached_tokens
         self.preemptions += step.preemptions

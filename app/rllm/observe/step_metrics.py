@@ -40,6 +40,10 @@ class StepMetrics(Collector):
         self.decode_tokens = counter("decode_tokens", "Tokens decoded: one per sequence and step.")
         self.prefill_tokens = counter("prefill_tokens", "Prompt tokens computed.")
         self.prefix_hit_tokens = counter("prefix_hit_tokens", "Prompt tokens found resident at admission.")
+        self.drafted_tokens = counter("drafted_tokens", "Guesses computed beside decodes (speculation).")
+        self.accepted_tokens = counter(
+            "accepted_tokens", "Guesses that were right: generated without a step."
+        )
         self.evicted_tokens = counter("evicted_tokens", "Cells of resident prefixes that were given up.")
         self.preemptions = counter("preemptions", "Sequences that lost their slot and are computed again.")
         self.kv_blocked_steps = counter(
@@ -134,6 +138,8 @@ class InstanceMetrics:
             (attrgetter(name), getattr(families, family).labels(*at))
             for name, family in (
                 ("cached_tokens", "prefix_hit_tokens"),
+                ("drafted_tokens", "drafted_tokens"),
+                ("accepted_tokens", "accepted_tokens"),
                 ("evicted_tokens", "evicted_tokens"),
                 ("preemptions", "preemptions"),
                 ("kv_blocked", "kv_blocked_steps"),
@@ -186,6 +192,8 @@ class InstanceMetrics:
     def step(self, record: StepRecord) -> None:
         self._records.append(record)
         self._meter(record.prefill_tokens)
+        if record.accepted_tokens:  # no gap of their own
+            self._generated.add(record.accepted_tokens)
         if len(self._records) >= _MOST:
             self.flush()
 
@@ -212,7 +220,7 @@ class InstanceMetrics:
         for record in records:
             if record.decode_tokens:
                 self._batch_size.add(record.decode_tokens)
-            self._step_tokens.add(record.decode_tokens + record.prefill_tokens)
+            self._step_tokens.add(record.decode_tokens + record.drafted_tokens + record.prefill_tokens)
         self._decode_steps.inc(len(self._batch_size))
         self._decode_tokens.inc(sum(record.decode_tokens for record in records))
         self._prefill_tokens.inc(sum(record.prefill_tokens for record in records))

@@ -55,18 +55,23 @@ def _run(spec: WorkerSpec, link: Link) -> int:
         from rllm.engine.budget import StepBudget
         from rllm.engine.engine import Engine
         from rllm.engine.scheduler import Scheduler
+        from rllm.engine.speculation import Speculation
         from rllm.workers.worker import serve
 
         info, options = backend.info, spec.scheduler
         budget = StepBudget(
             min(options.max_step_tokens or info.batch_size, info.batch_size), options.itl_target_s
         )
+        speculation = None
+        if options.speculative_tokens:
+            speculation = Speculation(options.speculative_tokens)
         scheduler = Scheduler(
             info,
             backend.vocabulary,
             budget=budget,
             max_pause_s=options.max_pause_s,
             prefix_cache=options.prefix_cache,
+            speculation=speculation,
             stored=backend.stored(),
         )
         link.send(Ready(info=info, pid=os.getpid()))

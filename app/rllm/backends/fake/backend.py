@@ -106,6 +106,7 @@ class FakeBackend:
             batch_size=options.batch_size,
             device="none",
             can_reuse_prefix=self.script.can_reuse_prefix,
+            max_drafted=options.batch_size if self.script.can_reuse_prefix else 0,
             store_bytes=options.store_bytes,
             store_disk_bytes=options.store_disk_bytes,
         )
@@ -213,14 +214,27 @@ class FakeBackend:
         for seq in failed:
             self.cells.truncate(seq, 0)
         result = StepResult(Status.FAILED if failed else Status.OK, failed=frozenset(failed))
-        drawn = [chunk.seq for chunk in chunks if chunk.sample and chunk.seq not in failed]
-        result.tokens = {seq: self._draw(seq) for seq in drawn}
+        drawn = [chunk for chunk in chunks if chunk.sample and chunk.seq not in failed]
+        result.tokens = {chunk.seq: self._draw_chunk(chunk) for chunk in drawn}
         result.logprobs = {
-            seq: _logprob(token, self._samplers[seq].params.num_logprobs)
-            for seq, token in result.tokens.items()
+            seq: [_logprob(token, self._samplers[seq].params.num_logprobs) for token in tokens]
+            for seq, tokens in result.tokens.items()
             if self._samplers[seq].params.num_logprobs >= 0
         }
         return result
+
+    def _draw_chunk(self, chunk: Chunk) -> list[int]:
+        """What is drawn where the cells end before the guesses, and on as long as these are right."""
+        guesses = chunk.tokens[len(chunk.tokens) - chunk.drafted :]
+        start = chunk.start + len(chunk.tokens) - chunk.drafted
+        self.cells.truncate(chunk.seq, start)
+        drawn = [self._draw(chunk.seq)]
+        for guess in guesses:
+            if guess != drawn[-1]:
+                break
+            self.cells.append(chunk.seq, [guess], start + len(drawn) - 1)
+            drawn.append(self._draw(chunk.seq))
+        return drawn
 
     def _fails(self, chunk: Chunk, step: int) -> bool:
         if self.options.babbles:

@@ -40,8 +40,8 @@ class Batch:
         self._length = 0
         self.struct.n_tokens = 0
 
-    def add(self, seq: int, tokens: Sequence[int], start: int, *, output: bool) -> int:
-        """Append a chunk, with logits after its last token if ``output``. The last token's index.
+    def add(self, seq: int, tokens: Sequence[int], start: int, *, outputs: int) -> int:
+        """Append a chunk, with logits after each of its last ``outputs`` tokens. The last token's index.
 
         Raises:
             ValueError: it is empty or does not fit.
@@ -49,26 +49,26 @@ class Batch:
         begin, end = self._length, self._length + len(tokens)
         if not begin < end <= self._capacity:
             raise ValueError(f"{end} tokens in a batch of {self._capacity}")
-        last = end - 1
         if end - begin == 1:  # every decode row
             self._tokens[begin] = tokens[0]
             self._positions[begin] = start
             self._id_pointers[begin] = self._id_addresses[seq]
+            self._outputs[begin] = outputs
         else:
             self._tokens[begin:end] = tokens
             np.add(self._count[: end - begin], start, out=self._positions[begin:end])
             self._id_pointers[begin:end] = self._id_addresses[seq]
-            self._outputs[begin:last] = 0
-        self._outputs[last] = output
+            self._outputs[begin : end - outputs] = 0
+            self._outputs[end - outputs : end] = 1
         self._length = self.struct.n_tokens = end
-        return last
+        return end - 1
 
     def add_with_outputs(
         self, seq: int, tokens: Sequence[int], start: int, outputs: Sequence[bool] | bool
     ) -> None:
         """Append a chunk that wants logits at the marked positions, or at all of them."""
         begin = self._length
-        self.add(seq, tokens, start, output=False)
+        self.add(seq, tokens, start, outputs=0)
         self._outputs[begin : self._length] = outputs
 
 

@@ -26,11 +26,12 @@ from rllm.backends.llama.context import Context, ContextOptions
 from rllm.backends.llama.drawing import Drawer
 from rllm.backends.llama.memory import Memory
 from rllm.backends.llama.model import Model
-from rllm.backends.llama.padding import RowCosts, padding
+from rllm.backends.llama.padding import padding
 from rllm.backends.llama.sampler import Sampler, token_logprob
 from rllm.backends.llama.settings import (
     context_options,
     ctx_per_slot,
+    max_drafted,
     open_store,
     store_bytes,
     uses_gpu,
@@ -51,6 +52,7 @@ from rllm.engine.port import (
     StepResult,
     StoredPrefix,
 )
+from rllm.engine.row_costs import RowCosts
 from rllm.engine.types import ModelInfo, TokenLogprob
 from rllm.errors import StartError
 from rllm.gguf_info import kv_bytes_per_token
@@ -66,8 +68,8 @@ _OK, _NO_CELLS, _INVALID = 0, 1, -1
 class _Step:
     """What one call of `execute` has brought so far."""
 
-    tokens: dict[int, int] = field(default_factory=dict)
-    logprobs: dict[int, TokenLogprob] = field(default_factory=dict)
+    tokens: dict[int, list[int]] = field(default_factory=dict)
+    logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     execute_s: float = 0.0
     sample_s: float = 0.0
@@ -171,6 +173,10 @@ class LlamaBackend:
             raise BackendFailed("the backend is closed")
         if plan.num_tokens > self._info.batch_size:
             raise ValueError(f"a plan of {plan.num_tokens} tokens in a batch of {self._info.batch_size}")
+        if plan.num_drafted > self._info.max_drafted:
+            raise ValueError(
+                f"a plan of {plan.num_drafted} guesses; up to {self._info.max_drafted} are drawn"
+            )
         seqs = [chunk.seq for chunk in plan.chunks]
         if len(set(seqs)) != len(seqs):
             raise ValueError("a sequence has two chunks in one plan")
@@ -211,12 +217,12 @@ class LlamaBackend:
     def _compute(self, chunks: Sequence[Chunk], step: _Step) -> Status:
         if pads := self._padding(chunks):
             if self._compute_padded(chunks, pads, step):
-                return Status.OK
+                return Status.FAILED if step.failed else Status.OK
             step.retries += 1
         code = self._decode(chunks, step)
         if code == _OK:
             self._draw(chunks, step)
-            return Status.OK
+            return Status.FAILED if step.failed else Status.OK
         if code == _NO_CELLS:
             return Status.NO_CELLS
         return self._compute_alone(chunks, code, step)
@@ -270,7 +276,8 @@ class LlamaBackend:
     def _decode(self, chunks: Sequence[Chunk], step: _Step) -> int:
         self._batch.clear()
         for chunk in chunks:
-            self._batch.add(chunk.seq, chunk.tokens, chunk.start, output=chunk.sample)
+            outputs = 1 + chunk.drafted if chunk.sample else 0
+            self._batch.add(chunk.seq, chunk.tokens, chunk.start, outputs=outputs)
         began = perf_counter()
         code = self._ctx.decode(self._batch)
         self._ctx.synchronize()
@@ -289,7 +296,6 @@ class LlamaBackend:
         """
         began = perf_counter()
         rows: NDArray[np.float32] | None = None
-        context = self._ctx.pointer
         num_outputs = 0
         index = -1
         for chunk in chunks:
@@ -297,17 +303,33 @@ class LlamaBackend:
             if not chunk.sample:
                 continue
             if rows is None:
-                rows = self._rows.read()
-            row = rows[num_outputs]
-            num_outputs += 1
-            if chunk.seq in skip:
-                continue
-            sampler = self._samplers[chunk.seq]
-            token = step.tokens[chunk.seq] = sampler.draw(row, context, index)
-            step.slow_samples += sampler.is_slow
-            if sampler.params.num_logprobs >= 0:
-                step.logprobs[chunk.seq] = token_logprob(row, token, sampler.params.num_logprobs)
+                rows = self._rows.read(sum(1 + chunk.drafted for chunk in chunks if chunk.sample))
+            own = rows[num_outputs : num_outputs + 1 + chunk.drafted]
+            num_outputs += 1 + chunk.drafted
+            if chunk.seq not in skip:
+                self._draw_chunk(chunk, own, index - chunk.drafted, step)
         step.sample_s += perf_counter() - began
+
+    def _draw_chunk(self, chunk: Chunk, rows: NDArray[np.float32], index: int, step: _Step) -> None:
+        """Draw after the last sure token, the batch's token ``index``, and after confirmed guesses."""
+        seq, drafted = chunk.seq, chunk.drafted
+        sampler = self._samplers[seq]
+        num_logprobs = sampler.params.num_logprobs
+        drawn = step.tokens[seq] = []
+        guesses = chunk.tokens[len(chunk.tokens) - drafted :]
+        for i, row in enumerate(rows):
+            token = sampler.draw(row, self._ctx.pointer, index + i)
+            drawn.append(token)
+            step.slow_samples += sampler.is_slow
+            if num_logprobs >= 0:
+                step.logprobs.setdefault(seq, []).append(token_logprob(row, token, num_logprobs))
+            if i < drafted and guesses[i] != token:
+                break
+        if len(drawn) > drafted:
+            return
+        if not self._ctx.truncate(seq, chunk.start + len(chunk.tokens) - drafted + len(drawn) - 1):
+            self._ctx.truncate(seq, 0)
+            step.failed.add(seq)
 
     # Details
 
@@ -372,23 +394,25 @@ def _span(chunks: Sequence[Chunk]) -> int:
 class _LogitRows:
     """llama.cpp's logits of the last decode, seen as (outputs, vocabulary) without a copy.
 
-    Its buffer has a row for every sequence from the first decode on; it seldom moves.
+    Its buffer has a row for every sequence from the first decode on, and grows when more are asked for; it
+    seldom moves.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._shape = (context.num_sequences, context.vocab_size)
-        self._array_type = ctypes.c_float * (context.num_sequences * context.vocab_size)
         self._address = 0
-        self._view = np.empty(0, dtype=np.float32)
+        self._view = np.empty((0, context.vocab_size), dtype=np.float32)
 
-    def read(self) -> NDArray[np.float32]:
-        """In the order of the batch: asking for the logits sorts them, whatever the micro-batches were."""
+    def read(self, count: int) -> NDArray[np.float32]:
+        """At least ``count`` rows, all that the last decode gave, in the order of the batch: asking for the
+        logits sorts them, whatever the micro-batches were."""
         address = ctypes.addressof(api.llama_get_logits(self._context.pointer).contents)
-        if address != self._address:
+        if address != self._address or count > len(self._view):
             self._address = address
-            buffer = memoryview(self._array_type.from_address(address)).cast("B")
-            self._view = np.frombuffer(buffer, dtype=np.float32).reshape(self._shape)
+            shape = (max(count, self._context.num_sequences), self._context.vocab_size)
+            array_type = ctypes.c_float * (shape[0] * shape[1])
+            buffer = memoryview(array_type.from_address(address)).cast("B")
+            self._view = np.frombuffer(buffer, dtype=np.float32).reshape(shape)
         return self._view
 
 
@@ -414,6 +438,7 @@ def _describe(
         batch_size=context.batch_size,
         device=", ".join(lib.device_names(gpus=uses_gpu(options))),
         can_reuse_prefix=model.can_drop_tail,
+        max_drafted=max_drafted(options, model),
         flat_decode=uses_gpu(options),
         copy_cells=context.num_cells_per_sequence if context.copies_streams else 0,
         store_bytes=memory_bytes,

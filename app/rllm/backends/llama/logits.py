@@ -204,7 +204,7 @@ class LogitModel:
     def _decode_step(self, tokens: list[tuple[int, int, int]]) -> dict[int, FloatRows]:
         self._batch.clear()
         for i, token, position in tokens:
-            self._batch.add(i, [token], position, output=True)
+            self._batch.add(i, [token], position, outputs=1)
         self._decode()
         return {i: row for (i, _, _), row in zip(tokens, self._outputs(len(tokens)), strict=True)}
 

@@ -16,49 +16,12 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 from rllm.engine.port import Chunk
+from rllm.engine.row_costs import RowCosts
 
 MOST_ADDED = 3
 """To complete a group."""
 GAIN = 0.97
 """More rows are computed when that took less than this part of the time: less is noise."""
-ENOUGH = 3
-"""Steps after which a number of rows is known."""
-_SMOOTHING = 0.2
-_DOUBT = 0.999
-
-
-class RowCosts:
-    """What a decode step of so many rows takes, learned from the steps.
-
-    The estimate of a number that is avoided gets a little better each time: see `rllm.engine.costs`.
-    """
-
-    def __init__(self) -> None:
-        self._seconds: dict[int, float] = {}
-        self._seen: dict[int, int] = {}
-
-    def learn(self, rows: int, seconds: float) -> None:
-        """The first step of its kind builds a graph, and a single one may have been disturbed."""
-        seen = self._seen[rows] = self._seen.get(rows, 0) + 1
-        if seen == 1:
-            return
-        before = self._seconds.get(rows, seconds)
-        self._seconds[rows] = before + _SMOOTHING * (min(seconds, 2 * before) - before)
-
-    def cheapest(self, rows: int) -> int:
-        """How many to compute where ``rows`` are wanted."""
-        if not self._is_known(rows):
-            return rows
-        own = self._seconds[rows]
-        known = [count for count in range(rows + 1, rows + MOST_ADDED + 1) if self._is_known(count)]
-        best = min(known, key=self._seconds.__getitem__, default=rows)
-        if best == rows or self._seconds[best] >= own * GAIN:
-            return rows
-        self._seconds[rows] = own * _DOUBT
-        return best
-
-    def _is_known(self, rows: int) -> bool:
-        return self._seen.get(rows, 0) > ENOUGH
 
 
 def padding(
@@ -69,7 +32,7 @@ def padding(
     costs: RowCosts,
 ) -> list[Chunk]:
     """One chunk for each id in a gap between the decodes of a step, and for as many beside them as pay;
-    none for what is not a step of decodes.
+    none for what is not a step of decodes with equally many tokens each.
 
     Args:
         chunks: in the order of their ids.
@@ -77,19 +40,34 @@ def padding(
         max_length: tokens that a sequence can hold.
         num_sequences: ids are less than that.
     """
-    if any(len(chunk.tokens) != 1 for chunk in chunks) or len(chunks) < 2:
+    width = len(chunks[0].tokens)
+    if any(not chunk.is_decode or len(chunk.tokens) != width for chunk in chunks) or len(chunks) < 2:
         return []
     first, last = chunks[0].seq, chunks[-1].seq
     present = {chunk.seq for chunk in chunks}
     gaps = [seq for seq in range(first, last) if seq not in present]
     if len(gaps) > len(chunks):
         return []
-    pads = [seq for seq in gaps if length(seq) < max_length]
-    if len(pads) == len(gaps):
+    pads = [seq for seq in gaps if length(seq) + width <= max_length]
+    if len(pads) == len(gaps) and width == 1:
         rows = last - first + 1
-        missing = costs.cheapest(rows) - rows
+        missing = cheapest(rows, costs) - rows
         pads += _beside(first, last, missing, lambda seq: length(seq) < max_length, num_sequences)
-    return [Chunk(seq, (0,), length(seq), sample=True) for seq in pads]
+    return [Chunk(seq, (0,) * width, length(seq), sample=True) for seq in pads]
+
+
+def cheapest(rows: int, costs: RowCosts) -> int:
+    """How many to compute where ``rows`` are wanted."""
+    own = costs.seconds(rows)
+    if own is None:
+        return rows
+    others = {count: costs.seconds(count) for count in range(rows + 1, rows + MOST_ADDED + 1)}
+    known = {count: seconds for count, seconds in others.items() if seconds is not None}
+    best = min(known, key=known.__getitem__, default=rows)
+    if best == rows or known[best] >= own * GAIN:
+        return rows
+    costs.doubt(rows)
+    return best
 
 
 def _beside(

@@ -10,7 +10,7 @@ from rllm.backends.llama.disk import Disk
 from rllm.backends.llama.fingerprint import fingerprint
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.state_store import StateStore
-from rllm.backends.options import CPU_BATCH, CPU_UBATCH, GPU_BATCH, GPU_UBATCH, LlamaOptions
+from rllm.backends.options import CPU_BATCH, CPU_UBATCH, GPU_BATCH, GPU_UBATCH, MAX_DRAFTED, LlamaOptions
 from rllm.errors import StartError
 from rllm.gguf_info import CACHE_TYPES
 
@@ -34,7 +34,8 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
         num_sequences=num_sequences,
         batch_size=batch_size,
         ubatch_size=min(max(options.ubatch_size or _ubatch_size(options), options.slots), batch_size),
-        num_outputs=num_sequences,  # one row each; for 0, llama.cpp reserves rows for the whole batch
+        # rows of logits; for 0, llama.cpp reserves some for the whole batch
+        num_outputs=num_sequences + max_drafted(options, model),
         threads=options.threads,
         threads_batch=options.threads_batch,
         kv_unified=kv_unified,
@@ -43,6 +44,11 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
         flash_attn=options.flash_attn,
         copy_through_memory=not kv_unified and not uses_gpu(options) and model.can_save_state,
     )
+
+
+def max_drafted(options: LlamaOptions, model: Model) -> int:
+    """Most guesses in one step; none where wrong ones could not be dropped again."""
+    return min(options.slots * options.speculative_tokens, MAX_DRAFTED) if model.can_drop_tail else 0
 
 
 def store_bytes(options: LlamaOptions, model: Model) -> tuple[int, int]:

@@ -1,0 +1,38 @@
+"""What a step of so many rows takes on this machine, learned from the steps.
+
+A row is a token that is computed and sampled after. Their number alone does not say how long a step takes:
+kernels compute rows in groups, and a GPU takes as long for eight as for one.
+"""
+
+from __future__ import annotations
+
+ENOUGH = 3
+"""Steps after which a number of rows is known."""
+_SMOOTHING = 0.2
+_DOUBT = 0.999
+
+
+class RowCosts:
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+        self._seen: dict[int, int] = {}
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """The first step of its kind builds a graph, and a single one may have been disturbed."""
+        if seconds <= 0:
+            return
+        seen = self._seen[rows] = self._seen.get(rows, 0) + 1
+        if seen == 1:
+            return
+        before = self._seconds.get(rows, seconds)
+        self._seconds[rows] = before + _SMOOTHING * (min(seconds, 2 * before) - before)
+
+    def seconds(self, rows: int) -> float | None:
+        """None as long as that is not known."""
+        return self._seconds[rows] if self._seen.get(rows, 0) > ENOUGH else None
+
+    def doubt(self, rows: int) -> None:
+        """Steps of so many rows were avoided. The estimate gets a little better each time: it is not measured
+        any more, and one that was wrong once must not stay wrong (as in `rllm.engine.costs`)."""
+        if rows in self._seconds:
+            self._seconds[rows] *= _DOUBT

@@ -1,0 +1,178 @@
+"""What is guessed, and when that is found to pay."""
+
+from __future__ import annotations
+
+from rllm.engine.lookup import LOOK_BACK, Lookup, Rates
+from rllm.engine.row_costs import ENOUGH
+from rllm.engine.sequence import Sequence
+from rllm.engine.speculation import Speculation
+from rllm.engine.types import EngineRequest
+
+REPEATS = (1, 2, 3, 4, 5, 1, 2)
+"""After 1, 2 came 3, 4, 5, 1, 2."""
+STRANGE = (10, 11, 12, 13)
+
+
+def look(tokens: tuple[int, ...], count: int) -> list[int]:
+    lookup = Lookup(len(tokens), Rates())
+    lookup.look(tokens, count)
+    return list(lookup.guess)
+
+
+def test_what_followed_the_last_two_tokens_is_guessed() -> None:
+    assert look(REPEATS, 3) == [3, 4, 5]
+    assert look(STRANGE, 3) == []
+    assert look((1,), 3) == []
+    assert look((), 3) == []
+
+
+def test_the_latest_occurrence_counts() -> None:
+    assert look((1, 2, 3, 1, 2, 7, 1, 2), 1) == [7]
+
+
+def test_a_repetition_goes_on() -> None:
+    assert look((8, 1, 2, 1, 2), 5) == [1, 2, 1, 2, 1]
+    assert look((8, 6, 6, 6), 4) == [6, 6, 6, 6]
+
+
+def test_new_tokens_are_found_too() -> None:
+    lookup, tokens = Lookup(4, Rates()), [1, 2, 3, 4]
+    lookup.look(tokens, 2)
+    assert lookup.guess == ()
+    tokens += [1, 2]
+    lookup.look(tokens, 2)
+    assert lookup.guess == [3, 4]
+    tokens += [9, 1, 2]
+    lookup.look(tokens, 1)
+    assert lookup.guess == [9]
+
+
+def test_the_longer_what_repeats_the_likelier_the_guess() -> None:
+    common = Rates()
+    lookup = Lookup(0, common)
+    for _ in range(20):
+        lookup.look((7, 8, 9, 1, 2, 3, 7, 8, 9), 2)
+        assert lookup.match == 3
+        lookup.judge([1])
+        lookup.look((5, 8, 9, 1, 2, 3, 7, 8, 9), 2)
+        assert lookup.match == 2
+        lookup.judge([4])
+    assert lookup.chance(0) == 0  # nothing is guessed
+    lookup.look((7, 8, 9, 1, 2, 3, 7, 8, 9), 2)
+    assert lookup.chance(0) > 0.9
+    assert lookup.chance(1) == 0.5  # after four that are the same: not seen yet
+    assert lookup.chance(2) == 0
+    lookup.look((5, 8, 9, 1, 2, 3, 7, 8, 9), 2)
+    assert lookup.chance(0) < 0.1
+    assert 0.4 < common.of(2) < 0.5 < common.of(3) < 0.6
+
+
+def test_the_end_of_a_long_prompt_is_searched() -> None:
+    early = (1, 2, 3, *range(100, 100 + LOOK_BACK), 1, 2)
+    assert look(early, 1) == []
+
+
+# When
+
+
+def sequences(*prompts: tuple[int, ...]) -> list[Sequence]:
+    return [
+        Sequence(EngineRequest(id=str(i), prompt=prompt, max_tokens=50), 0.0, (0.0, i))
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+def speculation(seconds: dict[int, float]) -> Speculation:
+    made = Speculation(4)
+    for rows, each in seconds.items():
+        for _ in range(ENOUGH + 1):
+            made.learn(rows, each)
+    return made
+
+
+def guesses(made: Speculation, decoding: list[Sequence], room: int = 9, spare: int = 99) -> list[list[int]]:
+    found = made.guesses(decoding, [room] * len(decoding), spare, 0.001)
+    return [list(guess) for guess in found]
+
+
+def test_on_a_device_where_rows_cost_nothing_everything_is_guessed() -> None:
+    flat = speculation({1: 0.01, 2: 0.01, 3: 0.01, 4: 0.01, 5: 0.01})
+    assert guesses(flat, sequences(REPEATS)) == [[3, 4, 5, 1]]
+
+
+def test_nothing_is_guessed_where_two_rows_take_twice_as_long() -> None:
+    linear = speculation({1: 0.01, 2: 0.02, 3: 0.03, 4: 0.04, 5: 0.05})
+    assert guesses(linear, sequences(REPEATS)) == [[]]
+
+
+def test_the_width_is_where_a_group_of_rows_ends() -> None:
+    groups = speculation({1: 0.006, 2: 0.0100, 3: 0.0101, 4: 0.0102, 5: 0.020})
+    made = sequences(REPEATS)
+    guesses(groups, made)
+    for _ in range(40):
+        groups.judge(made[0], [3, 4, 5, 1])
+        assert guesses(groups, made)[0] in ([], [3, 4, 5])
+    assert guesses(groups, made) == [[3, 4, 5]]
+
+
+def test_nothing_is_known_before_the_first_steps() -> None:
+    assert guesses(speculation({}), sequences(REPEATS)) == [[]]
+    known = speculation({1: 0.01})
+    assert [list(guess) for guess in known.guesses(sequences(REPEATS), [9], 99, None)] == [[]]
+
+
+def test_rows_never_measured_are_tried_where_they_could_pay_and_then_judged_by_their_cost() -> None:
+    made = speculation({1: 0.01})
+    repeating = sequences(REPEATS)
+    tried = guesses(made, repeating)[0]
+    assert tried
+    for _ in range(ENOUGH + 1):
+        for rows in range(2, 6):
+            made.learn(rows, 0.01 * rows)
+    assert guesses(made, repeating) == [[]]
+
+
+def test_a_sequence_that_was_guessed_wrong_is_left_alone_until_its_guesses_are_right() -> None:
+    made = speculation({1: 0.010, 2: 0.014, 3: 0.018, 4: 0.022, 5: 0.026})
+    repeating = sequences(REPEATS)
+    assert guesses(made, repeating) != [[]]
+    for _ in range(30):
+        made.judge(repeating[0], [99])
+        shown = guesses(made, repeating)
+    assert shown == [[]]
+    for _ in range(30):
+        made.judge(repeating[0], [3, 4])  # judged though they were not computed
+        shown = guesses(made, repeating)
+    assert shown != [[]]
+
+
+def test_all_have_equally_many() -> None:
+    flat = speculation(dict.fromkeys((2, 4, 6, 8, 10), 0.01))
+    found = guesses(flat, sequences(REPEATS, STRANGE))
+    assert found[0] == [3, 4, 5, 1]
+    assert len(found[1]) == 4
+
+
+def test_room_is_kept_to() -> None:
+    flat = speculation(dict.fromkeys(range(1, 12), 0.01))
+    assert guesses(flat, sequences(REPEATS), room=1) == [[3]]
+    assert guesses(flat, sequences(REPEATS), room=0) == [[]]
+    assert guesses(flat, sequences(REPEATS, REPEATS), spare=5) == [[3, 4], [3, 4]]
+    assert guesses(flat, sequences(REPEATS, REPEATS), spare=1) == [[], []]
+    assert flat.guesses(sequences(REPEATS, STRANGE), [9, 2], 99, 0.001)[1] == [0, 0]
+    assert flat.guesses(sequences(REPEATS, STRANGE), [9, 0], 99, 0.001) == [(), ()]
+
+
+def test_where_changing_the_number_of_rows_is_dear_it_is_kept() -> None:
+    """Another number means another graph: filling up with wrong guesses may be cheaper."""
+    made = speculation({1: 0.010, 2: 0.0101})
+    for _ in range(100):
+        made.learn(1, 0.015)
+        made.learn(1, 0.010)
+        made.learn(2, 0.0151)
+        made.learn(2, 0.0101)
+    strange = sequences(STRANGE)
+    assert [list(guess) for guess in made.guesses(strange, [1], 1, 0.001)] == [[0]]
+    made.learn(1, 0.015)
+    made.learn(1, 0.010)
+    assert made.guesses(strange, [1], 1, 0.001) == [()]
