@@ -13,7 +13,7 @@ from tests.property.simulator import successor
 class Eager(Speculation):
     """Guesses whatever was found, for as many as there is room for."""
 
-    def _best_width(self, found: SequenceOf[Lookup], most: int, row_s: float | None) -> int:
+    def _choose(self, found: SequenceOf[Lookup], most: int, row_s: float | None) -> int:
         return most
 
 

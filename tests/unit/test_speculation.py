@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from rllm.engine.lookup import LOOK_BACK, Lookup, Rates
-from rllm.engine.row_costs import ENOUGH
+from rllm.engine.row_costs import ENOUGH, RowCosts
 from rllm.engine.sequence import Sequence
 from rllm.engine.speculation import Speculation
 from rllm.engine.types import EngineRequest
@@ -163,16 +165,30 @@ def test_room_is_kept_to() -> None:
     assert flat.guesses(sequences(REPEATS, STRANGE), [9, 0], 99, 0.001) == [(), ()]
 
 
-def test_where_changing_the_number_of_rows_is_dear_it_is_kept() -> None:
-    """Another number means another graph: filling up with wrong guesses may be cheaper."""
-    made = speculation({1: 0.010, 2: 0.0101})
+def test_where_changing_the_number_of_rows_is_dear_it_changes_seldom() -> None:
+    """Another number means another graph: waiting a while, or wrong guesses for a while, may be cheaper."""
+    made = speculation({1: 0.0100, 5: 0.0101})
     for _ in range(100):
         made.learn(1, 0.015)
-        made.learn(1, 0.010)
-        made.learn(2, 0.0151)
-        made.learn(2, 0.0101)
-    strange = sequences(STRANGE)
-    assert [list(guess) for guess in made.guesses(strange, [1], 1, 0.001)] == [[0]]
+        made.learn(1, 0.0100)
+        made.learn(5, 0.0151)
+        made.learn(5, 0.0101)
     made.learn(1, 0.015)
-    made.learn(1, 0.010)
-    assert made.guesses(strange, [1], 1, 0.001) == [()]
+    repeating, strange = sequences(REPEATS, STRANGE)
+    widths = [len(guesses(made, [repeating])[0]) for _ in range(4)]
+    assert widths == [0, 4, 4, 4]
+    made.learn(5, 0.0151)
+    widths = [len(guesses(made, [strange])[0]) for _ in range(200)]
+    assert 10 < widths.index(0) < 150
+    assert not any(widths[widths.index(0) :])
+
+
+def test_rows_never_measured_are_estimated_from_their_neighbours() -> None:
+    made = RowCosts()
+    for _ in range(ENOUGH + 1):
+        made.learn(2, 0.010)
+        made.learn(8, 0.016)
+    assert made.estimate(1, 0.1) is None
+    assert made.estimate(2, 0.1) == 0.010
+    assert made.estimate(4, 0.1) == pytest.approx(0.012)
+    assert made.estimate(10, 0.1) == pytest.approx(0.216)

@@ -31,6 +31,20 @@ class RowCosts:
         """None as long as that is not known."""
         return self._seconds[rows] if self._seen.get(rows, 0) > ENOUGH else None
 
+    def estimate(self, rows: int, row_s: float) -> float | None:
+        """Also for a number that was never tried: on the line between its known neighbours; beyond the largest
+        as if a row more took ``row_s``. None where none as small is known."""
+        if (own := self.seconds(rows)) is not None:
+            return own
+        known = [count for count in self._seconds if self._seen[count] > ENOUGH]
+        lower = max((count for count in known if count < rows), default=None)
+        if lower is None:
+            return None
+        upper = min((count for count in known if count > rows), default=None)
+        if upper is not None:
+            row_s = (self._seconds[upper] - self._seconds[lower]) / (upper - lower)
+        return self._seconds[lower] + (rows - lower) * row_s
+
     def doubt(self, rows: int) -> None:
         """Steps of so many rows were avoided. The estimate gets a little better each time: it is not measured
         any more, and one that was wrong once must not stay wrong (as in `rllm.engine.costs`)."""

@@ -19,9 +19,10 @@ from rllm.engine.lookup import Lookup, Rates
 from rllm.engine.row_costs import RowCosts
 from rllm.engine.sequence import Sequence
 
-GAIN = 1.03
-"""A step with guesses must bring so many times the tokens a second of one without: less is noise."""
-_SMOOTHING = 0.05
+MARGIN = 0.03
+"""Part of a step's time that a change of the number of guesses must gain: less is noise."""
+_SMOOTHING = 0.1
+_MOST_CHANGE_S = 0.05
 _FILLER = 0
 
 
@@ -36,6 +37,10 @@ class Speculation:
         self._change_s = 0.0
         """What a step takes longer when the one before had another number of rows."""
         self._last_rows = 0
+        self._width = 0
+        """Guesses for each sequence, in the last step."""
+        self._forgone_s = [0.0] * (most + 1)
+        """For each width what it would have gained over the present one, since it last seemed to lose."""
 
     def guesses(
         self, decoding: SequenceOf[Sequence], rooms: SequenceOf[int], spare: int, row_s: float | None
@@ -52,9 +57,9 @@ class Speculation:
         if most <= 0:
             return [()] * count
         found = [self._look(sequence) for sequence in decoding]
-        if self._last_rows == count and not any(lookup.guess for lookup in found):
+        if self._width == 0 and not any(lookup.guess for lookup in found):
             return [()] * count
-        width = self._best_width(found, most, row_s)
+        width = self._choose(found, most, row_s)
         return [[*lookup.guess[:width], *[_FILLER] * (width - len(lookup.guess))] for lookup in found]
 
     def _look(self, sequence: Sequence) -> Lookup:
@@ -63,37 +68,45 @@ class Speculation:
         sequence.lookup.look(sequence.tokens, self._most)
         return sequence.lookup
 
-    def _best_width(self, found: SequenceOf[Lookup], most: int, row_s: float | None) -> int:
-        """How many guesses for each bring the most tokens a second; 0 where that is not sure."""
+    def _choose(self, found: SequenceOf[Lookup], most: int, row_s: float | None) -> int:
+        """How many guesses for each.
+
+        The number changes when what was forgone by not changing exceeds what the change costs: at once where a
+        guess gains much, after some steps where each gains little, and not for every step without a guess
+        (Page's cumulative sum test, Biometrika 41, 1954).
+        """
+        gains = self._gains(found, most, row_s)
+        now = min(self._width, len(gains) - 1)
+        for width in range(len(self._forgone_s)):
+            gain = gains[width] - gains[now] if width < len(gains) else 0.0
+            self._forgone_s[width] = max(0.0, self._forgone_s[width] + gain) if gain else 0.0
+        best = max(range(len(gains)), key=self._forgone_s.__getitem__)
+        changes = 1 if now else 2  # there and back again
+        if self._forgone_s[best] > changes * self._change_s + MARGIN * (self._costs.seconds(len(found)) or 0.0):
+            now = best
+            self._forgone_s = [0.0] * len(self._forgone_s)
+        self._width = now
+        return now
+
+    def _gains(self, found: SequenceOf[Lookup], most: int, row_s: float | None) -> list[float]:
+        """For each number of guesses up to ``most`` the seconds that a step with them saves."""
         count = len(found)
         alone_s = self._costs.seconds(count)
         if alone_s is None or row_s is None:
-            return 0
-        best, most_a_second = 0, GAIN * count / (alone_s + self._change(count))
-        refused, refused_a_second = count, 0.0
+            return [0.0]
+        gains = [0.0]
         expected = float(count)
         chances = [1.0] * count
         for width in range(1, most + 1):
             for i, lookup in enumerate(found):
                 chances[i] *= lookup.chance(width - 1)
             expected += sum(chances)
-            rows = count * (1 + width)
-            seconds = self._costs.seconds(rows)
-            if seconds is None:  # tried a few times if it could pay at the very best
-                seconds = alone_s + (rows - count) * row_s
-            seconds += self._change(rows)
-            if self._last_rows == count:
-                seconds += self._change_s  # on the way back
-            if expected / seconds > most_a_second:
-                best, most_a_second = width, expected / seconds
-            elif expected / seconds > refused_a_second:
-                refused, refused_a_second = rows, expected / seconds
-        if best == 0:
-            self._costs.doubt(refused)
-        return best
-
-    def _change(self, rows: int) -> float:
-        return self._change_s if rows != self._last_rows else 0.0
+            seconds = self._costs.estimate(count * (1 + width), row_s) or 0.0
+            gains.append(alone_s * expected / count - seconds)
+        best = max(range(1, len(gains)), key=gains.__getitem__)
+        if self._width == 0 and gains[best] <= 0:
+            self._costs.doubt(count * (1 + best))
+        return gains
 
     def judge(self, sequence: Sequence, drawn: SequenceOf[int]) -> None:
         """What was drawn, in the step after `guesses`."""
@@ -108,6 +121,6 @@ class Speculation:
         self._last_rows = rows
         usual = self._costs.seconds(rows)
         if usual is not None:
-            longer = min(max(0.0, seconds - usual), usual)
+            longer = min(max(0.0, seconds - usual), _MOST_CHANGE_S)
             self._change_s += _SMOOTHING * (longer - self._change_s)
         self._costs.learn(rows, max(seconds - self._change_s, seconds / 2))
