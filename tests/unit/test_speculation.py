@@ -88,7 +88,7 @@ def speculation(seconds: dict[int, float]) -> Speculation:
     made = Speculation(4)
     for rows, each in seconds.items():
         for _ in range(ENOUGH + 1):
-            made.learn(rows, each)
+            made.learn(rows, each, reused=True)
     return made
 
 
@@ -130,7 +130,7 @@ def test_rows_never_measured_are_tried_where_they_could_pay_and_then_judged_by_t
     assert tried
     for _ in range(ENOUGH + 1):
         for rows in range(2, 6):
-            made.learn(rows, 0.01 * rows)
+            made.learn(rows, 0.01 * rows, reused=True)
     assert guesses(made, repeating) == [[]]
 
 
@@ -169,15 +169,15 @@ def test_where_changing_the_number_of_rows_is_dear_it_changes_seldom() -> None:
     """Another number means another graph: waiting a while, or wrong guesses for a while, may be cheaper."""
     made = speculation({1: 0.0100, 5: 0.0101})
     for _ in range(100):
-        made.learn(1, 0.015)
-        made.learn(1, 0.0100)
-        made.learn(5, 0.0151)
-        made.learn(5, 0.0101)
-    made.learn(1, 0.015)
+        made.learn(1, 0.015, reused=False)
+        made.learn(1, 0.0100, reused=True)
+        made.learn(5, 0.0151, reused=False)
+        made.learn(5, 0.0101, reused=True)
+    made.learn(1, 0.015, reused=False)
     repeating, strange = sequences(REPEATS, STRANGE)
     widths = [len(guesses(made, [repeating])[0]) for _ in range(4)]
     assert widths == [0, 4, 4, 4]
-    made.learn(5, 0.0151)
+    made.learn(5, 0.0151, reused=False)
     widths = [len(guesses(made, [strange])[0]) for _ in range(200)]
     assert 10 < widths.index(0) < 150
     assert not any(widths[widths.index(0) :])

@@ -421,7 +421,7 @@ class Scheduler:
             self._budget.learn(decodes, prefill, seconds)
             self._rhythm.took(prefill=prefill > 0, seconds=seconds)
             if self._speculation is not None and not prefill:
-                self._speculation.learn(tokens, seconds)
+                self._speculation.learn(tokens, seconds, reused=result.graphs_reused > 0)
         lost, failed = result.lost_prefix, result.failed
         for chunk in plan.chunks:
             sequence = self._running[chunk.seq]

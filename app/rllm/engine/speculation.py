@@ -35,8 +35,9 @@ class Speculation:
         self._rates = Rates()
         self._costs = RowCosts()
         self._change_s = 0.0
-        """What a step takes longer when the one before had another number of rows."""
-        self._last_rows = 0
+        """What a step takes longer that builds a graph: the one before had another number of rows."""
+        self._settled: set[int] = set()
+        """Numbers of rows whose steps were timed with a graph that was there."""
         self._width = 0
         """Guesses for each sequence, in the last step."""
         self._forgone_s = [0.0] * (most + 1)
@@ -113,14 +114,14 @@ class Speculation:
         if sequence.lookup is not None:
             sequence.lookup.judge(drawn)
 
-    def learn(self, rows: int, seconds: float) -> None:
-        """A step of decodes with so many rows took that long."""
-        if rows == self._last_rows:
-            self._costs.learn(rows, seconds)
-            return
-        self._last_rows = rows
+    def learn(self, rows: int, seconds: float, *, reused: bool) -> None:
+        """A step of decodes with so many rows took that long, with the graph of the step before or its own."""
         usual = self._costs.seconds(rows)
-        if usual is not None:
+        if reused:
+            self._costs.learn(rows, seconds)
+            self._settled.add(rows)
+        elif rows not in self._settled:  # too seldom in a row to know better
+            self._costs.learn(rows, max(seconds - self._change_s, seconds / 2))
+        elif usual is not None:
             longer = min(max(0.0, seconds - usual), _MOST_CHANGE_S)
             self._change_s += _SMOOTHING * (longer - self._change_s)
-        self._costs.learn(rows, max(seconds - self._change_s, seconds / 2))
