@@ -7,7 +7,7 @@ import pytest
 from rllm.engine.lookup import LOOK_BACK, Lookup, Rates
 from rllm.engine.row_costs import ENOUGH, RowCosts
 from rllm.engine.sequence import Sequence
-from rllm.engine.speculation import Speculation
+from rllm.engine.speculation import SETTLING, Speculation
 from rllm.engine.types import EngineRequest
 
 REPEATS = (1, 2, 3, 4, 5, 1, 2)
@@ -87,7 +87,7 @@ def sequences(*prompts: tuple[int, ...]) -> list[Sequence]:
 def speculation(seconds: dict[int, float]) -> Speculation:
     made = Speculation(4)
     for rows, each in seconds.items():
-        for _ in range(ENOUGH + 1):
+        for _ in range(ENOUGH + SETTLING + 1):
             made.learn(rows, each, reused=True)
     return made
 
@@ -169,15 +169,13 @@ def test_where_changing_the_number_of_rows_is_dear_it_changes_seldom() -> None:
     """Another number means another graph: waiting a while, or wrong guesses for a while, may be cheaper."""
     made = speculation({1: 0.0100, 5: 0.0101})
     for _ in range(100):
-        made.learn(1, 0.015, reused=False)
-        made.learn(1, 0.0100, reused=True)
-        made.learn(5, 0.0151, reused=False)
-        made.learn(5, 0.0101, reused=True)
-    made.learn(1, 0.015, reused=False)
+        for rows in (5, 1):
+            made.learn(rows, 0.013, reused=False)
+            made.learn(rows, 0.012, reused=True)
+            made.learn(rows, 0.010, reused=True)
     repeating, strange = sequences(REPEATS, STRANGE)
     widths = [len(guesses(made, [repeating])[0]) for _ in range(4)]
     assert widths == [0, 4, 4, 4]
-    made.learn(5, 0.0151, reused=False)
     widths = [len(guesses(made, [strange])[0]) for _ in range(200)]
     assert 10 < widths.index(0) < 150
     assert not any(widths[widths.index(0) :])

@@ -21,6 +21,8 @@ from rllm.engine.sequence import Sequence
 
 MARGIN = 0.03
 """Part of a step's time that a change of the number of guesses must gain: less is noise."""
+SETTLING = 3
+"""Steps with another number of rows until nothing is built any more: llama.cpp's graph, then CUDA's."""
 _SMOOTHING = 0.1
 _MOST_CHANGE_S = 0.05
 _FILLER = 0
@@ -35,9 +37,13 @@ class Speculation:
         self._rates = Rates()
         self._costs = RowCosts()
         self._change_s = 0.0
-        """What a step takes longer that builds a graph: the one before had another number of rows."""
+        """What the first steps with another number of rows take longer, together."""
+        self._longer_s = 0.0
+        """The same of the present number, so far."""
+        self._rows = self._steps = 0
+        """Of the last step, and how many there were with that number before it."""
         self._settled: set[int] = set()
-        """Numbers of rows whose steps were timed with a graph that was there."""
+        """Numbers of rows that were timed when nothing was new any more."""
         self._width = 0
         """Guesses for each sequence, in the last step."""
         self._forgone_s = [0.0] * (most + 1)
@@ -116,12 +122,24 @@ class Speculation:
 
     def learn(self, rows: int, seconds: float, *, reused: bool) -> None:
         """A step of decodes with so many rows took that long, with the graph of the step before or its own."""
+        if reused and rows == self._rows:
+            self._steps += 1
+        else:
+            self._note_change()
+            self._rows, self._steps, self._longer_s = rows, 0, 0.0
         usual = self._costs.seconds(rows)
-        if reused:
+        if self._steps >= SETTLING:
             self._costs.learn(rows, seconds)
             self._settled.add(rows)
         elif rows not in self._settled:  # too seldom in a row to know better
-            self._costs.learn(rows, max(seconds - self._change_s, seconds / 2))
+            own_s = seconds if self._steps else max(seconds - self._change_s, seconds / 2)
+            self._costs.learn(rows, own_s)
         elif usual is not None:
-            longer = min(max(0.0, seconds - usual), _MOST_CHANGE_S)
-            self._change_s += _SMOOTHING * (longer - self._change_s)
+            self._longer_s += min(max(0.0, seconds - usual), _MOST_CHANGE_S)
+            if self._steps == SETTLING - 1:
+                self._note_change()
+
+    def _note_change(self) -> None:
+        if self._longer_s:
+            self._change_s += _SMOOTHING * (self._longer_s - self._change_s)
+        self._longer_s = 0.0
