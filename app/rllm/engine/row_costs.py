@@ -32,8 +32,8 @@ class RowCosts:
         return self._seconds[rows] if self._seen.get(rows, 0) > ENOUGH else None
 
     def estimate(self, rows: int, row_s: float) -> float | None:
-        """Also for a number that was never tried: on the line between its known neighbours; beyond the largest
-        as if a row more took ``row_s``. None where none as small is known."""
+        """Also for a number that was never tried: on the line between its known neighbours; beyond the
+        largest as if a row more took ``row_s``. None where none as small is known."""
         if (own := self.seconds(rows)) is not None:
             return own
         known = [count for count in self._seconds if self._seen[count] > ENOUGH]

@@ -78,8 +78,8 @@ class Speculation:
     def _choose(self, found: SequenceOf[Lookup], most: int, row_s: float | None) -> int:
         """How many guesses for each.
 
-        The number changes when what was forgone by not changing exceeds what the change costs: at once where a
-        guess gains much, after some steps where each gains little, and not for every step without a guess
+        The number changes when what was forgone by not changing exceeds what the change costs: at once where
+        a guess gains much, after some steps where each gains little, and not for every step without a guess
         (Page's cumulative sum test, Biometrika 41, 1954).
         """
         gains = self._gains(found, most, row_s)
@@ -89,7 +89,8 @@ class Speculation:
             self._forgone_s[width] = max(0.0, self._forgone_s[width] + gain) if gain else 0.0
         best = max(range(len(gains)), key=self._forgone_s.__getitem__)
         changes = 1 if now else 2  # there and back again
-        if self._forgone_s[best] > changes * self._change_s + MARGIN * (self._costs.seconds(len(found)) or 0.0):
+        noise_s = MARGIN * (self._costs.seconds(len(found)) or 0.0)
+        if self._forgone_s[best] > changes * self._change_s + noise_s:
             now = best
             self._forgone_s = [0.0] * len(self._forgone_s)
         self._width = now
@@ -121,7 +122,7 @@ class Speculation:
             sequence.lookup.judge(drawn)
 
     def learn(self, rows: int, seconds: float, *, reused: bool) -> None:
-        """A step of decodes with so many rows took that long, with the graph of the step before or its own."""
+        """A step of decodes with so many rows took that long; ``reused``: it built no graph."""
         if reused and rows == self._rows:
             self._steps += 1
         else:
