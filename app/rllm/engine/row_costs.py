@@ -6,6 +6,8 @@ kernels compute rows in groups, and a GPU takes as long for eight as for one.
 
 from __future__ import annotations
 
+from bisect import bisect, insort
+
 ENOUGH = 3
 """Steps after which a number of rows is known."""
 _SMOOTHING = 0.2
@@ -16,6 +18,8 @@ class RowCosts:
     def __init__(self) -> None:
         self._seconds: dict[int, float] = {}
         self._seen: dict[int, int] = {}
+        self._known: list[int] = []
+        """Numbers of rows, in order."""
 
     def learn(self, rows: int, seconds: float) -> None:
         """The first step of its kind builds a graph, and a single one may have been disturbed."""
@@ -24,6 +28,8 @@ class RowCosts:
         seen = self._seen[rows] = self._seen.get(rows, 0) + 1
         if seen == 1:
             return
+        if seen == ENOUGH + 1:
+            insort(self._known, rows)
         before = self._seconds.get(rows, seconds)
         self._seconds[rows] = before + _SMOOTHING * (min(seconds, 2 * before) - before)
 
@@ -36,12 +42,12 @@ class RowCosts:
         largest as if a row more took ``row_s``. None where none as small is known."""
         if (own := self.seconds(rows)) is not None:
             return own
-        known = [count for count in self._seconds if self._seen[count] > ENOUGH]
-        lower = max((count for count in known if count < rows), default=None)
-        if lower is None:
+        at = bisect(self._known, rows)
+        if at == 0:
             return None
-        upper = min((count for count in known if count > rows), default=None)
-        if upper is not None:
+        lower = self._known[at - 1]
+        if at < len(self._known):
+            upper = self._known[at]
             row_s = (self._seconds[upper] - self._seconds[lower]) / (upper - lower)
         return self._seconds[lower] + (rows - lower) * row_s
 

@@ -452,24 +452,28 @@ class Scheduler:
         logprobs: tuple[TokenLogprob, ...] = ()
         if result.logprobs and seq in result.logprobs:
             logprobs = tuple(result.logprobs[seq])
-        texts: list[str] = []
+        return self._tell(sequence, drawn, logprobs, now)
+
+    def _tell(
+        self, sequence: Sequence, drawn: SequenceOf[int], logprobs: tuple[TokenLogprob, ...], now: float
+    ) -> Event:
+        """The event of the drawn tokens, up to the one that ends the request."""
+        said = ""
         for taken, token in enumerate(drawn, start=1):
             room = self._limit - len(sequence.tokens)
             text, finish = sequence.draw(token, self._pieces[token], token in self._end_tokens, room, now)
-            texts.append(text)
+            said += text
             if finish is not None:
                 return self._end(
                     sequence,
                     finish,
                     now,
-                    text="".join(texts),
+                    text=said,
                     tokens=tuple(drawn[:taken]),
                     logprobs=logprobs[:taken],
                     unwanted=drawn[taken:],
                 )
-        return Event(
-            request_id=sequence.request.id, text="".join(texts), tokens=tuple(drawn), logprobs=logprobs
-        )
+        return Event(request_id=sequence.request.id, text=said, tokens=tuple(drawn), logprobs=logprobs)
 
     def _restart(self, sequence: Sequence) -> None:
         """The memory could not keep the reused prefix: compute it after all."""
