@@ -31,8 +31,9 @@ class Clairvoyant(Speculation):
 
     @staticmethod
     def _foresee(sequence: Sequence, count: int) -> list[int]:
-        tokens = list(sequence.tokens)
-        for _ in range(count):
-            token = successor(tokens, banned=sequence.request.ignore_eos)
+        tokens, request = list(sequence.tokens), sequence.request
+        for at in range(count):
+            banned = request.ignore_eos or sequence.num_output + at < request.min_tokens
+            token = successor(tokens, banned=banned)
             tokens.append(token if len(tokens) % 5 else 1 + token % 4)
         return tokens[len(sequence.tokens) :]

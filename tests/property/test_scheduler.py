@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -222,6 +224,27 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 TestScheduler = SchedulerMachine.TestCase
 TestScheduler.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize("min_tokens", range(4))
+@pytest.mark.parametrize("info", [make_info(slots=1), make_info(slots=1, unified=False)])
+def test_right_guesses_say_what_would_have_been_said(info: ModelInfo, min_tokens: int) -> None:
+    """Wherever the end comes: after guesses that were right, and before the last of them."""
+    for length in range(1, 5):
+        for prompt in itertools.product((1, 2), repeat=length):
+            harness = Harness(info, speculation=Clairvoyant(4))
+            harness.submit(prompt, 7, min_tokens=min_tokens)
+            harness.run()
+            harness.check_answers()
+
+
+@pytest.mark.parametrize("cells", range(10, 24))
+def test_guesses_keep_to_the_cells_there_are(cells: int) -> None:
+    harness = Harness(make_info(cells=cells), speculation=Clairvoyant(4))
+    for prompt in itertools.product((1, 2), repeat=3):
+        harness.submit(prompt, 7, ignore_eos=True)
+    harness.run()
+    harness.check_answers()
 
 
 @pytest.mark.parametrize("info", INFOS)
