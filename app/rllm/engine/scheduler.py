@@ -6,7 +6,8 @@ between steps, never between a plan and its commit.
 
 In a unified cache a step is every decode, then prompts under way, then newcomers, as the budget and
 the cells allow; in a split cache a step is one kind or the other (`rllm.engine.rhythm`). Prompts go in line
-order, except that short ones may pass (`rllm.engine.overtaking`).
+order, except that short ones may pass (`rllm.engine.overtaking`). A step of nothing but decodes may compute
+guesses beside them (`rllm.engine.speculation`), for which nobody gives way.
 When cells run out, idle prefixes go first (least recently used), then the last in line among the running is
 preempted: it gives its cells back, keeps its sampler, and is computed again later.
 """
