@@ -65,12 +65,11 @@ class Engine:
     def _record(
         self, plan: Plan, result: StepResult, counters: Counters, plan_s: float, commit_s: float
     ) -> StepRecord:
-        decodes = plan.num_decodes
         store = result.store or StoreReport()
         store_bytes, store_disk_bytes = self._scheduler.store_bytes
         return StepRecord(
-            decode_tokens=decodes,
-            prefill_tokens=plan.num_tokens - plan.num_drafted - decodes,
+            decode_tokens=plan.num_decodes,
+            prefill_tokens=plan.num_prefill,
             plan_s=plan_s,
             execute_s=result.execute_s,
             sample_s=result.sample_s,

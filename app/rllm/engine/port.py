@@ -130,8 +130,22 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     drafted: int = 0
 
     @property
+    def num_sure(self) -> int:
+        """Tokens before the guesses."""
+        return len(self.tokens) - self.drafted
+
+    @property
+    def guesses(self) -> Sequence[int]:
+        return self.tokens[self.num_sure :]
+
+    @property
+    def num_outputs(self) -> int:
+        """After how many tokens, the last ones, something may be drawn."""
+        return 1 + self.drafted if self.sample else 0
+
+    @property
     def is_decode(self) -> bool:
-        return self.sample and len(self.tokens) - self.drafted == 1
+        return self.sample and self.num_sure == 1
 
 
 @dataclass(frozen=True)
@@ -157,6 +171,11 @@ class Plan:
     @cached_property
     def num_drafted(self) -> int:
         return sum(chunk.drafted for chunk in self.chunks)
+
+    @property
+    def num_prefill(self) -> int:
+        """Tokens that are neither decodes nor guesses."""
+        return self.num_tokens - self.num_decodes - self.num_drafted
 
 
 @dataclass(slots=True)

@@ -417,12 +417,11 @@ class Scheduler:
             return events
         if result.status is Status.OK and not result.lost_prefix:
             seconds = result.execute_s + result.sample_s
-            decodes, tokens = plan.num_decodes, plan.num_tokens
-            prefill = tokens - plan.num_drafted - decodes
-            self._budget.learn(decodes, prefill, seconds)
+            prefill = plan.num_prefill
+            self._budget.learn(plan.num_decodes, prefill, seconds)
             self._rhythm.took(prefill=prefill > 0, seconds=seconds)
             if self._speculation is not None and not prefill:
-                self._speculation.learn(tokens, seconds, reused=result.graphs_reused > 0)
+                self._speculation.learn(plan.num_tokens, seconds, reused=result.graphs_reused > 0)
         lost, failed = result.lost_prefix, result.failed
         for chunk in plan.chunks:
             sequence = self._running[chunk.seq]
@@ -440,7 +439,7 @@ class Scheduler:
         seq = chunk.seq
         drawn = result.tokens[seq] if chunk.sample else ()
         confirmed = len(drawn) - 1 if chunk.drafted else 0
-        count = len(chunk.tokens) - chunk.drafted + confirmed
+        count = chunk.num_sure + confirmed
         sequence.computed += count
         self._residence.grew(seq, count)
         if not chunk.sample:

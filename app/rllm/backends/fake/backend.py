@@ -225,11 +225,10 @@ class FakeBackend:
 
     def _draw_chunk(self, chunk: Chunk) -> list[int]:
         """What is drawn where the cells end before the guesses, and on as long as these are right."""
-        guesses = chunk.tokens[len(chunk.tokens) - chunk.drafted :]
-        start = chunk.start + len(chunk.tokens) - chunk.drafted
+        start = chunk.start + chunk.num_sure
         self.cells.truncate(chunk.seq, start)
         drawn = [self._draw(chunk.seq)]
-        for guess in guesses:
+        for guess in chunk.guesses:
             if guess != drawn[-1]:
                 break
             self.cells.append(chunk.seq, [guess], start + len(drawn) - 1)

@@ -77,6 +77,10 @@ class _Step:
     retries: int = 0
     copied: Effort = field(default_factory=Effort)
 
+    @property
+    def status(self) -> Status:
+        return Status.FAILED if self.failed else Status.OK
+
 
 class LlamaBackend:
     """Owned and called by exactly one thread, except for `vocabulary`."""
@@ -217,12 +221,12 @@ class LlamaBackend:
     def _compute(self, chunks: Sequence[Chunk], step: _Step) -> Status:
         if pads := self._padding(chunks):
             if self._compute_padded(chunks, pads, step):
-                return Status.FAILED if step.failed else Status.OK
+                return step.status
             step.retries += 1
         code = self._decode(chunks, step)
         if code == _OK:
             self._draw(chunks, step)
-            return Status.FAILED if step.failed else Status.OK
+            return step.status
         if code == _NO_CELLS:
             return Status.NO_CELLS
         return self._compute_alone(chunks, code, step)
@@ -262,7 +266,7 @@ class LlamaBackend:
                 f"llama_decode returned {code}, and failed again for every sequence",
                 out_of_memory=lib.log.memory_was_short,
             )
-        return Status.FAILED if step.failed else Status.OK
+        return step.status
 
     def _rewind(self, chunk: Chunk, code: int) -> bool:
         """Bring the sequence back to where it was before its chunk. False: its cells are not usable."""
@@ -276,8 +280,7 @@ class LlamaBackend:
     def _decode(self, chunks: Sequence[Chunk], step: _Step) -> int:
         self._batch.clear()
         for chunk in chunks:
-            outputs = 1 + chunk.drafted if chunk.sample else 0
-            self._batch.add(chunk.seq, chunk.tokens, chunk.start, outputs=outputs)
+            self._batch.add(chunk.seq, chunk.tokens, chunk.start, outputs=chunk.num_outputs)
         began = perf_counter()
         code = self._ctx.decode(self._batch)
         self._ctx.synchronize()
@@ -303,31 +306,30 @@ class LlamaBackend:
             if not chunk.sample:
                 continue
             if rows is None:
-                rows = self._rows.read(sum(1 + chunk.drafted for chunk in chunks if chunk.sample))
-            own = rows[num_outputs : num_outputs + 1 + chunk.drafted]
-            num_outputs += 1 + chunk.drafted
+                rows = self._rows.read(sum(chunk.num_outputs for chunk in chunks))
+            own = rows[num_outputs : num_outputs + chunk.num_outputs]
+            num_outputs += chunk.num_outputs
             if chunk.seq not in skip:
                 self._draw_chunk(chunk, own, index - chunk.drafted, step)
         step.sample_s += perf_counter() - began
 
     def _draw_chunk(self, chunk: Chunk, rows: NDArray[np.float32], index: int, step: _Step) -> None:
         """Draw after the last sure token, the batch's token ``index``, and after confirmed guesses."""
-        seq, drafted = chunk.seq, chunk.drafted
+        seq, guesses = chunk.seq, chunk.guesses
         sampler = self._samplers[seq]
         num_logprobs = sampler.params.num_logprobs
         drawn = step.tokens[seq] = []
-        guesses = chunk.tokens[len(chunk.tokens) - drafted :]
         for i, row in enumerate(rows):
             token = sampler.draw(row, self._ctx.pointer, index + i)
             drawn.append(token)
             step.slow_samples += sampler.is_slow
             if num_logprobs >= 0:
                 step.logprobs.setdefault(seq, []).append(token_logprob(row, token, num_logprobs))
-            if i < drafted and guesses[i] != token:
+            if i < len(guesses) and guesses[i] != token:
                 break
-        if len(drawn) > drafted:
+        if len(drawn) > len(guesses):
             return
-        if not self._ctx.truncate(seq, chunk.start + len(chunk.tokens) - drafted + len(drawn) - 1):
+        if not self._ctx.truncate(seq, chunk.start + chunk.num_sure + len(drawn) - 1):
             self._ctx.truncate(seq, 0)
             step.failed.add(seq)
 
