@@ -24,7 +24,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +42,7 @@ from rllm_bench.targets.llama_server import LlamaServer
 from rllm_bench.targets.rllm import Rllm
 from rllm_bench.targets.server import running
 from rllm_bench.vocabulary import Vocabulary, from_gguf
-from versus_llama_server import Answer, Asker, compared, must_succeed
+from versus_llama_server import Answer, Asker, client, compared, must_succeed, random_words, shuffled
 
 OUT, CTX, SLOTS, PER_USER = 96, 2048, 16, 3
 TEXT = Path(__file__).parent / "rllm_bench" / "quality" / "data" / "wiki.test.raw"
@@ -62,6 +62,9 @@ QUESTIONS = (
 )
 
 
+TASKS = ("chat", "summarize", "copy", "words")
+
+
 @dataclass
 class Tasks:
     vocabulary: Vocabulary
@@ -77,7 +80,7 @@ class Tasks:
             passage = rng.choice(self.passages)
             word = rng.choice([word for word in passage.split() if word.isalpha() and len(word) > 4])
             return f'{nonce}Repeat this text exactly, but write "XX" for "{word}":\n\n{passage}'
-        return "".join(f" {word}" for word in rng.choices(self.vocabulary.words, k=100))
+        return random_words(self.vocabulary, 100, rng)
 
 
 def passages(words: int = 120) -> list[str]:
@@ -98,29 +101,6 @@ def passages(words: int = 120) -> list[str]:
     return found
 
 
-async def ask(session: aiohttp.ClientSession, endpoint: Endpoint, prompt: str, is_chat: bool) -> Answer:
-    answer = Answer(0.0)
-    kind, what = ("chat/completions", {"messages": [{"role": "user", "content": prompt}]})
-    if not is_chat:
-        kind, what = "completions", {"prompt": prompt}
-    body = {
-        "model": endpoint.model,
-        "max_tokens": OUT,
-        "temperature": 0.0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        **what,
-    }
-    answer.sent = time.monotonic()
-    url = f"{endpoint.base_url}/v1/{kind}"
-    async with session.post(url, data=msgspec.json.encode(body)) as response:
-        if response.status != 200:
-            answer.failed = f"{response.status} {(await response.text())[:200]}"
-        else:
-            await Asker._read(response, answer)
-    return answer
-
-
 async def measure(
     endpoint: Endpoint, tasks: Tasks, task: str, users: int, rng: random.Random
 ) -> tuple[dict[str, float], dict[str, str]]:
@@ -128,16 +108,15 @@ async def measure(
     prompts = [tasks.prompt(task, rng) for _ in range(max(6, PER_USER * users))]
     answers: list[Answer] = []
     texts: dict[str, str] = {}
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    headers = {"Content-Type": "application/json"}
-    async with aiohttp.ClientSession(
-        connector=connector, timeout=aiohttp.ClientTimeout(total=600), headers=headers
-    ) as session:
+    # no ignore_eos: the model ends where it ends
+    asked = msgspec.structs.replace(endpoint, body={}, prompt_format="text" if task == "words" else "chat")
+    async with client() as session:
+        asker = Asker(session, asked, tasks.vocabulary)
 
         async def user() -> None:
             while prompts:
                 prompt = prompts.pop()
-                answers.append(await ask(session, endpoint, prompt, task != "words"))
+                answers.append(await asker.ask(prompt, OUT))
                 texts[prompt] = answers[-1].text
 
         before = await counted(session, endpoint)
@@ -235,7 +214,7 @@ def table(found: dict[str, dict[str, list[dict[str, float]]]]) -> str:
 @click.option("--model", type=click.Path(path_type=Path, exists=True), default=Path("models/q4.gguf"))
 @click.option("--pairs", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--tokens", default=7, show_default=True, help="Most guesses for a sequence in a step.")
-@click.option("--tasks", default="chat,summarize,copy,words", show_default=True)
+@click.option("--tasks", default=",".join(TASKS), show_default=True)
 @click.option("--users", default="1,4,16", show_default=True)
 @click.option("--threads", default=2, show_default=True, help="0: let the servers choose.")
 @click.option("--seed", default=1, show_default=True)
@@ -243,6 +222,12 @@ def table(found: dict[str, dict[str, list[dict[str, float]]]]) -> str:
 def main(
     model: Path, pairs: int, tokens: int, tasks: str, users: str, threads: int, seed: int, out: Path
 ) -> None:
+    if unknown := set(tasks.split(",")) - set(TASKS):
+        raise click.BadParameter(
+            f"no task {', '.join(sorted(unknown))}; there is {', '.join(TASKS)}", param_hint="--tasks"
+        )
+    if not all(count.isdecimal() and int(count) for count in users.split(",")):
+        raise click.BadParameter(f"{users!r} must be numbers from 1, with commas", param_hint="--users")
     out.mkdir(parents=True, exist_ok=True)
     wanted = Tasks(from_gguf(model), passages())
     began = datetime.now(UTC).isoformat(timespec="seconds")
@@ -259,7 +244,7 @@ def main(
                 for count in map(int, users.split(",")):
                     cell = f"{task}, {count}"
                     texts: dict[str, dict[str, str]] = {}
-                    for name in _shuffled(list(endpoints), f"{seed}-{cell}-{pair}"):
+                    for name in shuffled(endpoints, f"{seed}-{cell}-{pair}"):
                         rng = random.Random(f"{seed}-{cell}-{pair}")  # the same prompts for everybody
                         figures, texts[name] = asyncio.run(measure(endpoints[name], wanted, task, count, rng))
                         rows = found.setdefault(cell, {server: [] for server in endpoints})
@@ -281,12 +266,6 @@ def main(
         text += f"llama-server: {about['peer']}\n"
         (out / "report.md").write_text(text)
     click.echo((out / "report.md").read_text())
-
-
-def _shuffled(names: Sequence[str], seed: str) -> list[str]:
-    order = list(names)
-    random.Random(seed).shuffle(order)
-    return order
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -82,6 +82,10 @@ class Answer:
         return [(after, after - before) for before, after in zip(self.times, self.times[1:], strict=False)]
 
 
+def random_words(vocabulary: Vocabulary, count: int, rng: random.Random) -> str:
+    return "".join(f" {word}" for word in rng.choices(vocabulary.words, k=count))
+
+
 class Asker:
     """Sends prompts to one server. Everything that is asked is words of one token each."""
 
@@ -91,19 +95,22 @@ class Asker:
         self._vocabulary = vocabulary
 
     def words(self, count: int, rng: random.Random) -> str:
-        return "".join(f" {word}" for word in rng.choices(self._vocabulary.words, k=count))
+        return random_words(self._vocabulary, count, rng)
 
     async def ask(self, prompt: str, max_tokens: int, answer: Answer | None = None) -> Answer:
         answer = answer or Answer(0.0)
         body = {
             "model": self._endpoint.model,
-            "prompt": prompt,
             "max_tokens": max_tokens,
             "temperature": 0.0,
             "stream": True,
             "stream_options": {"include_usage": True},
             **self._endpoint.body,
         }
+        if self._endpoint.prompt_format == "chat":
+            body["messages"] = [{"role": "user", "content": prompt}]
+        else:
+            body["prompt"] = prompt
         answer.sent = time.monotonic()
         try:
             async with self._session.post(self._endpoint.url, data=msgspec.json.encode(body)) as response:
@@ -275,6 +282,21 @@ def servers(model: Path, threads: int, logs: Path, *, cells: int = 0) -> Iterato
         yield {name: server.launch.endpoint for name, server in up.items()}
 
 
+def client() -> aiohttp.ClientSession:
+    """A connection for each request, as many at once as are asked for."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, force_close=True),
+        timeout=aiohttp.ClientTimeout(total=600),
+        headers={"Content-Type": "application/json"},
+    )
+
+
+def shuffled(names: Iterable[str], seed: str) -> list[str]:
+    order = list(names)
+    random.Random(seed).shuffle(order)
+    return order
+
+
 async def measure(
     endpoints: dict[str, Endpoint],
     vocabulary: Vocabulary,
@@ -285,13 +307,8 @@ async def measure(
 ) -> dict[str, dict[str, float]]:
     """Figures of one scenario by server, one after the other."""
     found: dict[str, dict[str, float]] = {}
-    connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    timeout = aiohttp.ClientTimeout(total=600)
-    headers = {"Content-Type": "application/json"}
-    order = list(endpoints)
-    random.Random(f"{seed}-{label}-{pair}").shuffle(order)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, headers=headers) as session:
-        for name in order:
+    async with client() as session:
+        for name in shuffled(endpoints, f"{seed}-{label}-{pair}"):
             # unique to the server and the scenario: no cache is warm by accident
             rng = random.Random(f"{seed}-{label}-{pair}-{name}")
             found[name] = await scenario(Asker(session, endpoints[name], vocabulary), rng)
