@@ -21,6 +21,7 @@ from pathlib import Path
 
 import click
 
+from rllm_bench.direct import open_url
 from served import served
 
 _LOAD = """
@@ -57,7 +58,7 @@ def how(status: int) -> str:
 def ask(url: str) -> str:
     body = json.dumps({"prompt": "The capital of France", "max_tokens": 5, "temperature": 0}).encode()
     request = urllib.request.Request(f"{url}/v1/completions", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as response:
+    with open_url(request, 60) as response:
         return f"{json.load(response)['usage']['completion_tokens']} tokens"
 
 

@@ -20,7 +20,6 @@ import platform
 import random
 import statistics
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +31,7 @@ from tabulate import tabulate
 
 from rllm_bench import environment
 from rllm_bench.client import Endpoint
+from rllm_bench.direct import open_url
 from rllm_bench.targets.base import Settings
 from rllm_bench.targets.rllm import Rllm
 from rllm_bench.targets.server import running
@@ -110,7 +110,7 @@ async def one_round(asker: Asker, prompts: list[str], users: int) -> list[float]
 
 
 def counters(endpoint: Endpoint) -> dict[str, float]:
-    with urllib.request.urlopen(f"{endpoint.base_url}/metrics", timeout=10) as response:
+    with open_url(f"{endpoint.base_url}/metrics", 10) as response:
         families = list(text_string_to_metric_families(response.read().decode()))
     values = {sample.name: sample.value for family in families for sample in family.samples}
     return {name: values.get(f"rllm_{name}_total", 0.0) for name in COUNTERS}

@@ -130,7 +130,7 @@ class Asker:
             for chunk in reader.feed(data):
                 if chunk.error is not None:
                     answer.failed = "an error in the stream"
-                text = "".join(choice.content or "" for choice in chunk.choices)
+                text = "".join(choice.content or "" for choice in chunk.choices or ())
                 if text:
                     answer.text += text
                     answer.times.append(now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import aiohttp
 import msgspec
 
 from rllm_bench.records import PromptFormat, RequestRecord, UsageSource
-from rllm_bench.sse import Choice, EventReader, Usage
+from rllm_bench.sse import Choice, Chunk, EventReader, Usage
 from rllm_bench.workload import Prompt
 
 
@@ -127,17 +128,22 @@ class Client:
     async def _read(self, response: aiohttp.ClientResponse, stream: _Stream) -> None:
         reader = EventReader()
         while data := await response.content.readany():
-            now = time.monotonic()
-            for chunk in reader.feed(data):
-                if chunk.error is not None:
-                    stream.error = "stream"
-                for choice in chunk.choices:
-                    self.chunks += 1
-                    stream.choice(choice, now)
-                if chunk.usage is not None:
-                    stream.usage = chunk.usage
+            self._take(reader.feed(data), stream)
+        self._take(reader.close(), stream)
         if stream.error is None and not reader.done and stream.finish_reason is None:
             stream.error = "stream"  # cut off before its end
+
+    def _take(self, chunks: Iterator[Chunk], stream: _Stream) -> None:
+        """All of them arrived now."""
+        now = time.monotonic()
+        for chunk in chunks:
+            if chunk.error is not None:
+                stream.error = "stream"
+            for choice in chunk.choices or ():
+                self.chunks += 1
+                stream.choice(choice, now)
+            if chunk.usage is not None:
+                stream.usage = chunk.usage
 
     def _record(
         self, prompt: Prompt, ticket: Ticket, stream: _Stream, sent: float, status: int, detail: str | None

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 
-from rllm_bench import metrics
+from rllm_bench import metrics, outcome
 from rllm_bench.matrix import execute, prepare
-from rllm_bench.plan import MatrixConfig
+from rllm_bench.plan import MatrixConfig, PlanError
 from rllm_bench.runner import Observer
 from rllm_bench.store import Store
 from rllm_bench.targets.catalog import Places
@@ -27,6 +27,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     """Share of the requests that met the goal."""
     ttft_p99_ms: float | None = None
     tpot_p99_ms: float | None = None
+    unanswered: str | None = None
+    """Why not one request succeeded."""
 
     def meets(self, share: float) -> bool:
         return self.attained >= share
@@ -42,6 +44,11 @@ class Knee(msgspec.Struct, frozen=True, kw_only=True):
     fails_at: float | None
     """The lowest rate that was seen to miss it."""
     probes: list[Probe]
+
+    @property
+    def unanswered(self) -> str | None:
+        """Why the server answered at no rate at all; None where it answered once."""
+        return self.probes[0].unanswered if all(probe.unanswered for probe in self.probes) else None
 
 
 @dataclass(frozen=True)
@@ -94,7 +101,12 @@ def search_knee(
     config: MatrixConfig, places: Places, folder: Path, search: Search, observer: Observer
 ) -> list[Knee]:
     """One knee per subject. Every probe is a run of its own below ``folder``, and can be reported on."""
-    subjects = [s for s in prepare(config, places, hash_models=False).run.subjects if s.missing is None]
+    run = prepare(config, places, hash_models=False).run
+    subjects = [s for s in run.subjects if s.missing is None]
+    if not subjects:
+        raise PlanError(f"nothing to measure. {'; '.join(outcome.missing(run))}")
+    for line in outcome.missing(run):
+        observer.note(line)
     goal = next(iter((config.slos or {"server": {"ttft": 2000.0, "tpot": 100.0}}).values()))
     knees = []
     for subject in subjects:
@@ -137,4 +149,5 @@ def _probed(
         attained=values["attained_goal"],
         ttft_p99_ms=values.get("ttft_p99_ms"),
         tpot_p99_ms=values.get("tpot_p99_ms"),
+        unanswered=outcome.no_answer(cell),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rllm_bench import cost, environment, plan, vocabulary
+from rllm_bench import cost, environment, outcome, plan, vocabulary
 from rllm_bench.plan import MatrixConfig, PlanError
 from rllm_bench.runner import Observer, Runner
 from rllm_bench.store import RunRecord, Store
@@ -64,6 +64,8 @@ def execute(
     only_repeat: int | None = None,
 ) -> Store:
     """Measures into ``folder``. A folder that holds a run is only continued, and only with the same plan."""
+    for line in outcome.missing(prepared.run):
+        observer.note(line)
     store = Store(folder)
     if store.exists():
         if not resume:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import urllib.error
-import urllib.request
+
+from rllm_bench.direct import open_url
 
 
 def parse(text: str) -> dict[str, float]:
@@ -31,7 +31,7 @@ def parse(text: str) -> dict[str, float]:
 def scrape(base_url: str, timeout_s: float = 1.0) -> dict[str, float]:
     """Empty where the server has no /metrics or does not answer in time."""
     try:
-        with urllib.request.urlopen(f"{base_url.rstrip('/')}/metrics", timeout=timeout_s) as response:
+        with open_url(f"{base_url.rstrip('/')}/metrics", timeout_s) as response:
             return parse(response.read().decode("utf-8", "replace"))
     except (OSError, ValueError):
         return {}

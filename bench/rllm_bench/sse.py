@@ -38,7 +38,7 @@ class Choice(msgspec.Struct):
 
 
 class Chunk(msgspec.Struct):
-    choices: list[Choice] = []
+    choices: list[Choice] | None = None
     usage: Usage | None = None
     error: Any = None
     """An object as OpenAI sends it, or whatever a server puts there."""
@@ -48,10 +48,15 @@ _DECODE = msgspec.json.Decoder(Chunk).decode
 
 
 class EventReader:
-    """Turns pieces of a response body, cut anywhere, into chunks. `done` is set by ``[DONE]``."""
+    """Turns pieces of a response body, cut anywhere, into chunks. `done` is set by ``[DONE]``.
+
+    An event ends at an empty line; its ``data:`` lines, one or several, are one payload
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html, 9.2.6).
+    """
 
     def __init__(self) -> None:
         self._rest = b""
+        self._payload: list[bytes] = []
         self.done = False
 
     def feed(self, data: bytes) -> Iterator[Chunk]:
@@ -60,10 +65,19 @@ class EventReader:
             data = self._rest + data
         *lines, self._rest = data.split(b"\n")
         for line in lines:
-            if not line.startswith(b"data:"):
-                continue  # comments, event names, the empty lines between events
-            payload = line[5:].strip()
-            if payload == b"[DONE]":
-                self.done = True
-            elif payload:
-                yield _DECODE(payload)
+            if line.startswith(b"data:"):
+                self._payload.append(line[5:].strip())
+            elif not line.strip():
+                yield from self._event()
+            # else: a comment, or the name of an event
+
+    def close(self) -> Iterator[Chunk]:
+        """At the end of the body: an event whose empty line was left out. Raises as `feed` does."""
+        yield from self.feed(b"\n\n")
+
+    def _event(self) -> Iterator[Chunk]:
+        payload, self._payload = b"\n".join(self._payload), []
+        if payload == b"[DONE]":
+            self.done = True
+        elif payload:
+            yield _DECODE(payload)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from rllm_bench import metrics, tuning
+from rllm_bench import metrics, outcome, tuning
 from rllm_bench.compare import Comparison, compare
 from rllm_bench.matrix import execute, prepare
 from rllm_bench.plan import MatrixConfig, PlanError
@@ -104,7 +104,8 @@ class Sweep:
             )
         except CellFailed as error:
             return Trial(chosen=dict(chosen), score=None, error=str(error).splitlines()[0])
-        return Trial(chosen=dict(chosen), score=self._score(store))
+        failed = outcome.unanswered(store)
+        return Trial(chosen=dict(chosen), score=self._score(store), error=failed[0] if failed else None)
 
     def _config(self, name: str, chosen: Mapping[str, Value], *, seed: int, repeats: int) -> MatrixConfig:
         settings = {key: chosen[key] for key in tuning.SETTINGS if key in chosen}
@@ -136,6 +137,7 @@ def best_of(trials: Sequence[Trial], *, lower_is_better: bool = False) -> Trial:
     """The best scored; the baseline (the first) when nothing beats it."""
     scored = [trial for trial in trials if trial.score is not None]
     if not scored:
-        raise PlanError("no combination could be measured")
+        reason = next((f": {trial.error}" for trial in trials if trial.error), "")
+        raise PlanError(f"no combination could be measured{reason}")
     sign = -1 if lower_is_better else 1
     return max(scored, key=lambda trial: sign * (trial.score or 0.0))

@@ -16,7 +16,7 @@ from rllm_bench import arrivals, metrics, prometheus, stats, workload
 from rllm_bench.compare import compare
 from rllm_bench.metrics import CellData
 from rllm_bench.records import CellRecord, CellSpec, GeneratorRecord, Load, RequestRecord, WorkloadSpec
-from rllm_bench.sse import EventReader
+from rllm_bench.sse import Chunk, EventReader
 from rllm_bench.summary import Result, result
 from rllm_bench.vocabulary import Vocabulary, plain_words
 from rllm_bench.workload import Workload
@@ -105,11 +105,33 @@ def test_events_may_be_cut_anywhere(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(EVENTS)]
     for begin, end in itertools.pairwise(edges):
         chunks += list(reader.feed(EVENTS[begin:end]))
-    assert [choice.content for chunk in chunks for choice in chunk.choices] == ["", "Grüße", "b"]
+    assert [choice.content for chunk in chunks for choice in chunk.choices or ()] == ["", "Grüße", "b"]
     assert reader.done
     usage = chunks[-1].usage
     assert usage is not None
     assert usage.completion_tokens == 2
+
+
+def read_events(body: bytes) -> list[Chunk]:
+    reader = EventReader()
+    return [*reader.feed(body), *reader.close()]
+
+
+def test_an_event_may_have_several_data_lines() -> None:
+    (chunk,) = read_events(b'event: x\ndata: {"choices":\ndata:  [{"text":\ndata: "a"}]}\n\n')
+    assert [choice.content for choice in chunk.choices or ()] == ["a"]
+
+
+@pytest.mark.parametrize("field", ["choices", "usage", "error"])
+def test_what_is_null_in_a_chunk_is_absent(field: str) -> None:
+    (chunk,) = read_events(b'data: {"%s": null}\n\n' % field.encode())
+    assert not getattr(chunk, field)
+
+
+def test_the_last_event_may_lack_its_empty_line() -> None:
+    reader = EventReader()
+    assert [*reader.feed(b"data: [DONE]"), *reader.close()] == []
+    assert reader.done
 
 
 def test_metrics_text_is_summed_by_name() -> None:

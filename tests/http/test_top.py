@@ -62,3 +62,9 @@ def test_options_of_the_server_are_refused() -> None:
     result = CliRunner().invoke(main, ["--slots", "3", "top", "--once"])
     assert result.exit_code == 2
     assert "--slots is for serving; top has options of its own" in result.output
+
+
+def test_a_proxy_of_the_environment_is_not_asked() -> None:
+    with serve() as server:
+        result = top(server.url, http_proxy="http://127.0.0.1:9", no_proxy=None)
+    assert result.exit_code == 0, result.output

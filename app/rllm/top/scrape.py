@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 Sample = tuple[Mapping[str, str], float]
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""The server that is watched is asked itself, whatever ``http_proxy`` says."""
 
 
 class ScrapeError(Exception):
@@ -95,7 +97,7 @@ class Scraper:
 
     def _fetch(self) -> str:
         request = urllib.request.Request(f"{self.url}/metrics", headers=self._headers)
-        with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
+        with _DIRECT.open(request, timeout=self._timeout_s) as response:
             body: bytes = response.read()
         return body.decode("utf-8", "replace")
 

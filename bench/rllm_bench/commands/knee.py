@@ -74,6 +74,8 @@ def command(name: str, out: Path, share: float, start_rate: float, resolution: f
         raise click.ClickException(str(error)) from error
     (folder / "knee.md").write_text(page(knees))
     click.echo(page(knees))
+    if failed := [f"{knee.subject}: {knee.unanswered}" for knee in knees if knee.unanswered]:
+        raise click.ClickException("\n".join(failed))
 
 
 def page(knees: list[Knee]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from rllm_bench import plan
+from rllm_bench import outcome, plan
 from rllm_bench.commands.options import Names, Numbers, parse_slos, place_options, take_places
 from rllm_bench.matrix import Prepared, execute, prepare
 from rllm_bench.plan import MatrixConfig, PlanError
@@ -120,10 +120,19 @@ def command(
         raise click.ClickException(str(error)) from error
     if no_report:
         click.echo(f"measured: {store.folder}")
-        return
-    from rllm_bench.report import render  # matplotlib is needed for this alone
+    else:
+        from rllm_bench.report import render  # matplotlib is needed for this alone
 
-    click.echo(f"report: {render([store.folder], store.folder)}")
+        click.echo(f"report: {render([store.folder], store.folder)}")
+    _conclude(store)
+
+
+def _conclude(store: Store) -> None:
+    """The last lines, where they are seen; the exit status is 1 when a cell has not one good answer."""
+    for line in outcome.missing(store.run()):
+        click.echo(line, err=True)
+    if failed := outcome.unanswered(store):
+        raise click.ClickException("\n".join(failed))
 
 
 def build_config(options: dict[str, Any], has_url: bool) -> MatrixConfig:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from rllm_bench.commands.address import Address
 from rllm_bench.targets.catalog import Places
 
 Decorated = Callable[..., Any]
@@ -66,7 +67,9 @@ def place_options(command: Decorated) -> Decorated:
                 "--llama-server",
                 help="Path of the llama-server binary.  [default: on the PATH, else xllamacpp]",
             ),
-            click.option("--url", help="A running OpenAI-compatible server; becomes the target `url`."),
+            click.option(
+                "--url", type=Address(), help="A running OpenAI-compatible server; becomes the target `url`."
+            ),
             click.option("--url-model", default="", help="Its model name.  [default: the first it lists]"),
             click.option(
                 "--url-format",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from rllm_bench.commands.address import Address
+
 _TASKS = ("divergence", "greedy", "pairs", "problems")
 _KINDS = ("text", "pairs", "problems")
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -27,7 +29,13 @@ def _own_data(_ctx: click.Context, _param: click.Parameter, values: tuple[str, .
 @click.command()
 @click.argument("variants", nargs=-1, type=_file)
 @click.option("--reference", required=True, type=_file, help="The unquantized model (F16, BF16 or F32 GGUF).")
-@click.option("--url", "urls", multiple=True, help="A served model, scored by its prompt log-probabilities.")
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    type=Address(),
+    help="A served model, scored by its prompt log-probabilities.",
+)
 @click.option(
     "-o", "--out", required=True, type=_folder, help="Folder of records and report; resumed if it exists."
 )

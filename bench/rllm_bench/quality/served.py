@@ -10,10 +10,11 @@ import json
 import math
 from typing import Any
 from urllib.error import HTTPError
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 import numpy as np
 
+from rllm_bench.direct import open_url
 from rllm_bench.quality.files import ModelFile
 from rllm_bench.quality.kldbase import BaseReader, Layout, Tokens
 from rllm_bench.quality.metrics import Estimate, perplexity
@@ -96,7 +97,7 @@ def _post_or_get(url: str, body: dict[str, Any] | None) -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = Request(url, data, {"Content-Type": "application/json"})
     try:
-        with urlopen(request, timeout=600) as answer:
+        with open_url(request, 600) as answer:
             return json.load(answer)
     except HTTPError as exc:
         raise ServedError(f"{url}: HTTP {exc.code}: {exc.read(300).decode(errors='replace')}") from exc

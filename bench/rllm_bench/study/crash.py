@@ -7,13 +7,13 @@ import signal
 import threading
 import time
 import urllib.error
-import urllib.request
 from typing import Any
 
 import msgspec
 import psutil
 
 from rllm_bench import metrics, plan, prometheus
+from rllm_bench.direct import open_url
 from rllm_bench.measure import measure
 from rllm_bench.records import CellSpec, Load, WorkloadSpec
 from rllm_bench.store import Store
@@ -88,7 +88,7 @@ def _kill(server: Server, happened: dict[str, Any]) -> None:
 
 def _states(base_url: str) -> list[str]:
     try:
-        with urllib.request.urlopen(f"{base_url}/health/ready", timeout=5) as response:
+        with open_url(f"{base_url}/health/ready", 5) as response:
             data = response.read()
     except urllib.error.HTTPError as error:  # not ready is an answer, too
         data = error.read()

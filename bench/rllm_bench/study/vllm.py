@@ -11,7 +11,6 @@ import os
 import shlex
 import subprocess
 import time
-import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import msgspec
 import psutil
 
 from rllm_bench import processes
+from rllm_bench.direct import open_url
 
 PATIENCE_S = 300.0
 
@@ -34,7 +34,7 @@ class Running(msgspec.Struct, frozen=True):
 
     def is_ready(self) -> bool:
         with contextlib.suppress(OSError, ValueError):
-            with urllib.request.urlopen(f"{self.url}/health", timeout=2) as response:
+            with open_url(f"{self.url}/health", 2) as response:
                 return bool(response.status == 200)
         return False
 
@@ -56,7 +56,7 @@ class Running(msgspec.Struct, frozen=True):
 
     def version(self) -> str:
         with contextlib.suppress(OSError, ValueError, KeyError):
-            with urllib.request.urlopen(f"{self.url}/version", timeout=5) as response:
+            with open_url(f"{self.url}/version", 5) as response:
                 return str(msgspec.json.decode(response.read())["version"])
         return "unknown"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import urllib.request
 
 from rllm_bench.client import Endpoint
+from rllm_bench.direct import open_url
 from rllm_bench.workload import Workload
 
 _BEYOND = 10**7
@@ -21,5 +22,5 @@ def warm_prefix(endpoint: Endpoint, workload: Workload, timeout_s: float = 60.0)
         data = endpoint.payload(workload.unit(index)[0])
         headers = {"Content-Type": "application/json", **endpoint.headers}
         request = urllib.request.Request(endpoint.url, data=data, headers=headers)
-        with urllib.request.urlopen(request, timeout=timeout_s) as response:
+        with open_url(request, timeout_s) as response:
             response.read()

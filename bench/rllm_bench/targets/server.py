@@ -6,7 +6,6 @@ import contextlib
 import json
 import subprocess
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from typing import Any
 import msgspec
 
 from rllm_bench import processes
+from rllm_bench.direct import open_url
 from rllm_bench.targets.base import Launch, Settings, Target, subject
 
 
@@ -83,7 +83,7 @@ def _wait_ready(launch: Launch, process: subprocess.Popen[str] | None, log: Path
         if process is not None and process.poll() is not None:
             raise ServerFailed(f"exited with {process.returncode} while starting:\n{processes.tail(log)}")
         with contextlib.suppress(OSError, ValueError, LookupError):
-            with urllib.request.urlopen(url, timeout=5) as response:
+            with open_url(url, 5) as response:
                 if response.status == 200 and _model_name(launch):
                     return
         if time.monotonic() > deadline:
@@ -105,7 +105,7 @@ def _model_name(launch: Launch) -> str:
     if launch.endpoint.model:
         return launch.endpoint.model
     request = urllib.request.Request(f"{launch.endpoint.base_url}/v1/models", headers=launch.endpoint.headers)
-    with urllib.request.urlopen(request, timeout=10) as response:
+    with open_url(request, 10) as response:
         return str(json.load(response)["data"][0]["id"])
 
 
