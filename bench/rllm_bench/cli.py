@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rllm_bench.commands import ceiling, compare, knee, matrix, report, sweep, workload
+from rllm_bench.commands import ceiling, compare, figures, knee, matrix, report, sweep, workload
 from rllm_bench.quality.cli import quality
 from rllm_bench.recommend.cli import recommend
 
@@ -15,7 +15,7 @@ def main() -> None:
     """Measure LLM servers, and say what can be believed about it."""
 
 
-for module in (matrix, sweep, knee, compare, report, ceiling, workload):
+for module in (matrix, sweep, knee, compare, report, figures, ceiling, workload):
     main.add_command(module.command)
 main.add_command(quality)
 main.add_command(recommend)

@@ -71,6 +71,7 @@ def execute(
         if not resume:
             raise PlanError(f"{folder} holds a run already; --resume continues it, --name starts another")
         _check_same(store.run(), prepared.run)
+        store.unpack()
         store.forget_failed()
     else:
         if not prepared.run.cells:

@@ -5,17 +5,21 @@ vocabulary.json               the words that prompts are made of
 raw/CELL.requests.jsonl       one line per request
 raw/CELL.telemetry.jsonl      samples of server and machine
 raw/CELL.cell.json            written last; a cell without it never happened
+records.jsonl.zst             takes the place of raw/ when every cell is done (`packed`)
 vllm/CELL.json, summary.csv, report.md, plots/    made again from the above by `rllm-bench report`
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from rllm_bench import packed
 from rllm_bench.metrics import CellData
 from rllm_bench.records import CellRecord, CellSpec, RequestRecord, TelemetrySample
 from rllm_bench.targets.base import Settings
@@ -85,7 +89,30 @@ class Store:
         return self.raw / f"{file_name(spec)}.{process}.part"
 
     def is_done(self, spec: CellSpec) -> bool:
-        return self._path(spec, "cell.json").exists()
+        return spec.id in self._packed or self._path(spec, "cell.json").exists()
+
+    @property
+    def packed_path(self) -> Path:
+        return self.folder / "records.jsonl.zst"
+
+    @cached_property
+    def _packed(self) -> dict[str, CellData]:
+        return packed.read(self.packed_path) if self.packed_path.exists() else {}
+
+    def pack(self) -> None:
+        """One file instead of raw/, where every planned cell is done."""
+        if all(self.is_done(spec) for spec in self.run().cells) and not self.packed_path.exists():
+            packed.write(self.packed_path, self.cells())
+            shutil.rmtree(self.raw)
+            self.__dict__.pop("_packed", None)
+
+    def unpack(self) -> None:
+        """raw/ again, so that a run can be resumed."""
+        self.raw.mkdir(parents=True, exist_ok=True)
+        for cell in self._packed.values():
+            self._write_cell(cell.record, list(cell.requests), list(cell.telemetry))
+        self.packed_path.unlink(missing_ok=True)
+        self.__dict__.pop("_packed", None)
 
     def save(self, record: CellRecord, telemetry: list[TelemetrySample]) -> None:
         """Merges the generators' files in order of the workload; the cell counts once this returns."""
@@ -95,13 +122,21 @@ class Store:
             (request for part in parts for request in _lines(part, RequestRecord)),
             key=lambda request: (request.index, request.turn),
         )
-        _write_lines(self._path(spec, "requests.jsonl"), requests)
-        _write_lines(self._path(spec, "telemetry.jsonl"), telemetry)
-        _write(self._path(spec, "cell.json"), _pretty(record))
+        self._write_cell(record, requests, telemetry)
         for part in parts:
             part.unlink()
 
+    def _write_cell(
+        self, record: CellRecord, requests: list[RequestRecord], telemetry: list[TelemetrySample]
+    ) -> None:
+        spec = record.spec
+        _write_lines(self._path(spec, "requests.jsonl"), requests)
+        _write_lines(self._path(spec, "telemetry.jsonl"), telemetry)
+        _write(self._path(spec, "cell.json"), _pretty(record))
+
     def load(self, spec: CellSpec) -> CellData:
+        if spec.id in self._packed:
+            return self._packed[spec.id]
         return CellData(
             record=msgspec.json.decode(self._path(spec, "cell.json").read_bytes(), type=CellRecord),
             requests=list(_lines(self._path(spec, "requests.jsonl"), RequestRecord)),

@@ -44,6 +44,7 @@ def test_killed_and_resumed(delay: Callable[..., Delay], tmp_path: Path) -> None
         command(server.url, tmp_path, "--resume"), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    Store(tmp_path / "run").unpack()
     after = _cells(tmp_path / "run")
     assert len(after) == 4
     assert before.items() <= after.items()  # what was measured is not measured again

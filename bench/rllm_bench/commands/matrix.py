@@ -118,6 +118,7 @@ def command(
             )
     except (PlanError, UnknownTarget, CellFailed, KeyError) as error:
         raise click.ClickException(str(error)) from error
+    store.pack()
     if no_report:
         click.echo(f"measured: {store.folder}")
     else:
