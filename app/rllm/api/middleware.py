@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from rllm.api.client import ClientGone
+from rllm.api.encoded_body import EncodedBody, is_encoded
 from rllm.api.errors import ErrorAnswer, answer_of, internal_error
 from rllm.api.generation import send_json
 from rllm.api.records import Observer, RequestRecord, Starter
@@ -145,7 +146,10 @@ class Authorization:
 
 
 class BodyLimit:
-    """Refuses bodies beyond the limit: by their declared length at once, else where the limit is passed."""
+    """Refuses bodies beyond the limit: by their declared length at once, else where the limit is passed.
+
+    A compressed body is decoded on its way, and what it becomes counts.
+    """
 
     def __init__(self, app: ASGIApp, *, max_bytes: int) -> None:
         self._app = app
@@ -155,13 +159,19 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = _header(scope, b"content-length") or b""
-        if declared.isdigit() and int(declared) > self._max_bytes:
-            error = self._error(f"the body has {int(declared)} bytes")
+        try:
+            self._check_declared(_header(scope, b"content-length") or b"")
+            coding = _header(scope, b"content-encoding") or b""
+            decoded = EncodedBody(coding, self._max_bytes)(receive) if is_encoded(coding) else receive
+        except RllmError as error:
             record_of(scope).error_code = error.code
             await send_error(send, answer_of(error))
             return
-        await self._app(scope, self._counted(receive), send)
+        await self._app(scope, self._counted(decoded), send)
+
+    def _check_declared(self, length: bytes) -> None:
+        if length.isdigit() and int(length) > self._max_bytes:
+            raise self._error(f"the body has {int(length)} bytes")
 
     def _counted(self, receive: Receive) -> Callable[[], Awaitable[Message]]:
         seen = 0

@@ -13,12 +13,12 @@ import os
 import socket
 import struct
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from rllm.api.http_standards import StandardHttp
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(StandardHttp):
     """Bodies are bounded in `rllm.api.middleware`, idle connections by uvicorn's own keep-alive timeout."""
 
     head_timeout_s = 30.0
