@@ -11,7 +11,7 @@ import click
 from click.core import ParameterSource
 from pydantic.fields import FieldInfo
 
-from rllm import __version__, config
+from rllm import __version__, config, config_access
 from rllm.config import GROUPS, ConfigError, Settings
 from rllm.errors import StartError
 
@@ -107,6 +107,10 @@ def main(ctx: click.Context, /, config_path: Path | None, print_config: bool, **
         return
     for name in config.unknown_variables(os.environ):
         click.echo(f"rllm-serve: warning: {name} is no setting and has no effect", err=True)
+    for name in config_access.empty_variables(os.environ):
+        click.echo(f"rllm-serve: warning: {name} is empty and counts as unset", err=True)
+    for name in config_access.SECRETS:  # no process that this one starts needs them
+        os.environ.pop(name, None)
     # late: --help needs none of it; and llama.cpp before everything else: see `rllm.backends.llama.lib`
     import rllm.backends.llama  # noqa: F401
     from rllm.main import run

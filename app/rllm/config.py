@@ -34,6 +34,7 @@ from pydantic_settings import (
 
 from rllm import config_file
 from rllm.backends.options import LlamaOptions
+from rllm.config_access import as_keys, empty_variables
 from rllm.errors import StartError
 from rllm.serving.degrade import parse_rung
 from rllm.workers.frames import SchedulerOptions
@@ -61,6 +62,7 @@ def _as_list(value: object) -> object:
 
 
 _Listed = (NoDecode, BeforeValidator(_as_list))
+_Keys = (NoDecode, BeforeValidator(as_keys))
 
 
 class ConfigError(StartError):
@@ -246,13 +248,26 @@ class Settings(EngineSettings, BaseSettings):
 
     host: str = _server("127.0.0.1", "Address to listen on.", min_length=1)
     port: int = _server(8000, "Port to listen on. 0: any free one.", ge=0, le=65535)
-    api_key: Annotated[tuple[SecretStr, ...], *_Listed] = _server(
+    api_key: Annotated[tuple[SecretStr, ...], *_Keys] = _server(
         (), "Key that clients must send; may be repeated. RLLM_API_KEY hides it from `ps`."
     )
     keys_file: Path | None = _server(
         None, "TOML file with named, hashed keys and their limits; read again on SIGHUP."
     )
     allow_insecure: bool = _server(False, "Listen beyond this machine without any API key.")
+    allowed_hosts: Annotated[tuple[str, ...], *_Listed] = _server(
+        (),
+        "Name that requests may call the server by (Host header), like example.org or *.example.org; may be "
+        "repeated, * allows all. Addresses and localhost always may. Default: no other on a loopback "
+        "address without a key, else all.",
+    )
+    share_prefixes: bool = _server(
+        False,
+        "Reuse computed prompts across API keys. Callers can then measure what others have asked.",
+    )
+    ssl_certfile: Path | None = _server(None, "Serve HTTPS with this certificate chain (PEM).")
+    ssl_keyfile: Path | None = _server(None, "Its private key. Default: in the same file.")
+    ssl_keyfile_password: SecretStr | None = _server(None, "What the private key is encrypted with.")
     allow_overcommit: bool = _server(False, "Start although the models seem to exceed the free memory.")
     metrics: bool = _server(True, "Count and time, and serve /metrics.")
     open_metrics: bool = _server(False, "Serve /metrics without an API key.")
@@ -334,6 +349,8 @@ class Settings(EngineSettings, BaseSettings):
         if not self.metrics and (self.open_metrics or self.metrics_compat != "none"):
             raise ValueError("open_metrics and metrics_compat are about /metrics, and metrics is off")
         self._check_reliability(names)
+        if (self.ssl_keyfile or self.ssl_keyfile_password) and not self.ssl_certfile:
+            raise ValueError("ssl_keyfile needs ssl_certfile")
         if not (self.is_loopback or self.api_key or self.keys_file or self.allow_insecure):
             raise ValueError(
                 f"host {self.host} is open to other machines: set an API key (RLLM_API_KEY) or allow_insecure"
@@ -394,6 +411,9 @@ def load(cli: Mapping[str, Any], path: Path | None = None) -> Settings:
         settings = _layered(file)(**cli)
     except ValidationError as error:
         raise ConfigError(config_file.explain(error, origins, Settings.model_fields)) from None
+    empty = [name for name in empty_variables(os.environ) if not getattr(settings, _field_name(name))]
+    if empty and not settings.is_loopback:
+        raise ConfigError(f"{empty[0]} is empty, and host {settings.host} is open to other machines")
     settings._origins.update(origins)
     return settings
 
@@ -433,3 +453,7 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
 
 def _env_name(field: str) -> str:
     return ENV_PREFIX + field.upper()
+
+
+def _field_name(variable: str) -> str:
+    return variable.removeprefix(ENV_PREFIX).lower()

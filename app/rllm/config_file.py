@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-_SECRET = "api_key"
+_SECRETS = frozenset({"api_key", "ssl_keyfile_password"})
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -66,6 +66,6 @@ def _explain_one(detail: ErrorDetails, origins: Mapping[str, str], known: list[s
     if detail["type"] == "extra_forbidden":
         near = get_close_matches(path[-1], known, n=1)
         return f"{name}: unknown key" + (f", did you mean {near[0]!r}?" if near else "")
-    if field == _SECRET or detail["type"] in {"missing", "value_error"}:
+    if field in _SECRETS or detail["type"] in {"missing", "value_error"}:
         return f"{name}: {message}"
     return f"{name}: {message} (got {detail['input']!r})"

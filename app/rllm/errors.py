@@ -7,6 +7,7 @@
     │   ├── BodyTooSlow                                                    408
     │   └── WrongMediaType                                                 415
     ├── NotAuthorized         missing or wrong key                         401
+    ├── Forbidden             not for this key, or under this name         403
     ├── NotFound              no such model or route                       404
     ├── Refused               the server protects itself; retry later
     │   ├── RateLimited       a key's own limit                            429
@@ -74,6 +75,10 @@ class WrongMediaType(BadRequest):
 
 class NotAuthorized(RllmError):
     code = "invalid_api_key"
+
+
+class Forbidden(RllmError):
+    code = "forbidden"
 
 
 class NotFound(RllmError):

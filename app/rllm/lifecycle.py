@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import faulthandler
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Protocol
 
@@ -128,6 +130,18 @@ async def serve(
         await serving
     if not stopped.done():
         raise StartError("the HTTP server ended by itself")
+
+
+def survive_signals() -> None:
+    """SIGUSR1 prints where every thread stands, as a worker's watchdog uses it; SIGUSR2 is nothing.
+
+    The default of both is to end the process, which whoever sends them to a process group does not mean.
+    """
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    if sys.__stderr__ is None:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    else:
+        faulthandler.register(signal.SIGUSR1, file=sys.__stderr__)
 
 
 def _catch_signals(loop: asyncio.AbstractEventLoop) -> asyncio.Future[signal.Signals]:

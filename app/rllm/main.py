@@ -26,7 +26,7 @@ from rllm.config import Settings, pairs
 from rllm.engine.types import SamplingDefaults
 from rllm.errors import StartError
 from rllm.gpu_fit import Card, fit
-from rllm.lifecycle import listen, serve
+from rllm.lifecycle import listen, serve, survive_signals
 from rllm.observe.gpu import Gpus
 from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
@@ -44,6 +44,7 @@ def run(settings: Settings) -> int:
     Raises:
         StartError: one line for the operator.
     """
+    survive_signals()
     # Hiding the GPUs changes the environment for a moment, which no worker may inherit: once, and first.
     lib.initialise(hide_gpus=True)
     with listen(settings.host, settings.port) as listener:
@@ -187,6 +188,7 @@ def _api_settings(settings: Settings) -> ApiSettings:
     return ApiSettings(
         api_keys=tuple(keys),
         open_metrics=settings.open_metrics,
+        allowed_hosts=_allowed_hosts(settings),
         cors_origins=settings.cors_origin,
         docs=settings.docs,
         max_body_bytes=settings.max_body_bytes,
@@ -194,6 +196,14 @@ def _api_settings(settings: Settings) -> ApiSettings:
         slow_client_timeout_s=settings.slow_client_timeout_s,
         keepalive_s=settings.keepalive_s,
     )
+
+
+def _allowed_hosts(settings: Settings) -> tuple[str, ...] | None:
+    """None: every name. Where a key is needed, a page that reaches the server under its own name has none."""
+    if settings.allowed_hosts:
+        return settings.allowed_hosts
+    has_keys = bool(settings.api_key or settings.keys_file)
+    return () if settings.is_loopback and not has_keys else None
 
 
 def _fit_memory(models: Sequence[Checked], gpus: Gpus, *, overcommit: bool) -> list[Checked]:

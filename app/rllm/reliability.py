@@ -56,6 +56,7 @@ def pool_settings(settings: Settings, keys: dict[str, KeyLimits]) -> PoolSetting
         instance=InstanceSettings(settings.start_timeout_s, settings.stall_timeout_s),
         degrade=DegradeSettings(tuple(map(parse_rung, settings.degrade)), settings.degrade_hold_s),
         keys=keys,
+        share_prefixes=settings.share_prefixes,
     )
 
 

@@ -108,6 +108,17 @@ def test_a_misspelt_variable_is_pointed_out(monkeypatch: pytest.MonkeyPatch, tmp
     assert "RLLM_SLOT is no setting and has no effect" in result.output
 
 
+def test_an_empty_key_variable_is_pointed_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RLLM_API_KEY", "")
+    result = call("--port", 0, "--gguf", tmp_path / "none.gguf")
+    assert "RLLM_API_KEY is empty and counts as unset" in result.output
+
+
+def test_an_empty_key_is_no_key(tiny_model: Path) -> None:
+    line = refused(call("--gguf", tiny_model, "--host", "0.0.0.0", "--api-key", ""), 2)
+    assert "--api-key: a key is empty; was a variable unset?" in line
+
+
 def test_help_is_grouped_and_says_the_defaults() -> None:
     text = call("--help").output
     positions = [text.index(f"\n{group}:\n") for group in ("Model", "Engine", "Server", "Limits", "Logging")]

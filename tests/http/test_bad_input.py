@@ -78,6 +78,7 @@ async def refused(response: aiohttp.ClientResponse, status: int = 400) -> Any:
         ({"modalities": ["audio"]}, "modalities", "text"),
         ({"cache_salt": "x" * 200}, "cache_salt", "128"),
         ({"priority": 5000}, "priority", "1000"),
+        ({"priority": -1}, "priority", "at least 0"),
     ],
 )
 async def test_a_bad_field_is_named(

@@ -96,7 +96,7 @@ async def test_parameters_reach_the_engine(api: Api, http: aiohttp.ClientSession
         "logit_bias": {"7": -100},
         "ignore_eos": True,
         "min_tokens": 3,
-        "priority": -2,
+        "priority": 2,
         "cache_salt": "mine",
         "user": "somebody",
         "store": False,
@@ -106,7 +106,7 @@ async def test_parameters_reach_the_engine(api: Api, http: aiohttp.ClientSession
     request = api.service.submitted.get_nowait()
     assert bytes(token for token in request.prompt if token < 256) == b"user\na\nb\nassistant\n"
     assert (request.max_tokens, request.min_tokens, request.ignore_eos) == (9, 3, True)
-    assert (request.stop, request.priority, request.cache_salt) == (("x", "y"), -2, "mine")
+    assert (request.stop, request.priority, request.cache_salt) == (("x", "y"), 2, "mine")
     sampling = request.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 0, 0.1)
     assert (sampling.typical_p, sampling.repetition_penalty) == (0.8, 1.1)

@@ -148,6 +148,33 @@ async def test_a_key_cannot_be_better_than_its_own_priority(start_pool: StartPoo
     first.cancel()
 
 
+async def _cached(pool: Pool, name: str, key: str | None, salt: str = "") -> int:
+    """Tokens of `LONG` that a request with this key finds computed."""
+    stream = pool.submit(pool.model("m"), [ask(name, LONG, 2, cache_salt=salt)], Terms(key=key)).streams[0]
+    async with asyncio.timeout(30):
+        events = [event async for several in stream for event in several]
+    assert events[-1].usage is not None
+    return events[-1].usage.cached_tokens
+
+
+async def test_nobody_can_measure_what_another_key_has_asked(start_pool: StartPool) -> None:
+    pool, _ = await start_pool(plan("m"))
+    assert await _cached(pool, "a", "one") == 0
+    assert await _cached(pool, "b", "two") == 0
+    assert await _cached(pool, "c", "one") > 0
+    assert await _cached(pool, "d", "on", "e") == 0
+    assert await _cached(pool, "e", "one", "own") == 0
+    assert await _cached(pool, "f", None) == 0
+    assert await _cached(pool, "g", None) > 0
+
+
+async def test_an_operator_may_let_keys_share_what_is_computed(start_pool: StartPool) -> None:
+    pool, _ = await start_pool(plan("m"), share_prefixes=True)
+    assert await _cached(pool, "a", "one") == 0
+    assert await _cached(pool, "b", "two") > 0
+    assert await _cached(pool, "c", "two", "own") == 0
+
+
 async def test_the_ladder_caps_then_routes_then_refuses_and_says_so(start_pool: StartPool) -> None:
     rungs = tuple(map(parse_rung, ("0.5:cap=10", "1:route", "1.5:refuse")))
     settings = DegradeSettings(rungs, hold_s=0.1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from pathlib import Path
@@ -46,6 +47,44 @@ def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> N
     assert settings.slots == 0
     assert settings.served()[0].llama_options(4096).slots == 8
     assert settings.api_key == ()
+
+
+@pytest.mark.parametrize("value", ["", " ", "one,", ",", "one, ,two", ("one", " ")])
+def test_a_key_of_nothing_is_refused_wherever_it_comes_from(
+    value: str | tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = value if isinstance(value, tuple) else (value,)
+    with pytest.raises(ConfigError, match=r"^--api-key: a key is empty; was a variable unset\?"):
+        load({**ONE, "api_key": (*given, "")})
+    file = tmp_path / "c.toml"
+    file.write_text(f"api_key = {json.dumps(value)}\n")
+    with pytest.raises(ConfigError, match="api_key: a key is empty"):
+        load(ONE, file)
+    if isinstance(value, str) and value:  # an empty variable has a test of its own
+        monkeypatch.setenv("RLLM_API_KEY", value)
+        with pytest.raises(ConfigError, match=r"^RLLM_API_KEY: a key is empty"):
+            load(ONE)
+
+
+def test_spaces_around_a_key_are_not_part_of_it() -> None:
+    """A secret from a file ends with a newline, and no header can carry one."""
+    assert load({**ONE, "api_key": (" one\n",)}).api_key[0].get_secret_value() == "one"
+    with pytest.raises(ConfigError, match="no header can carry") as caught:
+        load({**ONE, "api_key": ("hun\nter2",)})
+    assert "ter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["RLLM_API_KEY", "RLLM_KEYS_FILE"])
+def test_an_empty_variable_never_opens_a_server_to_other_machines(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "")
+    for more in ({}, {"allow_insecure": True}):
+        with pytest.raises(ConfigError, match=f"{variable} is empty|set an API key"):
+            load({**ONE, "host": "0.0.0.0", **more})
+    given = {"api_key": ("k",)} if variable == "RLLM_API_KEY" else {"keys_file": Path("keys.toml")}
+    assert load({**ONE, "host": "0.0.0.0", **given}).host == "0.0.0.0"  # the flag wins
+    assert load(ONE).api_key == ()
 
 
 def test_lists_in_the_environment_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,28 @@ def test_names_digests_and_limits_are_read(tmp_path: Path) -> None:
     assert DIGEST not in repr(entry)
 
 
+def test_a_caller_is_no_operator_unless_the_file_says_so(tmp_path: Path) -> None:
+    other = hashlib.sha256(b"other").hexdigest()
+    text = (
+        f'[[keys]]\nname = "a"\nsha256 = "{DIGEST}"\n'
+        f'[[keys]]\nname = "b"\nsha256 = "{other}"\noperator = true\n'
+    )
+    assert [entry.operator for entry in read_keys(_file(tmp_path, text))] == [False, True]
+
+
+@pytest.mark.parametrize("nothing", [b"", b"\n"])
+def test_the_digest_of_an_unset_variable_is_refused(tmp_path: Path, nothing: bytes) -> None:
+    digest = hashlib.sha256(nothing).hexdigest()
+    with pytest.raises(StartError, match="'a': sha256 is that of an empty key"):
+        read_keys(_file(tmp_path, f"[[keys]]\nname = 'a'\nsha256 = '{digest}'"))
+
+
+def test_two_callers_cannot_have_one_key(tmp_path: Path) -> None:
+    text = "".join(f"[[keys]]\nname = '{name}'\nsha256 = '{DIGEST}'\n" for name in "ab")
+    with pytest.raises(StartError, match="'a' and 'b' have the same key"):
+        read_keys(_file(tmp_path, text))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -39,6 +61,8 @@ def test_names_digests_and_limits_are_read(tmp_path: Path) -> None:
         f"[[keys]]\nname = 'a'\nsha256 = '{DIGEST}'\nconcurrency = -1",
         f"[[keys]]\nname = 'a'\nsha256 = '{DIGEST}'\nrequests_per_min = true",
         f"[[keys]]\nname = 'a'\nsha256 = '{DIGEST}'\nreq_per_min = 1",
+        f"[[keys]]\nname = 'a'\nsha256 = '{DIGEST}'\noperator = 1",
+        f'[[keys]]\nname = "a\\u0007"\nsha256 = "{DIGEST}"',
         f"[[keys]]\nname = 'a'\nsha256 = '{DIGEST}'\n" * 2,
         "[[keys",
     ],

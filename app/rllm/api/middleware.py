@@ -1,6 +1,6 @@
 """Pure ASGI middlewares (Starlette's BaseHTTPMiddleware would hide disconnects from the routes).
 
-From the outside in: RequestScope, CORS where configured, Authorization, BodyLimit, the application.
+From the outside in: RequestScope, Hosts, CORS where configured, Authorization, BodyLimit, the application.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -17,18 +17,10 @@ from rllm.api.encoded_body import EncodedBody, is_encoded
 from rllm.api.errors import ErrorAnswer, answer_of, internal_error
 from rllm.api.generation import send_json
 from rllm.api.records import Observer, RequestRecord, Starter
-from rllm.api.settings import ApiSettings, NamedKey, find_key
-from rllm.errors import BodyTooLarge, NotAuthorized, RllmError
+from rllm.errors import BodyTooLarge, RllmError
 
 _logger = logging.getLogger("rllm.api")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_OPEN = frozenset({"/health", "/health/live", "/health/ready", "/ui"})
-_OPEN_FILES = "/ui/"
-"""The live page is the same for everybody; what it shows needs a key."""
-
-
-Keys = Callable[[], Sequence[NamedKey]]
-"""Keys that may change while the server runs."""
 
 
 def record_of(scope: Scope) -> RequestRecord:
@@ -98,51 +90,6 @@ class _Answering:
                 *((name.encode(), value.encode("latin-1")) for name, value in self._record.headers),
             ]
         await self._send(message)
-
-
-class Authorization:
-    """``Authorization: Bearer KEY`` where keys are configured. /health* and /ui are open.
-
-    /metrics is on request.
-    """
-
-    def __init__(self, app: ASGIApp, *, settings: ApiSettings, more_keys: Keys) -> None:
-        self._app = app
-        self._settings = settings
-        self._more_keys = more_keys
-        self._open = _OPEN | {"/metrics"} if settings.open_metrics else _OPEN
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._is_open(scope["path"]) or not self._keys:
-            await self._app(scope, receive, send)
-            return
-        try:
-            record_of(scope).client_key = self._key_name(_header(scope, b"authorization"))
-        except NotAuthorized as error:
-            record_of(scope).error_code = error.code
-            await send_error(send, answer_of(error))
-            return
-        await self._app(scope, receive, send)
-
-    def _is_open(self, path: str) -> bool:
-        return path in self._open or path.startswith(_OPEN_FILES)
-
-    @property
-    def _keys(self) -> tuple[NamedKey, ...]:
-        return (*self._settings.api_keys, *self._more_keys())
-
-    def _key_name(self, header: bytes | None) -> str:
-        if header is None:
-            raise NotAuthorized(
-                "You need an API key: send it as 'Authorization: Bearer KEY'.", code="missing_api_key"
-            )
-        scheme, _, secret = header.decode("latin-1").partition(" ")
-        if scheme.lower() != "bearer":
-            raise NotAuthorized("The Authorization header must be 'Bearer KEY'.")
-        key = find_key(self._keys, secret.strip())
-        if key is None:
-            raise NotAuthorized("Incorrect API key provided.")
-        return key.name
 
 
 class BodyLimit:

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from rllm.api import live_state
+from rllm.api.authorization import OPEN
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
 from rllm.api.settings import ApiSettings
 from rllm.api.templates import uses_names
@@ -101,10 +102,11 @@ def _typed(field: Schema, kind: str) -> Schema:
 
 
 def _write_security(document: Schema, settings: ApiSettings) -> None:
-    document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-    open_paths = {"/health", "/health/live", "/health/ready"} | (
-        {"/metrics"} if settings.open_metrics else set()
-    )
+    document["components"]["securitySchemes"] = {
+        "bearer": {"type": "http", "scheme": "bearer"},
+        "x-api-key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+    }
+    open_paths = OPEN | ({"/metrics"} if settings.open_metrics else set())
     for path, operations in document["paths"].items():
         for operation in operations.values():
-            operation["security"] = [] if path in open_paths else [{"key": []}]
+            operation["security"] = [] if path in open_paths else [{"bearer": []}, {"x-api-key": []}]

@@ -66,8 +66,8 @@ class GenerationRequest(WireModel):
     logit_bias: LogitBias = ()
     n: Annotated[int, Field(ge=1), Integer] | None = None
     ignore_eos: bool | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000), Integer] | None = Field(
-        None, description="Lower runs earlier."
+    priority: Annotated[int, Field(ge=0, le=1000), Integer] | None = Field(
+        None, description="Lower runs earlier. 0 is the best there is for a caller's key."
     )
     cache_salt: Annotated[str, Field(max_length=128)] | None = Field(
         None, description="Prefixes are shared only between requests with the same salt."

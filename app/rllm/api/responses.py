@@ -163,6 +163,7 @@ class HealthReport(_Answer):
 _ERRORS = {
     400: "The request is wrong; the message names the field, the value and the limit.",
     401: "No key, or a wrong one.",
+    403: "The key is a caller's, and this shows what all callers do.",
     404: "No such model.",
     408: "The body did not arrive in time.",
     413: "The body is too large.",
@@ -217,9 +218,9 @@ def documented_state() -> dict[str, Any]:
     }
     body = {"application/json": {"schema": {"$ref": "#/components/schemas/LiveState"}}}
     ok = {"description": "The state now", "content": body}
-    return {"responses": {200: ok, **_errors(400, 401)}, "openapi_extra": {"parameters": [since]}}
+    return {"responses": {200: ok, **_errors(400, 401, 403)}, "openapi_extra": {"parameters": [since]}}
 
 
 def documented_metrics() -> dict[str, Any]:
     text = {"text/plain": {"schema": {"type": "string"}}}
-    return {"responses": {200: {"description": "Prometheus text", "content": text}, **_errors(401)}}
+    return {"responses": {200: {"description": "Prometheus text", "content": text}, **_errors(401, 403)}}

@@ -16,7 +16,9 @@ class ApiKey:
     name: str
     """Appears in records and logs; never secret."""
     digest: bytes = field(repr=False)
-    """SHA-256 of the key."""
+    """SHA-256 of the key as UTF-8."""
+    operator: bool = True
+    """May see what all callers do: metrics and the live state."""
 
     @classmethod
     def from_secret(cls, name: str, secret: str) -> ApiKey:
@@ -30,13 +32,20 @@ class NamedKey(Protocol):
     @property
     def digest(self) -> bytes: ...
 
+    @property
+    def operator(self) -> bool: ...
 
-def find_key(keys: Iterable[NamedKey], secret: str) -> NamedKey | None:
-    """The key whose secret this is. Looks at every key, so the time taken says nothing about them."""
-    digest = hashlib.sha256(secret.encode(errors="surrogateescape")).digest()
+
+def find_key(keys: Iterable[NamedKey], secret: bytes) -> NamedKey | None:
+    """The key whose secret this is. Looks at every key, so the time taken says nothing about them.
+
+    Args:
+        secret: as it was in the header. What is beyond ASCII some clients send as UTF-8, others as Latin-1.
+    """
+    digests = [hashlib.sha256(text).digest() for text in (secret, secret.decode("latin-1").encode())]
     found: NamedKey | None = None
     for key in keys:
-        if hmac.compare_digest(key.digest, digest):
+        if any(hmac.compare_digest(key.digest, digest) for digest in digests):
             found = key
     return found
 
@@ -47,6 +56,8 @@ class ApiSettings:
     """Without any, everybody is let in. /health* is always open."""
     open_metrics: bool = False
     """With keys configured, /metrics asks for one too unless this is set."""
+    allowed_hosts: tuple[str, ...] | None = None
+    """Names that the Host header may have, without port; "*.example.com" is any name below it. None: all."""
     cors_origins: tuple[str, ...] = ()
     """Empty: no CORS headers at all. ("*",) allows every page to call the server."""
     docs: bool = True

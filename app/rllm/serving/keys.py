@@ -7,13 +7,16 @@
     tokens_per_min = 200000
     concurrency = 16
     priority = 0
+    operator = false         # true: may see /metrics and the live state, which tell of all callers
 
 The file holds digests only: ``printf %s "$KEY" | sha256sum`` makes one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +24,19 @@ from typing import Any
 from rllm.errors import StartError
 from rllm.serving.limits import KeyLimits
 
+_OF_NOTHING = frozenset(hashlib.sha256(text).digest() for text in (b"", b" ", b"\n", b"\r\n"))
 _COUNTS = ("requests_per_min", "tokens_per_min", "concurrency")
 
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """A caller. Has the two fields that the API's authorization looks at."""
+    """A caller. Has the fields that the API's authorization looks at."""
 
     name: str
     digest: bytes = field(repr=False)
     limits: KeyLimits
+    operator: bool = False
+    """May see what all callers do."""
 
 
 def read_keys(path: Path) -> tuple[KeyEntry, ...]:
@@ -57,7 +63,15 @@ def read_keys(path: Path) -> tuple[KeyEntry, ...]:
     names = [entry.name for entry in entries]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise StartError(f"keys file {path}: two keys are called {twice[0]!r}")
+    _check_distinct(path, entries)
     return entries
+
+
+def _check_distinct(path: Path, entries: Sequence[KeyEntry]) -> None:
+    owners: dict[bytes, str] = {}
+    for entry in entries:
+        if (other := owners.setdefault(entry.digest, entry.name)) != entry.name:
+            raise StartError(f"keys file {path}: {other!r} and {entry.name!r} have the same key")
 
 
 def _entry(table: Any, index: int) -> KeyEntry:
@@ -66,13 +80,19 @@ def _entry(table: Any, index: int) -> KeyEntry:
     name = table.get("name")
     if not isinstance(name, str) or not 1 <= len(name) <= 64:
         raise ValueError(f"keys[{index}] needs a name of 1 to 64 characters")
-    if unknown := table.keys() - {"name", "sha256", "priority", *_COUNTS}:
+    if not name.isprintable():
+        raise ValueError(f"keys[{index}]: the name has control characters")
+    if unknown := table.keys() - {"name", "sha256", "priority", "operator", *_COUNTS}:
         raise ValueError(f"key {name!r} has an unknown field {min(unknown)!r}")
     counts = {field_: _count(name, table, field_) for field_ in _COUNTS}
     priority = table.get("priority", 0)
     if type(priority) is not int or not -1000 <= priority <= 1000:
         raise ValueError(f"key {name!r}: priority must be a whole number from -1000 to 1000")
-    return KeyEntry(name, _digest(name, table.get("sha256")), KeyLimits(**counts, priority=priority))
+    operator = table.get("operator", False)
+    if type(operator) is not bool:
+        raise ValueError(f"key {name!r}: operator must be true or false")
+    limits = KeyLimits(**counts, priority=priority)
+    return KeyEntry(name, _digest(name, table.get("sha256")), limits, operator)
 
 
 def _count(name: str, table: dict[str, Any], field_: str) -> int:
@@ -89,4 +109,6 @@ def _digest(name: str, value: Any) -> bytes:
         digest = b""
     if len(digest) != 32:
         raise ValueError(f"key {name!r}: sha256 must be 64 hexadecimal digits")
+    if digest in _OF_NOTHING:
+        raise ValueError(f"key {name!r}: sha256 is that of an empty key; was a variable unset?")
     return digest

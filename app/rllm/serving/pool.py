@@ -53,6 +53,8 @@ class PoolSettings:
     degrade: DegradeSettings = DegradeSettings()
     keys: dict[str, KeyLimits] = field(default_factory=dict)
     """Limits by key name; a key that is not here has none."""
+    share_prefixes: bool = False
+    """Computed prompts are reused across keys."""
 
 
 class Pool:
@@ -62,6 +64,7 @@ class Pool:
         self._plans = {plan.id: plan for plan in plans}
         self._observer = observer
         self._limiter = Limiter(settings.keys, time.monotonic)
+        self._share_prefixes = settings.share_prefixes
         self._groups = {plan.id: self._make_group(plan, settings) for plan in plans}
         self._degraders = {
             plan.id: Degrader(
@@ -215,7 +218,7 @@ class Pool:
 
     def _submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms) -> Accepted:
         self._check_running()
-        requests = self._with_priority(requests, terms)
+        requests = self._with_priority(self._with_salt(requests, terms), terms)
         chosen, requests, notes = self._degrade(model, requests)
         for request in requests:
             check_fits(len(request.prompt), request.max_tokens, chosen.info.ctx_per_slot)
@@ -238,6 +241,13 @@ class Pool:
     ) -> Flight:
         stream = Stream(request.id, group.cancel, hold=not terms.streaming)
         return Flight(request, stream, times, permit)
+
+    def _with_salt(self, requests: list[EngineRequest], terms: Terms) -> list[EngineRequest]:
+        """Apart from other keys: how fast a prompt is answered tells whether somebody has asked it before."""
+        if terms.key is None or self._share_prefixes:
+            return requests
+        own = f"{len(terms.key)}:{terms.key}:"  # no name and salt read like another's
+        return [msgspec.structs.replace(each, cache_salt=own + each.cache_salt) for each in requests]
 
     def _with_priority(self, requests: list[EngineRequest], terms: Terms) -> list[EngineRequest]:
         priorities = [self._priority(request.priority, terms) for request in requests]

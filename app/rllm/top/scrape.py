@@ -102,8 +102,10 @@ class Scraper:
         return body.decode("utf-8", "replace")
 
     def _refusal(self, status: int) -> str:
-        if status in (401, 403):
+        if status == 401:
             return f"{self.url} wants an API key: --api-key KEY, or RLLM_API_KEY in the environment"
+        if status == 403:
+            return f"{self.url} shows its metrics to an operator's key only: operator = true in the keys file"
         return f"{self.url}/metrics answers with status {status}"
 
 

@@ -14,6 +14,7 @@ import msgspec
 from rllm.engine.snapshot import Snapshot
 from rllm.errors import EngineError, StartError
 from rllm.workers.channel import Channel
+from rllm.workers.environment import worker_environment
 from rllm.workers.frames import (
     OUT_OF_MEMORY,
     Command,
@@ -58,7 +59,7 @@ class WorkerProcess:
         self._on_exit = on_exit
         self._on_log = on_log
         self._on_snapshot = on_snapshot
-        self._env = {**os.environ, **spec.env}
+        self._env = {**worker_environment(os.environ), **spec.env}
         self._process: asyncio.subprocess.Process | None = None
         self._stderr: StderrReader | None = None
         self._reader: asyncio.Task[None] | None = None

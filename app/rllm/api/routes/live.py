@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 import msgspec
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from rllm.api import pages
+from rllm.api.authorization import operators_only
 from rllm.api.json_body import shorten
 from rllm.api.live_state import Look
 from rllm.api.responses import documented_state
@@ -26,6 +27,7 @@ def make_router(look: Look) -> APIRouter:
         "/v1/rllm/state",
         response_model=None,
         summary="What every slot is doing, the last five minutes, and what limits the server",
+        dependencies=[Depends(operators_only)],
         **documented_state(),
     )
     async def state(request: Request) -> Response:

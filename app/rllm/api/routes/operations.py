@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse, Response
 
+from rllm.api.authorization import operators_only
 from rllm.api.context import Context
 from rllm.api.responses import Alive, HealthReport, documented_health, documented_metrics
 
@@ -40,7 +41,13 @@ def make_router(context: Context) -> APIRouter:
 
     if (render := context.render_metrics) is not None:
 
-        @router.get("/metrics", response_model=None, summary="Metrics for Prometheus", **documented_metrics())
+        @router.get(
+            "/metrics",
+            response_model=None,
+            summary="Metrics for Prometheus",
+            dependencies=[Depends(operators_only)],
+            **documented_metrics(),
+        )
         async def metrics() -> Response:
             return Response(render(), media_type="text/plain; version=0.0.4")
 
