@@ -29,26 +29,24 @@ async def refused(response: aiohttp.ClientResponse, status: int = 400) -> Any:
     ("change", "param", "said"),
     [
         ({"messages": []}, "messages", "at least 1"),
-        ({"messages": None}, "messages", "array"),
+        ({"messages": None}, "messages", "Missing"),
         ({"messages": "hello"}, "messages", "array"),
         ({"messages": [{"role": "user"}]}, "messages[0].content", "Missing"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "5"),
-        ({"messages": [{"role": "king", "content": "x"}]}, "messages[0].role", "king"),
-        ({"messages": [{"role": "user", "content": "x", "name": "a"}]}, "messages[0].name", "name"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0]", "tool_calls"),
+        ({"messages": [{"role": "a king", "content": "x"}]}, "messages[0].role", "king"),
+        ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name", "string"),
+        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls", "tool"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content",
             "messages[0].content[0].type",
         ),
-        ({"max_tokens": -1}, "max_tokens", "-1"),
+        ({"max_tokens": -2}, "max_tokens", "-2"),
         ({"max_tokens": 0}, "max_tokens", "at least 1"),
         ({"max_tokens": "5"}, "max_tokens", "integer"),
         ({"max_tokens": True}, "max_tokens", "true"),
         ({"max_tokens": 1.5}, "max_tokens", "1.5"),
         ({"max_tokens": 10**30}, "max_tokens", "at most"),
-        ({"max_tokens": 511}, "max_tokens", "512"),
-        ({"max_tokens": 100_000}, "max_tokens", "512"),
         ({"min_tokens": 20}, "min_tokens", "20"),
         ({"temperature": 2.1}, "temperature", "2.1"),
         ({"temperature": "hot"}, "temperature", "hot"),
@@ -70,11 +68,12 @@ async def refused(response: aiohttp.ClientResponse, status: int = 400) -> Any:
         ({"top_logprobs": 21}, "top_logprobs", "20"),
         ({"top_logprobs": 2, "logprobs": False}, "top_logprobs", "logprobs"),
         ({"model": 5}, "model", "string"),
-        ({"repeat_penalty": 1.1}, "repeat_penalty", "repetition_penalty"),
+        ({"max_new_tokens": 1}, "max_new_tokens", "max_tokens"),
         ({"frobnicate": 1}, "frobnicate", "Unknown"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
         ({"response_format": {"type": "json_object"}}, "response_format", "text"),
-        ({"store": True}, "store", "stored"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "stream is true"),
+        ({"top_logprobs": 2}, "top_logprobs", "logprobs"),
         ({"modalities": ["audio"]}, "modalities", "text"),
         ({"cache_salt": "x" * 200}, "cache_salt", "128"),
         ({"priority": 5000}, "priority", "1000"),
@@ -94,7 +93,6 @@ async def test_a_bad_field_is_named(
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"prompt": ""}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": None}, "prompt"),
         ({"prompt": [[]]}, "prompt"),
@@ -118,7 +116,9 @@ async def test_a_bad_field_of_a_completion_is_named(
         assert (await refused(response)).param == param
 
 
-async def test_values_that_ask_for_nothing_are_accepted(api: Api, http: aiohttp.ClientSession) -> None:
+async def test_values_that_ask_for_nothing_are_accepted_together(
+    api: Api, http: aiohttp.ClientSession
+) -> None:
     nothing = {
         "tools": [],
         "tool_choice": "none",

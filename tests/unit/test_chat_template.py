@@ -82,7 +82,7 @@ def test_developer_is_system_where_the_template_does_not_know_it() -> None:
     assert rendered(show + "{# developer #}", ("developer", "x")) == ["developer"]
 
 
-def test_names_are_refused_where_they_would_be_ignored() -> None:
+def test_names_go_to_templates_that_use_them() -> None:
     assert rendered("{{ messages[0].name }}", ("user", "x"), name="bob") == ["bob"]
-    with pytest.raises(BadRequest, match=r"messages\[0\]\.name"):
-        rendered(None, ("user", "x"), name="bob")
+    assert rendered("{{ messages[0]['name'] }}", ("user", "x"), name="<s>") == ["[<s>]"]
+    assert rendered("{{ messages[0] | length }}", ("user", "x"), name="bob") == ["2"]

@@ -72,12 +72,11 @@ def check_model(request: AnyGeneration, model: ServedModel, settings: ApiSetting
     name = "top_logprobs" if isinstance(request, ChatCompletionRequest) else "logprobs"
     _at_most(name, request.num_logprobs, min(settings.max_top_logprobs, vocab_size))
     context = model.info.ctx_per_slot
-    for name in ("max_tokens", "max_completion_tokens", "min_tokens"):
-        value = getattr(request, name, None)
-        if value is not None and value > context:
-            raise PromptTooLong(
-                f"{name} must be at most {context}, this model's context length; got {value}", param=name
-            )
+    if request.min_tokens is not None and request.min_tokens > context:
+        raise PromptTooLong(
+            f"min_tokens must be at most {context}, this model's context length; got {request.min_tokens}",
+            param="min_tokens",
+        )
 
 
 def check_token_ids(prompt: Sequence[int], model: ServedModel, param: str) -> None:
@@ -90,10 +89,10 @@ def check_token_ids(prompt: Sequence[int], model: ServedModel, param: str) -> No
 
 
 def max_tokens_for(request: AnyGeneration, num_prompt_tokens: int, model: ServedModel) -> int:
-    """How much this request may generate.
+    """How much this request may generate: what it asks for, as far as the context has room.
 
     Raises:
-        PromptTooLong: prompt and answer cannot fit the context.
+        PromptTooLong: the prompt leaves no room for an answer.
         BadRequest: min_tokens cannot be reached.
     """
     context = model.info.ctx_per_slot
@@ -110,13 +109,8 @@ def max_tokens_for(request: AnyGeneration, num_prompt_tokens: int, model: Served
         )
     limit = request.token_limit
     if limit is None:
-        limit = room if is_chat else min(room, COMPLETION_MAX_TOKENS)
-    if limit > room:
-        raise PromptTooLong(
-            f"This model's maximum context length is {context} tokens; you asked for"
-            f" {num_prompt_tokens + limit} ({num_prompt_tokens} in the {param}, {limit} for the answer).",
-            param="max_completion_tokens" if request.max_tokens is None else "max_tokens",
-        )
+        limit = room if is_chat else COMPLETION_MAX_TOKENS
+    limit = min(limit, room)
     if (request.min_tokens or 0) > limit:
         raise BadRequest(
             f"min_tokens is {request.min_tokens}, but at most {limit} tokens can be generated",

@@ -8,17 +8,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
 
+from rllm.api.field_table import TABLE
 from rllm.api.json_body import json_type, shorten
-
-
-def refuse(message: str, *, param: str | None = None, code: str = "invalid_value") -> PydanticCustomError:
-    """A mistake with its own sentence; raised by validators. ``{path}`` in it becomes the field's path."""
-    context = {"message": message, "code": code}
-    if param is not None:
-        context["param"] = param
-    return PydanticCustomError("refused", "{message}", context)
+from rllm.api.known_fields import Place, refuse
 
 
 def _integral(value: object) -> object:
@@ -27,6 +20,17 @@ def _integral(value: object) -> object:
 
 Integer = BeforeValidator(_integral)
 """Put into every ``Annotated[int, …]``."""
+
+_MOST = 2**31 - 1
+MaxTokens = Annotated[
+    int,
+    Field(ge=1, le=_MOST, json_schema_extra={"minimum": -1, "not": {"const": 0}}),
+    BeforeValidator(lambda value: _MOST if _integral(value) == -1 else _integral(value)),
+]
+"""-1, as llama-server has it, is as many as there is room for."""
+
+Role = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+"""Any word: the chat template says whether it takes it."""
 
 TokenId = Annotated[int, Field(ge=0, le=2**31 - 1), Integer]
 
@@ -115,18 +119,16 @@ def _content(value: object) -> str:
 
 
 def _text_part(part: object, index: int) -> str:
+    """Of ``text``, or of an earlier answer's ``refusal``."""
     where = f"{{path}}[{index}]"
     if not isinstance(part, dict):
         raise refuse(f"{where} must be an object; got {json_type(part)}", code="invalid_type")
-    if part.get("type") != "text":
-        raise refuse(
-            f"{where}.type must be 'text': this server takes text only; got {json_type(part.get('type'))}"
-        )
-    for key in part.keys() - {"type", "text"}:
-        raise refuse(f"Unknown parameter: '{where}.{shorten(key)}'.", code="unknown_parameter")
-    text = part.get("text")
+    kind = part.get("type")
+    if kind not in ("text", "refusal"):
+        raise refuse(f"{where}.type must be 'text': this server takes text only; got {json_type(kind)}")
+    text = TABLE.pick(Place.PART, part, at=f"[{index}].").get(kind)
     if not isinstance(text, str):
-        raise refuse(f"{where}.text must be a string; got {json_type(text)}", code="invalid_type")
+        raise refuse(f"{where}.{kind} must be a string; got {json_type(text)}", code="invalid_type")
     return text
 
 
@@ -140,7 +142,7 @@ _CONTENT_SCHEMA: dict[str, Any] = {
                 "type": "object",
                 "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
                 "required": ["type", "text"],
-                "additionalProperties": False,
+                "additionalProperties": {"type": "null"},
             },
         },
     ]

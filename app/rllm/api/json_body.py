@@ -76,9 +76,9 @@ def check(model: type[Model], data: Mapping[str, Any]) -> Model:
 
 
 def _describe(error: ErrorDetails, model: type[BaseModel]) -> BadRequest:
-    param = path_of(error["loc"])
     kind = error["type"]
     limits = error.get("ctx", {})
+    param = path_of((*error["loc"], *([limits["field"]] if "field" in limits else [])))
     if kind == "extra_forbidden":
         return BadRequest(
             f"Unknown parameter: '{shorten(param)}'.", param=shorten(param), code="unknown_parameter"
@@ -130,7 +130,13 @@ def path_of(loc: tuple[int | str, ...]) -> str:
     """('messages', 0, 'content') -> "messages[0].content"."""
     text = ""
     for part in loc:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        text += (
+            f"[{part}]"
+            if isinstance(part, int)
+            else f".{part}"
+            if text and not part.startswith("[")
+            else part
+        )
     return text or "body"
 
 

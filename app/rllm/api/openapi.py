@@ -10,9 +10,17 @@ from pydantic.json_schema import models_json_schema
 
 from rllm.api import live_state
 from rllm.api.authorization import OPEN
-from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, DetokenizeRequest, TokenizeRequest
+from rllm.api.field_table import TABLE
+from rllm.api.known_fields import SameAs, Use
+from rllm.api.protocol import (
+    ChatCompletionRequest,
+    ChatMessage,
+    CompletionRequest,
+    DetokenizeRequest,
+    StreamOptions,
+    TokenizeRequest,
+)
 from rllm.api.settings import ApiSettings
-from rllm.api.templates import uses_names
 from rllm.serving.service import Service
 
 _REQUESTS = (ChatCompletionRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
@@ -43,13 +51,29 @@ def build(app: FastAPI, service: Service, settings: ApiSettings, *, needs_key: b
         schemas[name]["example"] = example
     _write_limits(schemas, settings)
     _write_models(document, schemas, service)
+    _write_known_fields(schemas)
     if needs_key:
         _write_security(document, settings)
     return document
 
 
+def _write_known_fields(schemas: Schema) -> None:
+    """What is accepted beside the honoured fields: anything, or values that ask for nothing."""
+    for model in (*_REQUESTS, ChatMessage, StreamOptions):
+        if model.place is None:
+            continue
+        fields = schemas[model.__name__]["properties"]
+        for row in TABLE.at(model.place).values():
+            if row.use is Use.NO_EFFECT:
+                fields[row.name] = {"description": f"No effect: {row.note}."}
+            elif row.use is Use.REFUSED:
+                values = [None, *(value for value in row.neutral if not isinstance(value, SameAs))]
+                fields[row.name] = {"description": f"Nothing else: {row.note}.", "enum": values}
+            elif row.use is Use.RENAMED:
+                fields[row.name] = {**fields[row.other], "description": f"Another name of {row.other}."}
+
+
 def _write_limits(schemas: Schema, settings: ApiSettings) -> None:
-    schemas["StreamOptions"]["properties"]["include_obfuscation"]["anyOf"][0]["const"] = False
     for name in ("ChatCompletionRequest", "CompletionRequest"):
         fields = schemas[name]["properties"]
         _typed(fields["n"], "integer")["maximum"] = settings.max_n
@@ -73,9 +97,8 @@ def _write_models(document: Schema, schemas: Schema, service: Service) -> None:
     for request in _REQUESTS:
         fields = schemas[request.__name__]["properties"]
         _typed(fields["model"], "string")["enum"] = names
-        for name in ("max_tokens", "max_completion_tokens", "min_tokens"):
-            if name in fields:
-                _typed(fields[name], "integer")["maximum"] = context
+        if "min_tokens" in fields:
+            _typed(fields["min_tokens"], "integer")["maximum"] = context
     prompts = schemas["CompletionRequest"]["properties"]["prompt"]["anyOf"]
     for tokens in (prompts[2], prompts[3]["items"], schemas["DetokenizeRequest"]["properties"]["tokens"]):
         tokens["items"]["maximum"] = last_token
@@ -83,8 +106,6 @@ def _write_models(document: Schema, schemas: Schema, service: Service) -> None:
     for name in ("ChatCompletionRequest", "CompletionRequest"):
         bias = schemas[name]["properties"]["logit_bias"]["anyOf"][0]
         bias["propertyNames"] = {"pattern": _ids_below(last_token + 1)}
-    if not any(uses_names(model.vocabulary.chat_template) for model in models):
-        del schemas["ChatMessage"]["properties"]["name"]
     path = document["paths"]["/v1/models/{model}"]["get"]
     path["parameters"][0]["schema"]["enum"] = names
 

@@ -1,38 +1,45 @@
 """The requests of the OpenAI API as this server understands them.
 
-Fields are those that are honoured, no others: `rllm.api.unsupported` knows the rest. Limits that depend
+Fields are those that are honoured, no others: `rllm.api.field_table` knows the rest. Limits that depend
 on the model or on the settings are checked in `rllm.api.convert`, and written into the OpenAPI document
 by `rllm.api.openapi`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from rllm.api.fields import Content, Integer, LogitBias, Prompts, Stop, TokenId, refuse
-from rllm.api.json_body import check
-from rllm.api.unsupported import drop_defaults
+from rllm.api.field_table import TABLE
+from rllm.api.fields import Content, Integer, LogitBias, MaxTokens, Prompts, Role, Stop, TokenId
+from rllm.api.known_fields import Place, refuse
 
-MAX_TOKENS = 2**31 - 1
 _Finite = Field(allow_inf_nan=False)
 
 
 class WireModel(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    """Null asks for nothing in every field, known or not."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", frozen=True, json_schema_extra={"additionalProperties": {"type": "null"}}
+    )
+    place: ClassVar[Place | None] = None
+    """Where its fields stand in the table of known ones."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _what_asks_for_something(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if cls.place is None:
+            return {name: value for name, value in data.items() if value is not None}
+        return TABLE.pick(cls.place, data)
 
 
 class StreamOptions(WireModel):
+    place = Place.STREAM_OPTIONS
     include_usage: bool | None = Field(None, description="End the stream with a chunk that holds the usage.")
-    include_obfuscation: bool | None = Field(None, description="Only false: there is none to switch on.")
-
-    @field_validator("include_obfuscation")
-    @classmethod
-    def _no_obfuscation(cls, value: bool | None) -> bool | None:
-        if value:
-            raise refuse("{path} is not supported by this server", code="unsupported_parameter")
-        return value
 
 
 class GenerationRequest(WireModel):
@@ -42,11 +49,11 @@ class GenerationRequest(WireModel):
         None, description="A name from /v1/models; without one, the first model answers."
     )
     stream: bool | None = None
-    stream_options: StreamOptions | None = Field(
-        None, description="Without `stream` it changes nothing: a plain answer always holds the usage."
+    stream_options: StreamOptions | None = Field(None, description="Only with `stream`.")
+    max_tokens: MaxTokens | None = Field(
+        None, description="Cut to what the context has room for. -1: as many as that."
     )
-    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Integer] | None = None
-    min_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS), Integer] | None = Field(
+    min_tokens: Annotated[int, Field(ge=0, le=2**31 - 1), Integer] | None = Field(
         None, description="No end-of-text token and no stop string before so many tokens."
     )
     temperature: Annotated[float, Field(ge=0, le=2), _Finite] | None = Field(None, description="0 is greedy.")
@@ -59,7 +66,7 @@ class GenerationRequest(WireModel):
     repetition_penalty: Annotated[float, Field(ge=0.1, le=10), _Finite] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2), _Finite] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2), _Finite] | None = None
-    seed: Annotated[int, Field(ge=1 - 2**63, le=2**63 - 1), Integer] | None = Field(
+    seed: Annotated[int, Field(ge=-(2**63), le=2**63 - 1), Integer] | None = Field(
         None, description="The same seed gives the same text on a quiet server. Choice i of n uses seed + i."
     )
     stop: Stop = ()
@@ -73,53 +80,61 @@ class GenerationRequest(WireModel):
         None, description="Prefixes are shared only between requests with the same salt."
     )
 
+    @model_validator(mode="after")
+    def _options_of_a_stream(self) -> Self:
+        if self.stream_options and not self.stream and any(dict(self.stream_options).values()):
+            raise refuse("stream_options is allowed only where stream is true", param="stream_options")
+        return self
+
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
 
 
 class ChatMessage(WireModel):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Content
-    name: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")] | None = Field(
-        None, description="Only where the model's chat template uses it."
+    place = Place.MESSAGE
+    role: Role
+    content: Content | None = Field(None, description="Only an assistant's message may be without.")
+    name: Annotated[str, Field(max_length=256)] | None = Field(
+        None, description="Handed to the model's chat template, where that uses it."
     )
     tool_call_id: Annotated[str, Field(max_length=128)] | None = Field(
         None, description="With role `tool`, handed to the chat template."
     )
+    refusal: str | None = Field(None, description="Of an earlier answer, which had no other content.")
+    reasoning_content: str | None = Field(None, description="Handed to the chat template, as the next two.")
+    reasoning: str | None = None
+    thinking: str | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _refuse_by_name(cls, data: Any) -> Any:
-        """Fields that OpenAI knows; absent and null are the same."""
-        if not isinstance(data, dict):
-            return data
-        for name in ("tool_calls", "function_call", "audio", "refusal"):
-            if data.get(name) is not None and data[name] != []:
-                raise refuse(
-                    f"messages with '{name}' are not supported by this server", code="unsupported_parameter"
-                )
-        return {key: value for key, value in data.items() if key not in _NULL_FIELDS}
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise refuse(
+                "Missing required parameter: '{path}'.", field="content", code="missing_required_parameter"
+            )
+        return self
 
-
-_NULL_FIELDS = frozenset({"tool_calls", "function_call", "audio", "refusal"})
+    @property
+    def text(self) -> str:
+        return self.content or self.refusal or ""
 
 
 class ChatCompletionRequest(GenerationRequest):
+    place = Place.CHAT
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
-    max_completion_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS), Integer] | None = Field(
+    max_completion_tokens: MaxTokens | None = Field(
         None, description="The same as max_tokens; of both the smaller one holds."
     )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20), Integer] | None = Field(
-        None, description="How many rivals of each token are reported; implies logprobs."
+        None, description="How many rivals of each token are reported, with `logprobs`."
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> ChatCompletionRequest:
-        if self.logprobs is False and self.top_logprobs:
+    def _consistent(self) -> Self:
+        if self.top_logprobs and not self.logprobs:
             raise refuse(
-                f"top_logprobs is {self.top_logprobs} but logprobs is false; set logprobs to true",
+                f"top_logprobs is {self.top_logprobs} but logprobs is not true; set it to true",
                 param="top_logprobs",
             )
         return self
@@ -132,18 +147,17 @@ class ChatCompletionRequest(GenerationRequest):
     @property
     def num_logprobs(self) -> int:
         """-1: none."""
-        if self.top_logprobs is not None and self.logprobs is not False:
-            return self.top_logprobs
-        return 0 if self.logprobs else -1
+        return (self.top_logprobs or 0) if self.logprobs else -1
 
 
 class CompletionRequest(GenerationRequest):
+    place = Place.COMPLETION
     prompt: Prompts
     echo: bool | None = Field(None, description="Begin each answer with its prompt.")
     logprobs: Annotated[int, Field(ge=0, le=20), Integer] | None = None
 
     @model_validator(mode="after")
-    def _consistent(self) -> CompletionRequest:
+    def _consistent(self) -> Self:
         if self.echo and self.logprobs is not None:
             raise refuse(
                 "echo with logprobs is not supported: prompts have no log probabilities here", param="echo"
@@ -175,7 +189,7 @@ class TokenizeRequest(WireModel):
     with_pieces: bool | None = Field(None, description="Also return the text of each token.")
 
     @model_validator(mode="after")
-    def _one_source(self) -> TokenizeRequest:
+    def _one_source(self) -> Self:
         given = [name for name in ("content", "prompt", "messages") if getattr(self, name) is not None]
         if len(given) != 1:
             raise refuse(
@@ -193,11 +207,3 @@ class TokenizeRequest(WireModel):
 class DetokenizeRequest(WireModel):
     model: Annotated[str, Field(max_length=512)] | None = None
     tokens: list[TokenId]
-
-
-Generation = TypeVar("Generation", bound=GenerationRequest)
-
-
-def parse_generation(model: type[Generation], data: dict[str, Any]) -> Generation:
-    known = model.model_fields.keys()
-    return check(model, drop_defaults(data, chat=model is ChatCompletionRequest, known=known))

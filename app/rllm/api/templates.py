@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import jinja2
 
@@ -41,7 +40,7 @@ class ChatTemplate:
                 code="chat_template_error",
             ) from None
         self._knows_developer = "developer" in self._template.source
-        self._knows_names = uses_names(self._template.source)
+        self._optional = frozenset(name for name in _OPTIONAL if _uses(self._template.source, name))
 
     def render(
         self,
@@ -60,11 +59,10 @@ class ChatTemplate:
         Raises:
             BadRequest: the template refuses the messages, fails on them, or takes too long.
         """
-        guard = controls.guard([message.content for message in messages], avoid=self._template.source)
+        guard = controls.guard(_user_texts(messages), avoid=self._template.source)
+        shown = [self._as_variable(message, guard.protect) for message in messages]
         variables = {
-            "messages": [
-                self._as_variable(index, message, guard.protect) for index, message in enumerate(messages)
-            ],
+            "messages": shown,
             "add_generation_prompt": True,
             "bos_token": self._bos_text,
             "eos_token": self._eos_text,
@@ -81,31 +79,50 @@ class ChatTemplate:
         except Exception as error:  # whatever Python raises inside a stranger's template
             message = f"the model's chat template fails on these messages: {_short(error)}"
             raise BadRequest(message, param="messages", code="chat_template_error") from None
+        for index, variable in enumerate(shown):
+            if variable["role"] not in _USUAL_ROLES and variable["content"].strip() not in text:
+                raise BadRequest(
+                    f"the model's chat template shows no messages of role '{variable['role']}'",
+                    param=f"messages[{index}].role",
+                    code="chat_template_error",
+                )
         if without_bos and self._bos_text:
             text = text.removeprefix(self._bos_text)
         return guard.pieces(text)
 
-    def _as_variable(self, index: int, message: ChatMessage, protect: Any) -> dict[str, str]:
-        """``developer`` is OpenAI's newer word for ``system``; a template that does not know it gets that."""
+    def _as_variable(self, message: ChatMessage, protect: Callable[[str], str]) -> dict[str, str]:
+        """``developer`` is OpenAI's newer word for ``system``; a template that does not know it gets that.
+
+        What a template may not know is given to those that look for it: others may test for its absence.
+        """
         role = "system" if message.role == "developer" and not self._knows_developer else message.role
-        variable = {"role": role, "content": protect(message.content)}
-        if message.name is not None:
-            if not self._knows_names:
-                param = f"messages[{index}].name"
-                raise BadRequest(
-                    f"Unsupported parameter: '{param}': the model's chat template has no use for names.",
-                    param=param,
-                    code="unsupported_parameter",
-                )
-            variable["name"] = protect(message.name)
+        variable = {"role": role, "content": protect(message.text)}
+        for name in _OPTIONAL:
+            value = getattr(message, name)
+            if value is not None and name in self._optional:
+                variable[name] = protect(value)
         if message.tool_call_id is not None:
             variable["tool_call_id"] = protect(message.tool_call_id)
         return variable
 
 
-def uses_names(source: str | None) -> bool:
-    """Whether a template looks at ``message.name``; ChatML does not."""
-    return source is not None and re.search(r"\.name\b|\[['\"]name['\"]\]", source) is not None
+_USUAL_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
+_OPTIONAL = ("name", "reasoning_content", "reasoning", "thinking")
+
+
+def _user_texts(messages: Sequence[ChatMessage]) -> list[str]:
+    """Everything in them that somebody may have written."""
+    return [
+        text
+        for message in messages
+        for text in (message.text, message.tool_call_id, *(getattr(message, name) for name in _OPTIONAL))
+        if text is not None
+    ]
+
+
+def _uses(source: str, name: str) -> bool:
+    """Whether a template looks at that field of anything."""
+    return re.search(rf"\.{name}\b|['\"]{name}['\"]", source) is not None
 
 
 def _short(error: BaseException) -> str:

@@ -78,9 +78,7 @@ class Tokenizer:
         prepared = self._of(model)
         if isinstance(prepared.template, BadRequest):
             raise BadRequest(str(prepared.template), code=prepared.template.code)
-        _refuse_hopeless(
-            sum(_num_bytes(message.content) for message in messages), model, prepared, "messages"
-        )
+        _refuse_hopeless(sum(_num_bytes(message.text) for message in messages), model, prepared, "messages")
         limit = 2 * _most_bytes(model, prepared)  # the template's own text comes on top
         pieces = prepared.template.render(
             messages,

@@ -10,9 +10,9 @@ from rllm.api.context import Context, new_response_id, now
 from rllm.api.convert import AnyGeneration, Job, check_model, check_settings, check_token_ids, engine_requests
 from rllm.api.fields import Prompt
 from rllm.api.generation import Generation
-from rllm.api.json_body import read_json
+from rllm.api.json_body import check, read_json
 from rllm.api.middleware import record_of
-from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, parse_generation
+from rllm.api.protocol import ChatCompletionRequest, CompletionRequest
 from rllm.api.records import RequestRecord
 from rllm.api.responses import ChatCompletion, Completion, documented
 from rllm.api.terms import terms_of
@@ -31,7 +31,7 @@ def make_router(context: Context) -> APIRouter:
         **documented(ChatCompletion, "ChatCompletionRequest", streams=True),
     )
     async def chat(request: Request) -> Response:
-        wire = parse_generation(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
+        wire = check(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
         record = record_of(request.scope)
         terms = terms_of(request.scope, record.client_key, bool(wire.stream))
 
@@ -49,7 +49,7 @@ def make_router(context: Context) -> APIRouter:
         **documented(Completion, "CompletionRequest", streams=True),
     )
     async def complete(request: Request) -> Response:
-        wire = parse_generation(CompletionRequest, await read_json(request, settings.body_timeout_s))
+        wire = check(CompletionRequest, await read_json(request, settings.body_timeout_s))
         record = record_of(request.scope)
         terms = terms_of(request.scope, record.client_key, bool(wire.stream))
 
