@@ -40,13 +40,13 @@ class Circumstances:
 
 
 @contextmanager
-def observed(command: str) -> Iterator[Circumstances]:
-    """Filled when the body has ended."""
+def observed(command: str, checkout: Path = ROOT) -> Iterator[Circumstances]:
+    """Filled when the body has ended. ``checkout``: whose server runs."""
     facts = Circumstances(
         command=command,
         started=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
         load_before=round(os.getloadavg()[0], 2),
-        commit=_commit(),
+        commit=_commit(checkout),
         machine=f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     )
     began, before = time.monotonic(), _busy_s() - _own_s()
@@ -74,12 +74,12 @@ def _own_s() -> float:
     return total
 
 
-def _commit() -> str:
+def _commit(checkout: Path) -> str:
     def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", checkout, *words], capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    dirty = git("status", "--porcelain", "--untracked-files=no", "--", "app", "tests/chaos")
+    dirty = git("status", "--porcelain", "--untracked-files=no", "--", "app", "tests")
     return git("rev-parse", "--short", "HEAD") + ("+" if dirty else "")
 
 

@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,15 +125,25 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def rllm(http: aiohttp.ClientSession, *options: object, port: int = 0) -> AsyncIterator[ServerProcess]:
+async def rllm(
+    http: aiohttp.ClientSession,
+    *options: object,
+    port: int = 0,
+    env: Mapping[str, str] | None = None,
+    wrap: Sequence[str] = (),
+    stderr: int | None = None,
+) -> AsyncIterator[ServerProcess]:
     """A real rllm-serve, ready. Ended by force at the end if it still runs.
 
     Without a prefix store, unless ``options`` say otherwise: it fills up on purpose, which would hide leaks.
+    ``env`` is added to the environment, ``wrap`` is a command that starts the server's, and ``stderr`` a
+    descriptor for the log instead of its file.
     """
     options = ("--prefix-store-mb", 0, *options)
     port = port or free_port()
-    command = [sys.executable, "-c", "from rllm.cli import main; main()", "--port", str(port)]
-    async with _running([*command, "--log-format", "json", *map(str, options)], port) as server:
+    command = [*wrap, sys.executable, "-c", "from rllm.cli import main; main()", "--port", str(port)]
+    command += ["--log-format", "json", *map(str, options)]
+    async with _running(command, port, env=env, stderr=stderr) as server:
         await server.wait_ready(http)
         yield server
 
@@ -156,12 +166,18 @@ async def llama_server(
 
 
 @asynccontextmanager
-async def _running(command: Sequence[str], port: int) -> AsyncIterator[ServerProcess]:
+async def _running(
+    command: Sequence[str], port: int, *, env: Mapping[str, str] | None = None, stderr: int | None = None
+) -> AsyncIterator[ServerProcess]:
     folder = os.environ.get(LOGS)
     handle, name = tempfile.mkstemp(prefix="chaos-", suffix=".log", dir=folder)
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=handle, stderr=handle, stdin=asyncio.subprocess.DEVNULL
+            *command,
+            stdout=handle,
+            stderr=handle if stderr is None else stderr,
+            stdin=asyncio.subprocess.DEVNULL,
+            env={**os.environ, **(env or {})},
         )
     finally:
         os.close(handle)
