@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import select
-import socket
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import httptools
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class StandardHttp(HttpToolsProtocol):
     """Until its system has said so, if it has."""
 
     _half_closed: asyncio.TimerHandle | None = None
+    _running: RequestResponseCycle | None = None
+    """The one that is worked on. With pipelining uvicorn's own `cycle` is the one that came last."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,42 +51,67 @@ class StandardHttp(HttpToolsProtocol):
         before the answer begins, and as often as we like. HTTP/1.0 has not, nor has an answer under way:
         there an end means gone.
         """
-        cycle = self.cycle
-        if cycle is None or cycle.more_body or cycle.response_started or cycle.scope["http_version"] == "1.0":
+        if not self.may_probe or self.cycle.more_body:
             return False
-        cycle.keep_alive = False
-        self._probe()
+        self.cycle.keep_alive = False
+        self.probe()
         return True
 
+    @property
+    def may_probe(self) -> bool:
+        """Whether a client that closed its side can be asked if it is still there."""
+        running = self._running
+        return running is not None and not running.response_started and running.scope["http_version"] != "1.0"
+
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._half_closed is not None:
-            self._half_closed.cancel()
-            self._half_closed = None
+        self._forget_probe()
         super().connection_lost(exc)
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
+        """Find out whether the client has gone altogether, from now on every ``probe_period_s``."""
+        self._forget_probe()
         if self.transport.is_closing():
             return
-        if not self.cycle.response_started:
+        if self.may_probe:
             self.transport.write(_PROBE)
         self._half_closed = self.loop.call_later(self.probe_answer_s, self._look)
 
     def _look(self) -> None:
         if self.transport.is_closing():
             return
-        if _is_reset(self.transport.get_extra_info("socket")):
+        if peer(self.transport) is Peer.GONE:
             self.transport.abort()
         else:
-            self._half_closed = self.loop.call_later(self.probe_period_s - self.probe_answer_s, self._probe)
+            self._half_closed = self.loop.call_later(self.probe_period_s - self.probe_answer_s, self.probe)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _forget_probe(self) -> None:
+        if self._half_closed is not None:
+            self._half_closed.cancel()
+            self._half_closed = None
 
 
-def _is_reset(sock: socket.socket | None) -> bool:
-    """Whether the peer has answered something with "there is no such connection"."""
+class Peer(Enum):
+    OPEN = "open"
+    CLOSED_ITS_SIDE = "closed its side"
+    GONE = "gone"
+    """It has answered something with "there is no such connection"."""
+
+
+def peer(transport: asyncio.Transport) -> Peer:
+    """What the other side has done so far, whatever still waits to be read."""
+    sock = transport.get_extra_info("socket")
     if sock is None:
-        return False
+        return Peer.OPEN
     poll = select.poll()
-    poll.register(sock.fileno(), 0)  # POLLERR and POLLHUP are always reported
-    return bool(poll.poll(0))
+    poll.register(sock.fileno(), select.POLLRDHUP)  # POLLERR and POLLHUP are always reported
+    events = sum(event for _, event in poll.poll(0))
+    if events & (select.POLLERR | select.POLLHUP):
+        return Peer.GONE
+    return Peer.CLOSED_ITS_SIDE if events else Peer.OPEN
 
 
 class _UntilClosed:
