@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rllm.errors import HubError, StartError
 from rllm.gguf_info import read_gguf
-from rllm.modelhub import provenance
+from rllm.modelhub import files, provenance
 from rllm.modelhub.catalog import Model, PathSource, Variant
+from rllm.modelhub.child import _reason
 from rllm.modelhub.pull import Pull
 from rllm.modelhub.quantizing import QuantizeJob, quantize
 from tests.unit.modelhub_files import sha256, write_gguf
@@ -211,3 +213,35 @@ def test_a_touched_file_is_recognised_by_its_content(source: Path) -> None:
     assert provenance.state_of(target) is provenance.State.CURRENT
     target.write_bytes(target.read_bytes()[:-1] + b"x")
     assert provenance.state_of(target) is provenance.State.CHANGED
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("mounting a file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_others_fill_is_the_reason_that_is_named(
+    source: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama.cpp fails without a word then, after its usual warnings."""
+    monkeypatch.setattr(files, "require_space", lambda directory, num_bytes: None)  # it was free before
+    with pytest.raises(HubError, match=r"small: the disk is full: .* more are needed and .* are free"):
+        quantize(QuantizeJob(source, small_disk / "q4.gguf", "Q4_K_M", threads=1))
+    assert _names(small_disk) == []
+
+
+def test_a_warning_is_not_a_reason(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("llama_model_load: error loading\n")
+    with log.open() as said:
+        assert _reason(1, said) == "llama_model_load: error loading"
+    log.write_text("something\nwarning: falling back to q5_0\n")
+    with log.open() as said:
+        assert _reason(1, said) == "llama.cpp gives no reason"

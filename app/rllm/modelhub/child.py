@@ -44,8 +44,8 @@ def _child(module: str, order: str, log: IO[str]) -> Iterator[subprocess.Popen[s
 
 
 def _reason(code: int, log: IO[str]) -> str:
-    """The last thing llama.cpp said, in one line."""
+    """The last thing llama.cpp said, in one line. A warning is none: what came of it went on."""
     log.seek(0)
     lines = [line.strip() for line in log.read().splitlines() if line.strip()]
-    said = lines[-1] if lines else "no message"
+    said = lines[-1] if lines and not lines[-1].startswith("warning:") else "llama.cpp gives no reason"
     return f"{said} (killed by signal {-code})" if code < 0 else said

@@ -39,6 +39,26 @@ def require_space(directory: Path, num_bytes: int) -> None:
 
 
 @contextmanager
+def space_for(part: Path, num_bytes: int) -> Iterator[None]:
+    """Room for ``part`` to grow to ``num_bytes``. Who writes it may not know why a write failed; this knows.
+
+    Raises:
+        HubError: there is no room, or there was and somebody else has taken it.
+    """
+    require_space(part.parent, num_bytes)
+    try:
+        yield
+    except HubError:
+        missing = num_bytes - (part.stat().st_size if part.exists() else 0)
+        free = shutil.disk_usage(part.parent).free
+        if missing > free:
+            raise HubError(
+                f"{part.parent}: the disk is full: {_mib(missing)} more are needed and {_mib(free)} are free"
+            ) from None
+        raise
+
+
+@contextmanager
 def only_one(directory: Path) -> Iterator[None]:
     """Hold the folder: two set-ups at once would write the same ``.part`` files."""
     directory.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from rllm.errors import HubError
 from rllm.gguf_info import GgufInfo, read_gguf
 from rllm.modelhub import provenance
 from rllm.modelhub.child import events_of
-from rllm.modelhub.files import move_into_place, part_of, require_space
+from rllm.modelhub.files import move_into_place, part_of, space_for
 from rllm.modelhub.importance import check_importance
 from rllm.modelhub.progress import progress
 from rllm.modelhub.provenance import Ancestor, Provenance
@@ -56,8 +56,8 @@ def quantize(job: QuantizeJob) -> Provenance:
     part = part_of(job.target)
     try:
         header = info.file_bytes - sum(tensor.num_bytes for tensor in info.tensors)
-        require_space(job.target.parent, header + _expected_bytes(job, part))
-        _run(job, part, num_tensors=len(info.tensors))
+        with space_for(part, header + _expected_bytes(job, part)):
+            _run(job, part, num_tensors=len(info.tensors))
         record = _record(
             job, part, Ancestor(file=job.source.name, type=file_type_name(info), sha256=digest), lossy
         )
