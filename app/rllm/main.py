@@ -16,6 +16,7 @@ import psutil
 import uvloop
 from structlog.typing import FilteringBoundLogger
 
+from rllm import background
 from rllm.api.app import create_app
 from rllm.api.settings import ApiKey, ApiSettings
 from rllm.backends.llama import lib
@@ -101,6 +102,7 @@ async def _serve(
     keys = KeyFile(settings.keys_file)
     watchers = Watchers(settings, logger, gpus, detokenize)
     watchers.know_keys(keys.limits)
+    background.hear_faults(asyncio.get_running_loop(), watchers.on_fault)
     pool = Pool(plans, pool_settings(settings, keys.limits), watchers.observer)
     app = create_app(
         pool,

@@ -66,6 +66,10 @@ class Watchers:
             self._metrics.on_request(record)
         self._joiner.on_request(record)
 
+    def on_fault(self) -> None:
+        if self._metrics is not None:
+            self._metrics.on_fault()
+
     async def close(self) -> None:
         """Nothing is watched any more; traces that were not sent yet are."""
         if self._tracing is not None:

@@ -52,6 +52,9 @@ class Witness(Observer):
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         self._note("stall", instance)
 
+    def on_start_failed(self, model: str, instance: str, reason: str) -> None:
+        self._note("start failed", instance)
+
     def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
         self._note("fewer", instance, str(before), str(after))
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -175,4 +179,54 @@ async def test_workers_leave_the_signals_of_their_group_to_the_api_process(
     stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
     os.kill(pool.instances[0].pid, sign)
     assert await text_of(stream) == WORDS
+    assert ("m-0", "restarting") not in witness.seen
+
+
+def num_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@contextmanager
+def no_more_descriptors(spare: int) -> Iterator[None]:
+    """All but ``spare`` are taken."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    held = []
+    try:
+        with suppress(OSError):
+            while True:
+                held.append(os.dup(0))
+        for _ in range(spare):
+            os.close(held.pop())
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for descriptor in held:
+            os.close(descriptor)
+
+
+@pytest.mark.parametrize("spare", [0, 2, 4])
+async def test_without_descriptors_it_is_tried_again_until_there_are_some(
+    start_pool: StartPool, spare: int
+) -> None:
+    """The socket, the pipe for errors or the process itself cannot be had."""
+    pool, witness = await start_pool(plan("m"))
+    open_before = num_descriptors()
+    os.kill(pool.instances[0].pid, signal.SIGKILL)
+    await witness.wait_for("m-0", "restarting")
+    with no_more_descriptors(spare):
+        await witness.wait_for("start failed", "m-0", times=2)
+    await witness.wait_for("m-0", "ready", times=2)
+    assert await text_of(pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]) == WORDS
+    assert num_descriptors() == open_before
+
+
+async def test_signals_meant_for_the_server_do_not_reach_the_work(start_pool: StartPool) -> None:
+    pool, witness = await start_pool(plan("m"))
+    pid = pool.instances[0].pid
+    assert os.getsid(pid) == pid
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR2):
+        os.kill(pid, number)
+    assert await text_of(pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]) == WORDS
+    assert pool.instances[0].pid == pid
     assert ("m-0", "restarting") not in witness.seen

@@ -12,6 +12,8 @@ from types import TracebackType
 
 from starlette.types import Receive
 
+from rllm import background
+
 
 class ClientGone(Exception):
     """The client closed the connection: there is nobody to answer."""
@@ -46,7 +48,7 @@ class Client:
             await asyncio.wait({self._watcher})
 
     async def __aenter__(self) -> Client:
-        self._watcher = asyncio.create_task(self._watch(), name="client-watcher")
+        self._watcher = background.start(self._watch(), name="client-watcher")
         return self
 
     async def __aexit__(
@@ -57,8 +59,15 @@ class Client:
         self._callbacks.clear()
 
     async def _watch(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        try:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
+        except Exception:
+            self._leave()  # nobody would learn of it any more
+            raise
+        self._leave()
+
+    def _leave(self) -> None:
         self._gone = True
         for callback in self._callbacks:
             callback()

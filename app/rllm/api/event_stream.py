@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from starlette.types import Scope, Send
 
+from rllm import background
 from rllm.api.chunks import KEEPALIVE
 
 _HEADERS = [
@@ -85,9 +86,7 @@ async def event_stream(
     guard = asyncio.timeout(None)
     try:
         async with guard:
-            watcher = asyncio.create_task(
-                output.watch(guard, keepalive_s, slow_s), name="event-stream-watcher"
-            )
+            watcher = background.start(output.watch(guard, keepalive_s, slow_s), name="event-stream-watcher")
             try:
                 yield output
             finally:

@@ -88,6 +88,9 @@ class LogObserver(Observer):
     def on_timeout(self, model: str, limit: Limit) -> None:
         self._logger.warning("timeout", model=model, limit=limit.value)
 
+    def on_start_failed(self, model: str, instance: str, reason: str) -> None:
+        self._logger.error("start failed", model=model, instance=instance, reason=reason)
+
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         self._logger.error("stall", model=model, instance=instance, seconds=round(seconds, 1))
 

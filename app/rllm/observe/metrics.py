@@ -137,6 +137,13 @@ class Metrics(Observer):
     def on_timeout(self, model: str, limit: Limit) -> None:
         self._reliability.timeouts.labels(model, limit.value).inc()
 
+    def on_start_failed(self, model: str, instance: str, reason: str) -> None:
+        self._reliability.start_failures.labels(model, instance).inc()
+
+    def on_fault(self) -> None:
+        """A background task or a callback of the event loop has failed."""
+        self._reliability.faults.inc()
+
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         self._reliability.stalls.labels(model, instance).inc()
 

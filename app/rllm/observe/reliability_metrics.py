@@ -30,6 +30,17 @@ class ReliabilityMetrics:
             instance,
             registry=registry,
         )
+        self.start_failures = Counter(
+            "rllm_worker_start_failures_total",
+            "Tries to replace a lost worker that failed; the next one follows after a pause.",
+            instance,
+            registry=registry,
+        )
+        self.faults = Counter(
+            "rllm_background_faults_total",
+            "Faults of background tasks and callbacks: bugs. Each has an event in the log.",
+            registry=registry,
+        )
         self.short_memory = Counter(
             "rllm_out_of_memory_total",
             "Times an instance was given fewer slots because memory ran out (rllm_slots says how many).",
@@ -56,6 +67,7 @@ class ReliabilityMetrics:
         """Counters that have not counted yet are shown as 0."""
         self.stalls.labels(model, instance)
         self.short_memory.labels(model, instance)
+        self.start_failures.labels(model, instance)
         if instance not in self._known:  # a new worker does not close its instance's breaker
             self._known.add(instance)
             self.breaker_changed(model, instance, BreakerState.CLOSED)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from rllm import background
 from rllm.backends.options import fewer
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord
 from rllm.errors import EngineError, StartError
@@ -253,11 +254,15 @@ class Instance:
     async def _relaunch(self) -> None:
         """Try until it works, with growing pauses; jitter keeps several instances from starting at once."""
         while True:
-            if self._worker is not None:
-                await self._worker.stop(grace_s=0)
             await asyncio.sleep(self._backoff.pause_s(time.monotonic(), random.random()))
-            with contextlib.suppress(StartError):
+            try:
+                if self._worker is not None:
+                    await self._worker.stop(grace_s=0)
                 await self._launch()
+            except Exception as error:  # the top of a task, and nobody else would try again
+                self._reason = str(error) if isinstance(error, StartError) else repr(error)
+                self._observer.on_start_failed(self.model, self.name, self._reason)
+            else:
                 self._hooks.on_up()
                 return
 
@@ -411,7 +416,7 @@ class Instance:
             if self._worker is not None and self._worker.was_out_of_memory:
                 self._give_up_slots()
             self._change(InstanceState.RESTARTING, reason)
-            self._restart = asyncio.create_task(self._relaunch(), name=f"restart-{self.name}")
+            self._restart = background.start(self._relaunch(), name=f"restart-{self.name}")
         for flight in flights:
             self._window.lost(flight, time.monotonic())
             flight.instance = None

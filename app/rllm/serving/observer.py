@@ -61,6 +61,9 @@ class Observer:
     def on_timeout(self, model: str, limit: Limit) -> None:
         """A sequence was ended because a time limit was passed."""
 
+    def on_start_failed(self, model: str, instance: str, reason: str) -> None:
+        """A worker that was lost could not be replaced; it is tried again after a pause."""
+
     def on_stall(self, model: str, instance: str, seconds: float) -> None:
         """A worker had work and made no step for so long; it is being killed."""
 

@@ -23,12 +23,21 @@ from rllm.workers.worker_log import WorkerLog
 if TYPE_CHECKING:
     from rllm.workers.link import Link
 
+_FOR_THE_SERVER = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGALRM,
+    signal.SIGUSR2,
+)
+"""Operators and systemd may send them to every process. The server acts, and ends this one in its time."""
+
 
 def main() -> int:
     faulthandler.enable()
     faulthandler.register(signal.SIGUSR1)  # the watchdog asks for it before it kills
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Ctrl-C and systemd send them to every process; the API process drains first and then ends this one.
+    for number in _FOR_THE_SERVER:
         signal.signal(number, signal.SIG_IGN)
     spec = decode_spec(_read_line())
     threading.Thread(target=_leave_with_parent, name="parent-watch", daemon=True).start()

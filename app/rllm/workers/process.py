@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from rllm import background
 from rllm.engine.snapshot import Snapshot
 from rllm.errors import EngineError, StartError
 from rllm.workers.channel import Channel
@@ -53,8 +54,8 @@ class WorkerProcess:
         on_log: Callable[[LogLine], None],
         on_snapshot: Callable[[Snapshot], None],
     ) -> None:
-        self._channel = Channel(self._receive)
-        self.spec = msgspec.structs.replace(spec, fd=self._channel.fd)
+        self.spec = spec
+        self._channel: Channel | None = None
         self._on_frame = on_frame
         self._on_exit = on_exit
         self._on_log = on_log
@@ -84,31 +85,48 @@ class WorkerProcess:
         Raises:
             StartError: it could not start; the message is its own.
         """
-        self._stderr = stderr = StderrReader(lambda text: self._on_log(LogLine("error", text)))
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "rllm.workers",
-            stdin=asyncio.subprocess.PIPE,
-            stderr=stderr.fd,
-            pass_fds=(self.spec.fd,),
-            env=self._env,
-        )
-        stderr.started()
-        self._channel.started()
-        if self._process.stdin is None:
-            raise RuntimeError("the worker was started without a pipe")
-        self._process.stdin.write(encode_spec(self.spec) + b"\n")
-        self._reader = asyncio.create_task(self._read(), name=f"worker-{self.spec.name}")
+        try:
+            await self._spawn()
+        except OSError as error:  # no descriptor, no process or no memory left
+            self._close_ends()
+            raise StartError(f"{self.spec.name}: no process can be started: {error.strerror}") from error
+        self._reader = background.start(self._read(), name=f"worker-{self.spec.name}")
         try:
             return await asyncio.wait_for(asyncio.shield(self._ready), timeout_s)
         except TimeoutError:
             await self.stop(grace_s=0)
             raise StartError(f"{self.spec.name}: not ready after {timeout_s:.0f} s") from None
 
+    async def _spawn(self) -> None:
+        self._channel = channel = Channel(self._receive)
+        self._stderr = stderr = StderrReader(lambda text: self._on_log(LogLine("error", text)))
+        self.spec = msgspec.structs.replace(self.spec, fd=channel.fd)
+        self._process = process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "rllm.workers",
+            stdin=asyncio.subprocess.PIPE,
+            stderr=stderr.fd,
+            pass_fds=(channel.fd,),
+            env=self._env,
+            start_new_session=True,  # a signal to the server's group or its terminal is for the server
+        )
+        stderr.started()
+        channel.started()
+        if process.stdin is None:
+            raise RuntimeError("the worker was started without a pipe")
+        process.stdin.write(encode_spec(self.spec) + b"\n")
+
+    def _close_ends(self) -> None:
+        if self._stderr is not None:
+            self._stderr.close()
+        if self._channel is not None:
+            self._channel.close()
+
     def send(self, command: Command) -> None:
         """Never blocks; a command to a dead worker is lost, and `on_exit` has been or will be called."""
-        self._channel.send(encode(command))
+        if self._channel is not None:
+            self._channel.send(encode(command))
 
     def dump_and_kill(self) -> None:
         """Let it print where every thread stands, then end it; a stopped one prints nothing."""
@@ -140,11 +158,11 @@ class WorkerProcess:
                 self.kill()
         if self._reader is not None:
             await self._reader
-        self._channel.close()
+        self._close_ends()
 
     async def _read(self) -> None:
         """Deliver messages until the process ends, then say so. Never leaves anybody waiting."""
-        if self._process is None:
+        if self._process is None or self._channel is None:
             raise RuntimeError("not started")
         self._channel.listen()
         try:
