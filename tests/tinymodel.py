@@ -25,8 +25,11 @@ LAYERS, WIDTH, HEADS, KV_HEADS, FEED_FORWARD = 2, 64, 4, 2, 96
 HEAD = WIDTH // HEADS
 
 
-def write_tiny_model(path: Path, *, seed: int = 1, architecture: str = "llama", num_ctx: int = 8192) -> Path:
-    """About 400 kB. Another ``architecture`` makes a file that llama.cpp must refuse."""
+def write_tiny_model(
+    path: Path, *, seed: int = 1, architecture: str = "llama", num_ctx: int = 8192, output_gain: float = 3.0
+) -> Path:
+    """About 400 kB. Another ``architecture`` makes a file that llama.cpp must refuse; an ``output_gain`` of
+    0 or NaN one whose logits are all equal or no numbers."""
     rng = np.random.default_rng(seed)
     tokens = [*CONTROL, *_byte_characters(), *(merge.replace(" ", "") for merge in MERGES)]
     writer = GGUFWriter(path, architecture)
@@ -42,7 +45,7 @@ def write_tiny_model(path: Path, *, seed: int = 1, architecture: str = "llama", 
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(len(tokens))
     _add_vocabulary(writer, tokens)
-    _add_weights(writer, rng, len(tokens))
+    _add_weights(writer, rng, len(tokens), output=output_gain)
     _write(writer)
     return path
 
@@ -140,6 +143,7 @@ def _add_weights(
     *,
     layers: int = LAYERS,
     embedding: float = 8.0,
+    output: float = 3.0,
 ) -> None:
     def matrix(name: str, rows: int, columns: int, gain: float = 1.0) -> None:
         values: Any = rng.standard_normal((rows, columns)) * gain / np.sqrt(columns)
@@ -150,7 +154,7 @@ def _add_weights(
 
     matrix("token_embd", vocab_size, WIDTH, gain=embedding)
     ones("output_norm")
-    matrix("output", vocab_size, WIDTH, gain=3.0)
+    matrix("output", vocab_size, WIDTH, gain=output)
     for layer in range(layers):
         block = f"blk.{layer}"
         ones(f"{block}.attn_norm")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from textwrap import dedent
 
 from rllm import __version__
 from rllm.engine.types import ModelInfo, SamplingDefaults
 from rllm.preflight import gib
-from rllm.serving.service import ServedModel
+from rllm.serving.fallbacks import in_words
+from rllm.serving.service import Health, ServedModel
 
 _ON_HOST = re.compile("CPU|Host")
 
@@ -38,8 +39,22 @@ def _store(info: ModelInfo) -> str:
     return f" + prefix store {gib(info.store_bytes)}{disk}"
 
 
+def _exceptions(health: Health) -> Iterator[str]:
+    """What is not as it was asked for."""
+    for instance, fallback in health.fallbacks:
+        yield f"  {instance} runs with {in_words(fallback.options)}: without: {fallback.reason}"
+    for model, reason in health.not_served:
+        yield f"  NOT SERVED: {model}: {reason}"
+
+
 def banner(
-    models: Iterable[ServedModel], address: str, threads: int, memory: int, with_key: bool, with_page: bool
+    models: Iterable[ServedModel],
+    health: Health,
+    address: str,
+    threads: int,
+    memory: int,
+    with_key: bool,
+    with_page: bool,
 ) -> str:
     """Plain text, the same on a terminal and in a file."""
     served = list(models)
@@ -57,6 +72,7 @@ def banner(
             *(f"  {'':<{width}}  {line}" for line in _places(info.buffers)),
             f"  {'':<{width}}  sampling where a request says nothing: {_sampling(model.sampling)}",
         ]
+    lines += _exceptions(health)
     lines += [f"  {threads} threads, {gib(memory)} resident in all processes", ""]
     return "\n".join(lines) + dedent(f"""
         Try it:

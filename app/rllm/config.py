@@ -156,6 +156,10 @@ class EngineSettings(BaseModel):
         None, "Folder where they are written, too, to be used again after a restart. Holds what users wrote."
     )
     prefix_store_disk_mb: int = _engine(4096, "Most MiB of each instance in that folder.", ge=1)
+    repack: Literal["auto", "on", "off"] = _engine(
+        "auto",
+        "Keep weights in another order for faster kernels (llama.cpp's extra buffer types; AMX needs them).",
+    )
     mmap: bool = _engine(True, "Map the model file; instances on the CPU then share its pages.")
     mlock: bool = _engine(False, "Lock the model's pages in memory.")
     replicas: int = _engine(1, "Worker processes, each with slots and a cache of its own.", ge=1, le=64)
@@ -269,6 +273,14 @@ class Settings(EngineSettings, BaseSettings):
     ssl_keyfile: Path | None = _server(None, "Its private key. Default: in the same file.")
     ssl_keyfile_password: SecretStr | None = _server(None, "What the private key is encrypted with.")
     allow_overcommit: bool = _server(False, "Start although the models seem to exceed the free memory.")
+    require_all: bool = _server(
+        False, "End when one of several models cannot be started. Default: serve the others."
+    )
+    profile_dir: Path | None = _server(
+        None,
+        "Folder for what was found out about a model on this machine. Default: rllm/profiles in the user's "
+        "cache.",
+    )
     metrics: bool = _server(True, "Count and time, and serve /metrics.")
     open_metrics: bool = _server(False, "Serve /metrics without an API key.")
     cors_origin: Annotated[tuple[str, ...], *_Listed] = _server(

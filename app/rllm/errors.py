@@ -15,7 +15,8 @@
     ├── TimedOut              a deadline passed after work had begun       504
     ├── EngineError           a worker failed while computing              500
     ├── StartError            the process cannot start; one line, exit 1   (CLI)
-    │   └── OutOfMemory       it might with fewer slots
+    │   ├── OutOfMemory       it might with fewer slots
+    │   └── Miscomputed       it might with other kernels
     └── HubError              a model file could not be fetched or made    (CLI)
 
 `rllm.api.errors` has the one table that turns these into a status and OpenAI's envelope.
@@ -126,6 +127,12 @@ class StartError(RllmError):
 
 class OutOfMemory(StartError):
     code = "out_of_memory"
+
+
+class Miscomputed(StartError):
+    """The model is loaded, and what it computes is wrong."""
+
+    code = "miscomputed"
 
 
 class HubError(RllmError):

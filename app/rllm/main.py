@@ -21,7 +21,9 @@ from rllm.api.app import create_app
 from rllm.api.settings import ApiKey, ApiSettings
 from rllm.backends.llama import lib
 from rllm.backends.llama.context import default_threads
+from rllm.backends.llama.fingerprint import build_id, fingerprint
 from rllm.backends.llama.vocabulary import load_vocabulary
+from rllm.backends.options import fallbacks
 from rllm.banner import banner
 from rllm.config import Settings, pairs
 from rllm.engine.types import SamplingDefaults
@@ -32,8 +34,10 @@ from rllm.observe.gpu import Gpus
 from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
 from rllm.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
+from rllm.profiles import ProfileKeeper, ProfileStore, apply, default_folder, describe_machine
 from rllm.reliability import KeyFile, pool_settings, replicate
 from rllm.sampling import sampling_defaults
+from rllm.serving.observer import Observer
 from rllm.serving.pool import ModelPlan, Pool
 from rllm.watching import Watchers
 from rllm.workers.frames import WorkerSpec
@@ -53,13 +57,17 @@ def run(settings: Settings) -> int:
         models = [check(model) for model in settings.served()]
         models = _fit_memory(models, gpus, overcommit=settings.allow_overcommit)
         smaller, fallback = pairs(settings.smaller), pairs(settings.fallback)
+        profiles = _profiles(settings, gpus)
         plans = [
-            _plan(checked, settings.log_level, smaller, fallback) for checked in _with_stores(models, gpus)
+            _plan(checked, settings.log_level, smaller, fallback, profiles)
+            for checked in _with_stores(models, gpus)
         ]
         logger = make_logger(settings.log_format, settings.log_level)
         capture_libraries(logger, settings.log_level)
         lib.send_log_to(native_sink(logger))
-        serve_plans(settings, plans, listener, logger, gpus)
+        files = {checked.model.id: checked.model.gguf for checked in models}
+        keeper = ProfileKeeper(profiles, files, lambda event, fields: logger.warning(event, **fields))
+        serve_plans(settings, plans, listener, logger, gpus, (keeper,))
     return 0
 
 
@@ -69,6 +77,7 @@ def serve_plans(
     listener: socket.socket,
     logger: FilteringBoundLogger,
     gpus: Gpus,
+    observers: Sequence[Observer] = (),
 ) -> None:
     """Serve ``plans`` with ``settings`` for all the rest.
 
@@ -76,7 +85,7 @@ def serve_plans(
         StartError: one line for the operator.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, plans, listener, logger, gpus))
+        runner.run(_serve(settings, plans, listener, logger, gpus, observers))
     logger.info("stopped")
 
 
@@ -95,12 +104,13 @@ async def _serve(
     listener: socket.socket,
     logger: FilteringBoundLogger,
     gpus: Gpus,
+    observers: Sequence[Observer],
 ) -> None:
     def detokenize(model: str, tokens: Sequence[int]) -> str:
         return pool.model(model).vocabulary.detokenize(tokens, special=True)
 
     keys = KeyFile(settings.keys_file)
-    watchers = Watchers(settings, logger, gpus, detokenize)
+    watchers = Watchers(settings, logger, gpus, detokenize, observers)
     watchers.know_keys(keys.limits)
     background.hear_faults(asyncio.get_running_loop(), watchers.on_fault)
     pool = Pool(plans, pool_settings(settings, keys.limits), watchers.observer)
@@ -122,7 +132,8 @@ async def _serve(
         gc.collect()  # of nothing: from here on a full one is due when little has been added
         threads = settings.threads or default_threads()
         with_key = bool(settings.api_key or keys.entries)
-        click.echo(banner(pool.models(), address, threads, _resident_bytes(), with_key, settings.ui))
+        health = pool.health()
+        click.echo(banner(pool.models(), health, address, threads, _resident_bytes(), with_key, settings.ui))
         logger.info("ready", address=address, models=[model.id for model in pool.models()])
         for model in pool.models():
             if settings.gpu_layers != 0 and (reason := unused_gpu(gpus, model.info.device)):
@@ -157,14 +168,27 @@ async def _serve(
         await watchers.close()
 
 
+def _profiles(settings: Settings, gpus: Gpus) -> ProfileStore:
+    machine = describe_machine(build_id(), [f"{card.name}, driver {gpus.driver}" for card in gpus.read()])
+    return ProfileStore(settings.profile_dir or default_folder(), machine, fingerprint)
+
+
 def _plan(
-    checked: Checked, log_level: str, smaller: Mapping[str, str], fallback: Mapping[str, str]
+    checked: Checked,
+    log_level: str,
+    smaller: Mapping[str, str],
+    fallback: Mapping[str, str],
+    profiles: ProfileStore,
 ) -> ModelPlan:
     model = checked.model
+    options, known = apply(profiles.load(model.gguf), checked.options)
+    on_gpu = lib.is_cuda_build() and model.gpu_layers != 0
     worker = WorkerSpec(
         name="",
         model_path=str(model.gguf),
-        llama=checked.options,
+        llama=options,
+        fallbacks=fallbacks(options, on_gpu=on_gpu),
+        fallback=known,
         scheduler=model.scheduler_options(),
         log_level="debug" if log_level == "debug" else "warning",
     )

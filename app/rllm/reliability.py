@@ -57,6 +57,7 @@ def pool_settings(settings: Settings, keys: dict[str, KeyLimits]) -> PoolSetting
         degrade=DegradeSettings(tuple(map(parse_rung, settings.degrade)), settings.degrade_hold_s),
         keys=keys,
         share_prefixes=settings.share_prefixes,
+        require_all=settings.require_all,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
@@ -28,7 +28,12 @@ class Watchers:
     """``observer`` hears of the serving layer, `on_start` and `on_request` of HTTP."""
 
     def __init__(
-        self, settings: Settings, logger: FilteringBoundLogger, gpus: Gpus, detokenize: Detokenize
+        self,
+        settings: Settings,
+        logger: FilteringBoundLogger,
+        gpus: Gpus,
+        detokenize: Detokenize,
+        others: Sequence[Observer] = (),
     ) -> None:
         """
         Raises:
@@ -43,7 +48,7 @@ class Watchers:
         self._joiner = Joiner(*listeners)
         self.history = History() if settings.ui else None
         """Of the live page."""
-        observers: list[Observer] = [log, self._joiner]
+        observers: list[Observer] = [log, self._joiner, *others]
         observers += [more for more in (self._metrics, self.history) if more is not None]
         self.observer: Observer = Observers(*observers)
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def environment(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "lib"
     folder.mkdir()
-    for library in lib._library_folder().iterdir():
+    for library in lib.library_folder().iterdir():
         (folder / library.name).symlink_to(library)
     (folder / "libggml-cuda.txt").touch()
     return {**os.environ, "LLAMA_CPP_LIB_PATH": str(folder)}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest_asyncio
 
 from rllm.backends.fake import FakeVocabulary
-from rllm.backends.options import FakeOptions
+from rllm.backends.options import FakeOptions, Fallback
 from rllm.engine.types import EngineRequest, SamplingParams
 from rllm.serving.breaker import BreakerState
 from rllm.serving.instance import InstanceSettings
@@ -58,6 +58,15 @@ class Witness(Observer):
     def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
         self._note("fewer", instance, str(before), str(after))
 
+    def on_crash_at_start(self, model: str, instance: str, way: str, reason: str) -> None:
+        self._note("crash", instance, way)
+
+    def on_fallback(self, model: str, instance: str, fallback: Fallback) -> None:
+        self._note("fallback", instance, *fallback.options)
+
+    def on_not_served(self, model: str, reason: str) -> None:
+        self._note("not served", model)
+
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         self._note("breaker", instance, state.value)
 
@@ -92,10 +101,16 @@ async def first_events(stream: Stream) -> str:
 
 
 def plan(
-    model: str, replicas: int = 1, *, smaller: str | None = None, fallback: str | None = None, **options: Any
+    model: str,
+    replicas: int = 1,
+    *,
+    smaller: str | None = None,
+    fallback: str | None = None,
+    fallbacks: tuple[dict[str, str], ...] = (),
+    **options: Any,
 ) -> ModelPlan:
     fake = FakeOptions(**{"step_s": 0.01, **options})
-    specs = tuple(WorkerSpec(name=f"{model}-{i}", fake=fake) for i in range(replicas))
+    specs = tuple(WorkerSpec(name=f"{model}-{i}", fake=fake, fallbacks=fallbacks) for i in range(replicas))
     return ModelPlan(model, (), FakeVocabulary, specs, smaller, fallback)
 
 

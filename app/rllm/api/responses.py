@@ -154,9 +154,18 @@ class Alive(_Answer):
     status: Literal["alive"]
 
 
+class FallbackReport(_Answer):
+    options: dict[str, str]
+    reason: str
+
+
 class HealthReport(_Answer):
     status: str
     instances: dict[str, str]
+    fallbacks: dict[str, FallbackReport] | None = None
+    """Options that instances compute only with on this machine."""
+    not_served: dict[str, str] | None = None
+    """Why, by model: these could not be started."""
     error: ErrorBody | None = None
 
 

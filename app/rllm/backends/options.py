@@ -33,6 +33,9 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Most tokens in one step; 0: what suits the device."""
     ubatch_size: int = 0
     """Most tokens computed at once; 0: what suits the device."""
+    repack: str = "auto"
+    """auto, on or off: llama.cpp's extra buffer types, which hold weights in another order for faster kernels
+    (AMX, several rows at once)."""
     mmap: bool = True
     mlock: bool = False
     speculative_tokens: int = 0
@@ -44,6 +47,32 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     prefix_store_dir: str = ""
     """Where they are written, too. Empty: nowhere."""
     prefix_store_disk_mb: int = 0
+
+
+class Fallback(msgspec.Struct, frozen=True, kw_only=True):
+    """Options that an instance goes on with because it did not compute without them."""
+
+    options: dict[str, str]
+    reason: str
+    """What happened without them."""
+
+
+_SAFER = ("repack", "flash_attn", "cuda_graphs")
+"""Options whose "off" leads around kernels that crash on some machines, the cheapest to go without first."""
+
+
+def fallbacks(options: LlamaOptions, *, on_gpu: bool) -> tuple[dict[str, str], ...]:
+    """What to try one after the other where a model does not compute: each of the options that nobody has
+    chosen switched off by itself, then all of them."""
+    flash_is_needed = options.cache_type_v not in {"f32", "f16", "bf16"}
+    useless = {"flash_attn"} if flash_is_needed else set()
+    if not on_gpu:
+        useless.add("cuda_graphs")
+    elif options.gpu_layers < 0:
+        useless.add("repack")
+    names = [name for name in _SAFER if name not in useless and getattr(options, name) == "auto"]
+    singles = [{name: "off"} for name in names]
+    return (*singles, dict.fromkeys(names, "off")) if len(names) > 1 else tuple(singles)
 
 
 def fewer(slots: int) -> int:
@@ -72,6 +101,13 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Every token is the same letter and prompts direct nothing: costs next to nothing."""
     most_slots: int = 0
     """With more, it does not start for want of memory. 0: any number; -1: none."""
+    self_test: str = ""
+    """What goes wrong when it is computed with for the first time: abort, hang, nan or constant."""
+    computes_with: dict[str, str] = {}
+    """Options that lead around that. Empty: none do."""
+    repack: str = "auto"
+    flash_attn: str = "auto"
+    cuda_graphs: str = "auto"
     store_bytes: int = 0
     """Memory for prefixes that no longer fit the cache; a token takes one byte."""
     store_disk_bytes: int = 0

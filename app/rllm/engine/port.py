@@ -6,7 +6,8 @@ results; a backend executes plans and knows nothing of requests, text or fairnes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -113,6 +114,14 @@ class Forget:
 StoreOp = Save | Restore | Load | Unload | Forget
 """A key that an operation loses does not exist for those after it: they do nothing, a Restore fails."""
 Op = OpenSampler | LiftBan | CloseSampler | Truncate | CopyPrefix | StoreOp
+
+
+Within = Callable[[float], AbstractContextManager[object]]
+"""Watches over the first computation: what is inside must have ended after so many seconds."""
+
+
+def unlimited(_seconds: float) -> AbstractContextManager[object]:
+    return nullcontext()
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):

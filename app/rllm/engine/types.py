@@ -184,6 +184,23 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omi
     """Guesses that were right: each saved a decode."""
 
 
+class ComputePath(msgspec.Struct, frozen=True, kw_only=True):
+    """By which code an instance computes: what every figure of its speed depends on."""
+
+    buffer_types: tuple[str, ...] = ()
+    """Where the weights lie, in llama.cpp's words: CPU, CPU_REPACK, AMX, CUDA0, …"""
+    repack: bool = True
+    """Whether weights may be kept in another order for faster kernels; ``buffer_types`` says if any are."""
+    flash_attn: bool = True
+    cuda_graphs: bool | None = None
+    """None: there is no GPU."""
+    threads: int = 0
+    threads_batch: int = 0
+    ubatch_size: int = 0
+    features: tuple[str, ...] = ()
+    """What llama.cpp was compiled to use, e.g. AVX2, AMX_INT8."""
+
+
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded instance is and can hold. Sent once, when the worker is ready."""
 
@@ -221,3 +238,4 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     load_s: float = 0.0
     buffers: dict[str, int] = {}
     """Bytes by place and purpose, as the backend allocated them, e.g. "CUDA0 KV"."""
+    compute: ComputePath = ComputePath()

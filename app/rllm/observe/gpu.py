@@ -36,6 +36,11 @@ class Gpus:
     def __len__(self) -> int:
         return len(self._handles)
 
+    @property
+    def driver(self) -> str:
+        version = self._ask(self._nvml.nvmlSystemGetDriverVersion) or "unknown"
+        return version.decode() if isinstance(version, bytes) else str(version)
+
     def free_bytes(self) -> int:
         """Of all cards together."""
         return sum((card.memory_total_bytes or 0) - (card.memory_used_bytes or 0) for card in self.read())

@@ -8,6 +8,7 @@ from typing import Any
 from structlog.typing import FilteringBoundLogger
 
 from rllm.api.records import PROBES
+from rllm.backends.options import Fallback
 from rllm.engine.types import EngineRequest, ModelInfo
 from rllm.observe.joining import Story, request_id_of
 from rllm.observe.logs import NATIVE_LEVELS
@@ -96,6 +97,17 @@ class LogObserver(Observer):
 
     def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
         self._logger.error("out of memory", model=model, instance=instance, slots_before=before, slots=after)
+
+    def on_crash_at_start(self, model: str, instance: str, way: str, reason: str) -> None:
+        self._logger.error("crash at start", model=model, instance=instance, settings=way, reason=reason)
+
+    def on_fallback(self, model: str, instance: str, fallback: Fallback) -> None:
+        self._logger.warning(
+            "fallback", model=model, instance=instance, options=fallback.options, reason=fallback.reason
+        )
+
+    def on_not_served(self, model: str, reason: str) -> None:
+        self._logger.error("model not served", model=model, reason=reason)
 
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         self._logger.warning("breaker", model=model, instance=instance, state=state.value)

@@ -15,7 +15,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from rllm import __version__
 from rllm.api.records import RequestRecord
-from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
+from rllm.backends.options import Fallback
+from rllm.engine.types import ComputePath, EngineRequest, Event, ModelInfo, StepRecord
 from rllm.observe.collectors import GpuCollector, ProcessCollector
 from rllm.observe.exposition import Renderer
 from rllm.observe.gpu import Gpus
@@ -26,6 +27,7 @@ from rllm.observe.sequence_metrics import SequenceMetrics
 from rllm.observe.step_metrics import InstanceMetrics, StepMetrics
 from rllm.observe.vllm_names import vllm_families
 from rllm.serving.breaker import BreakerState
+from rllm.serving.fallbacks import in_words
 from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.timeouts import Limit
 
@@ -150,6 +152,12 @@ class Metrics(Observer):
     def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
         self._reliability.short_memory.labels(model, instance).inc()
 
+    def on_crash_at_start(self, model: str, instance: str, way: str, reason: str) -> None:
+        self._reliability.crashes_at_start.labels(model, instance).inc()
+
+    def on_fallback(self, model: str, instance: str, fallback: Fallback) -> None:
+        self._reliability.fallback.labels(model, instance, in_words(fallback.options)).set(1)
+
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         self._reliability.breaker_changed(model, instance, state)
 
@@ -158,6 +166,11 @@ class Metrics(Observer):
 
     def on_rerouted(self, model: str, to: str, reason: str) -> None:
         self._reliability.rerouted.labels(model, to, reason).inc()
+
+
+def _label_values(path: ComputePath) -> list[str]:
+    values = [getattr(path, name) for name in ComputePath.__struct_fields__]
+    return [",".join(value) if isinstance(value, tuple) else str(value).lower() for value in values]
 
 
 class _StateMetrics:
@@ -184,6 +197,13 @@ class _StateMetrics:
             registry=registry,
         )
 
+        self._shown: dict[str, tuple[str, ...]] = {}
+        self._compute = Gauge(
+            "rllm_compute_info",
+            "By which code an instance computes; always 1.",
+            [*labels, *ComputePath.__struct_fields__],
+            registry=registry,
+        )
         self._buffers = Gauge(
             "rllm_buffer_bytes",
             "What an instance's backend has allocated, by place (CUDA0) and purpose (model, KV, compute).",
@@ -196,9 +216,18 @@ class _StateMetrics:
             place, _, purpose = name.partition(" ")
             self._buffers.labels(model, instance, place, purpose).set(size)
         kv = "unified" if info.kv_unified else "split"
+        self._replace(self._compute, instance, (model, instance, *_label_values(info.compute)))
         self._info.labels(model, instance, info.description, info.architecture, info.device, kv).set(1)
         self._load.labels(model, instance).set(info.load_s)
         self._restarts.labels(model, instance)
+
+    def _replace(self, gauge: Gauge, instance: str, labels: tuple[str, ...]) -> None:
+        """Show ``labels``, and no longer what the instance had before."""
+        before = self._shown.get(instance)
+        if before is not None and before != labels:
+            gauge.remove(*before)
+        self._shown[instance] = labels
+        gauge.labels(*labels).set(1)
 
     def changed(self, model: str, instance: str, state: InstanceState) -> None:
         for other in InstanceState:

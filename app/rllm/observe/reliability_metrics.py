@@ -47,6 +47,19 @@ class ReliabilityMetrics:
             instance,
             registry=registry,
         )
+        self.crashes_at_start = Counter(
+            "rllm_crashes_at_start_total",
+            "Workers that crashed or miscomputed before they were ready.",
+            instance,
+            registry=registry,
+        )
+        self.fallback = Gauge(
+            "rllm_fallback_info",
+            "Options that an instance computes only with on this machine; always 1, and absent where there "
+            "are none.",
+            [*instance, "options"],
+            registry=registry,
+        )
         self._breaker = Gauge(
             "rllm_breaker_state",
             "1 for the state an instance's circuit breaker was last seen in.",
@@ -66,6 +79,7 @@ class ReliabilityMetrics:
     def ready(self, model: str, instance: str) -> None:
         """Counters that have not counted yet are shown as 0."""
         self.stalls.labels(model, instance)
+        self.crashes_at_start.labels(model, instance)
         self.short_memory.labels(model, instance)
         self.start_failures.labels(model, instance)
         if instance not in self._known:  # a new worker does not close its instance's breaker

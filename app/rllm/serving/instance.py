@@ -19,6 +19,7 @@ from rllm.serving.admission import Load, predicted_ttft_s
 from rllm.serving.backoff import Backoff
 from rllm.serving.breaker import Breaker, BreakerSettings, BreakerState
 from rllm.serving.dispatcher import Candidate
+from rllm.serving.fallbacks import Ways
 from rllm.serving.flight import Flight
 from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.prefixes import BLOCK, PrefixMap
@@ -38,6 +39,7 @@ _SHOWN = (
     "kv_cells",
     "kv_bytes",
     "kv_unified",
+    "compute",
 )
 """Of what a loaded instance says about itself."""
 
@@ -74,6 +76,7 @@ class Instance:
         self.name = spec.name
         self.state = InstanceState.LOADING
         self.info: ModelInfo | None = None
+        self.fallback = spec.fallback
         self.breaker = Breaker(settings.breaker)
         self.drain = DrainRate()
         self.prefill = PrefillRate()
@@ -171,6 +174,7 @@ class Instance:
             breaker_reopens_s=self.breaker.reopens_in_s(now),
             restarts=self._restarts,
             outstanding=len(self._flights),
+            fallback=self.fallback,
             spans=self._window.spans(since),
         )
         if (info := self.info) is not None:
@@ -217,14 +221,18 @@ class Instance:
             self._prefixes = PrefixMap(info.kv_cells // BLOCK)
         self._backoff.succeeded(time.monotonic())
         self._observer.on_ready(self.model, self.name, info, ready.pid)
+        if self.fallback is not None:
+            self._observer.on_fallback(self.model, self.name, self.fallback)
         self._change(InstanceState.READY, "")
         return info
 
     async def _start_worker(self) -> Ready:
-        """Where memory is short, with fewer slots until it starts or one is too much."""
+        """Where memory is short, with fewer slots until it starts or one is too much; where it crashes, with
+        one fallback after the other."""
+        ways = Ways(self._spec)
         while True:
             worker = WorkerProcess(
-                self._spec,
+                ways.apply(self._spec),
                 on_frame=self._on_frame,
                 on_exit=self._on_exit,
                 on_log=self._on_log,
@@ -232,11 +240,23 @@ class Instance:
             )
             self._worker = worker
             try:
-                return await worker.start(self._settings.start_timeout_s)
-            except StartError:
-                if not (worker.was_out_of_memory and self._give_up_slots()):
+                ready = await worker.start(self._settings.start_timeout_s)
+            except StartError as error:
+                if worker.crashed_at_start:
+                    self._observer.on_crash_at_start(self.model, self.name, ways.words, str(error))
+                    ways.failed(str(error))
+                elif not (worker.was_out_of_memory and self._give_up_slots()):
                     raise
                 await worker.stop(grace_s=0)
+            else:
+                self._keep(ways)
+                return ready
+
+    def _keep(self, ways: Ways) -> None:
+        """Later workers are started the way that worked."""
+        if (fallback := ways.fallback) is not None:
+            self._spec = ways.apply(self._spec)
+            self.fallback = fallback
 
     def _give_up_slots(self) -> bool:
         """The next worker gets fewer. False: there is only one left."""
@@ -268,7 +288,8 @@ class Instance:
 
     async def stop(self) -> None:
         """End the worker. Flights that are left have been answered before."""
-        self._change(InstanceState.STOPPED, "")
+        if self.state is not InstanceState.FAILED:
+            self._change(InstanceState.STOPPED, "")
         self._watchdog.stop()
         if self._restart is not None:
             self._restart.cancel()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 
+from rllm.backends.options import Fallback
 from rllm.engine.types import EngineRequest, Event, ModelInfo, StepRecord
 from rllm.serving.breaker import BreakerState
 from rllm.serving.timeouts import Limit
@@ -69,6 +70,15 @@ class Observer:
 
     def on_fewer_slots(self, model: str, instance: str, before: int, after: int) -> None:
         """Memory ran out, and an instance goes on with fewer slots."""
+
+    def on_crash_at_start(self, model: str, instance: str, way: str, reason: str) -> None:
+        """A worker crashed or miscomputed before it was ready; ``way``: the settings it was started with."""
+
+    def on_fallback(self, model: str, instance: str, fallback: Fallback) -> None:
+        """An instance computes only with options that nobody asked for, and goes on with them."""
+
+    def on_not_served(self, model: str, reason: str) -> None:
+        """A model could not be started; the server goes on without it."""
 
     def on_breaker(self, model: str, instance: str, state: BreakerState) -> None:
         """An instance's circuit breaker changed its state."""

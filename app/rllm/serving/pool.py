@@ -14,7 +14,7 @@ import msgspec
 from rllm.engine.port import Vocabulary
 from rllm.engine.types import OPENAI_SAMPLING, EngineRequest, SamplingDefaults
 from rllm.errors import NotFound, Overloaded, Refused, StartError
-from rllm.serving.admission import Limits, check_fits
+from rllm.serving.admission import MAX_RETRY_S, Limits, check_fits
 from rllm.serving.degrade import Measures
 from rllm.serving.degrading import Degrader, DegradeSettings, cap_tokens, check_level
 from rllm.serving.flight import Flight
@@ -55,6 +55,8 @@ class PoolSettings:
     """Limits by key name; a key that is not here has none."""
     share_prefixes: bool = False
     """Computed prompts are reused across keys."""
+    require_all: bool = False
+    """A model that cannot be started ends the server, not only itself."""
 
 
 class Pool:
@@ -76,6 +78,9 @@ class Pool:
         }
         self._models: dict[str, ServedModel] = {}
         self._names: dict[str, str] = {}
+        self._require_all = settings.require_all or len(plans) == 1
+        self._not_served: dict[str, str] = {}
+        """Why, by model."""
         self._draining = False
         self._closed = False
 
@@ -96,12 +101,15 @@ class Pool:
         """Load everything, all instances at once.
 
         Raises:
-            StartError: a model cannot be served. What had been started is stopped again.
+            StartError: no model can be served, or not every one and that is required. What had been started
+                is stopped again.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 for plan in self._plans.values():
-                    group.create_task(self._start_model(plan))
+                    group.create_task(self._start_or_go_without(plan))
+            if not self._models:
+                raise StartError("; ".join(self._not_served[name] for name in self._plans))
             self._check_variants()
         except BaseExceptionGroup as errors:
             await self.stop(drain_s=0)
@@ -109,6 +117,16 @@ class Pool:
         except StartError:
             await self.stop(drain_s=0)
             raise
+
+    async def _start_or_go_without(self, plan: ModelPlan) -> None:
+        try:
+            await self._start_model(plan)
+        except StartError as error:
+            if self._require_all:
+                raise
+            self._not_served[plan.id] = str(error)
+            self._observer.on_not_served(plan.id, str(error))
+            await self._groups[plan.id].stop(error)
 
     async def _start_model(self, plan: ModelPlan) -> None:
         vocabulary, info = await asyncio.gather(
@@ -123,7 +141,7 @@ class Pool:
     def _check_variants(self) -> None:
         for plan in self._plans.values():
             for other in (plan.smaller, plan.fallback):
-                if other is None:
+                if other is None or self._not_served.keys() & {other, plan.id}:
                     continue
                 if other not in self._models or other == plan.id:
                     raise StartError(f"model {plan.id}: {other!r} is no other model of this server")
@@ -185,12 +203,34 @@ class Pool:
         if name is None and models:
             return models[0]
         found = self._names.get(name or "")
-        if found is None and len(models) < len(self._plans):
+        if name in self._not_served:
+            return self._stand_in(name)
+        if found is None and self._is_loading:
             raise Overloaded("the models are still loading", code="model_loading", retry_after_s=2.0)
         if found is None:
             there = ", ".join(model.id for model in models) or "none yet"
             raise NotFound(f"model {name!r} is not served here; there is: {there}", param="model")
         return self._models[found]
+
+    @property
+    def _is_loading(self) -> bool:
+        return len(self._models) + len(self._not_served) < len(self._plans)
+
+    def _stand_in(self, name: str) -> ServedModel:
+        """Who answers for a model that could not be started.
+
+        Raises:
+            Overloaded: nobody.
+        """
+        fallback = self._models.get(self._plans[name].fallback or "")
+        if fallback is None:
+            raise Overloaded(
+                f"model {name!r} could not be started and is not served; /health says why",
+                code="model_not_served",
+                retry_after_s=MAX_RETRY_S,
+            )
+        self._observer.on_rerouted(name, fallback.id, "fallback")
+        return fallback
 
     def check_open(
         self, model: ServedModel, num_requests: int, priority: int, terms: Terms = ANYBODY
@@ -314,13 +354,24 @@ class Pool:
 
     def health(self) -> Health:
         states = tuple((instance.name, instance.state.value) for instance in self.instances)
+        reason = self._unready()
+        return Health(
+            reason is None,
+            reason or "ok",
+            states,
+            tuple((each.name, each.fallback) for each in self.instances if each.fallback is not None),
+            tuple(self._not_served.items()),
+        )
+
+    def _unready(self) -> str | None:
+        """Why new requests would not be accepted or make no progress."""
         if self._draining:
-            return Health(False, "draining", states)
-        if len(self._models) < len(self._plans):
-            return Health(False, "loading", states)
-        if not all(self._can_answer(name) for name in self._plans):
-            return Health(False, "no healthy instance", states)
-        return Health(True, "ok", states)
+            return "draining"
+        if self._is_loading:
+            return "loading"
+        if not all(self._can_answer(name) for name in self._models):
+            return "no healthy instance"
+        return None
 
     def _can_answer(self, name: str) -> bool:
         """A half-open breaker counts: its probes are how it closes."""

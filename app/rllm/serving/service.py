@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from rllm.backends.options import Fallback
 from rllm.engine.port import Vocabulary
 from rllm.engine.types import OPENAI_SAMPLING, EngineRequest, ModelInfo, SamplingDefaults
 from rllm.serving.stream import Stream
@@ -34,6 +35,10 @@ class Health:
     """"ok", "loading", "draining", "stalled" or "no healthy instance"."""
     instances: tuple[tuple[str, str], ...] = ()
     """(instance name, state)"""
+    fallbacks: tuple[tuple[str, Fallback], ...] = ()
+    """(instance name, what it computes only with)"""
+    not_served: tuple[tuple[str, str], ...] = ()
+    """(model, why it could not be started): the others are."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from rllm.backends.options import Fallback
 from rllm.engine.snapshot import SequenceView
+from rllm.engine.types import ComputePath
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +36,8 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     restarts: int
     outstanding: int
     """Requests given to it and not over."""
+    fallback: Fallback | None = None
+    """Options that it computes only with."""
     description: str = ""
     device: str = ""
     slots: int = 0
@@ -42,6 +46,7 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     kv_cells: int = 0
     kv_bytes: int = 0
     kv_unified: bool = False
+    compute: ComputePath = ComputePath()
     waiting: int = 0
     oldest_wait_s: float = 0.0
     kv_used: int = 0

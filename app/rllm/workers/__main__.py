@@ -12,12 +12,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rllm.engine.port import Backend
-from rllm.errors import OutOfMemory, StartError
-from rllm.workers.frames import OUT_OF_MEMORY, Failed, Ready, WorkerSpec, decode_spec
+from rllm.errors import Miscomputed, OutOfMemory, StartError
+from rllm.workers.frames import OUT_OF_MEMORY, STUCK, Failed, Ready, WorkerSpec, decode_spec
 from rllm.workers.worker_log import WorkerLog
 
 if TYPE_CHECKING:
@@ -49,8 +50,13 @@ def main() -> int:
     try:
         return _run(spec, link)
     except StartError as error:
-        short = error.code == OutOfMemory.code
-        link.send(Failed(reason=str(error), at_start=True, out_of_memory=short))
+        failed = Failed(
+            reason=str(error),
+            at_start=True,
+            out_of_memory=error.code == OutOfMemory.code,
+            miscomputed=error.code == Miscomputed.code,
+        )
+        link.send(failed)
         return 1
     finally:
         link.close()
@@ -89,6 +95,23 @@ def _run(spec: WorkerSpec, link: Link) -> int:
         backend.close()
 
 
+@contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """End the process, with the stacks of its threads on standard error, if the time passes inside."""
+
+    def give_up() -> None:
+        faulthandler.dump_traceback()
+        os._exit(STUCK)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _backend(spec: WorkerSpec, log: Callable[[str, str], None]) -> Backend:
     if spec.llama is not None:
         from rllm.backends.llama import lib  # first: it must be loaded before numpy
@@ -101,11 +124,11 @@ def _backend(spec: WorkerSpec, log: Callable[[str, str], None]) -> Backend:
             log(level, text)
 
         lib.send_log_to(watch)
-        return LlamaBackend(spec.model_path, spec.llama)
+        return LlamaBackend(spec.model_path, spec.llama, within=_within)
     if spec.fake is not None:
         from rllm.backends.fake import FakeBackend
 
-        return FakeBackend(spec.fake)
+        return FakeBackend(spec.fake, within=_within)
     raise StartError(f"worker {spec.name}: no backend is named")
 
 

@@ -7,9 +7,11 @@ sockets, so order is kept and the end of a stream can never overtake its last to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
-from rllm.backends.options import FakeOptions, LlamaOptions, with_slots
+from rllm.backends.options import FakeOptions, Fallback, LlamaOptions, with_slots
 from rllm.engine.snapshot import Snapshot
 from rllm.engine.types import EngineRequest, Event, ModelInfo, Started, StepRecord
 
@@ -19,6 +21,8 @@ LEVELS = ("debug", "info", "warning", "error")
 
 OUT_OF_MEMORY = 77
 """Exit status of a worker that could send nothing any more: a GPU had no memory while it computed."""
+STUCK = 78
+"""Exit status of a worker whose first computation did not end."""
 
 
 class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +51,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     """Added to the process's environment, e.g. CUDA_VISIBLE_DEVICES."""
     log_level: str = "warning"
+    fallbacks: tuple[dict[str, str], ...] = ()
+    """Options of the backend to try in turn where it does not compute with its own."""
+    fallback: Fallback | None = None
+    """The one that is among its options already, known from an earlier start."""
 
     @property
     def slots(self) -> int:
@@ -58,6 +66,13 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
         if self.llama is not None:
             return msgspec.structs.replace(self, llama=with_slots(self.llama, slots))
         fake = self.fake and msgspec.structs.replace(self.fake, slots=slots)
+        return msgspec.structs.replace(self, fake=fake)
+
+    def with_options(self, changes: Mapping[str, str]) -> WorkerSpec:
+        """The same with other options of its backend."""
+        if self.llama is not None:
+            return msgspec.structs.replace(self, llama=msgspec.structs.replace(self.llama, **changes))
+        fake = self.fake and msgspec.structs.replace(self.fake, **changes)
         return msgspec.structs.replace(self, fake=fake)
 
 
@@ -106,6 +121,8 @@ class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
     at_start: bool = False
     out_of_memory: bool = False
     """With fewer slots it may work."""
+    miscomputed: bool = False
+    """With other kernels it may work."""
 
 
 class LogLine(msgspec.Struct, frozen=True, array_like=True, tag="log"):

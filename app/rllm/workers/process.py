@@ -18,6 +18,7 @@ from rllm.workers.channel import Channel
 from rllm.workers.environment import worker_environment
 from rllm.workers.frames import (
     OUT_OF_MEMORY,
+    STUCK,
     Command,
     Failed,
     Inspected,
@@ -35,6 +36,10 @@ from rllm.workers.stderr import StderrReader
 
 _KILL_AFTER_S = 3.0
 _DUMP_S = 0.2
+_CRASHES = frozenset({
+    signal.SIGILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGTRAP,
+})  # fmt: skip
+"""Signals that a process brings upon itself."""
 
 
 class WorkerProcess:
@@ -67,6 +72,7 @@ class WorkerProcess:
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._failure: Failed | None = None
         self._stopping = False
+        self._was_ready = False
 
     @property
     def pid(self) -> int:
@@ -78,6 +84,15 @@ class WorkerProcess:
         if self._failure is not None:
             return self._failure.out_of_memory
         return self._process is not None and self._process.returncode == OUT_OF_MEMORY
+
+    @property
+    def crashed_at_start(self) -> bool:
+        """Whether it ended before it was ready in a way that other kernels may spare it: it computed nonsense
+        or for ever, or crashed. Being killed by somebody else is no reason to change anything."""
+        if self._failure is not None:
+            return self._failure.miscomputed
+        status = self._process.returncode if self._process else None
+        return not self._was_ready and (status == STUCK or (status is not None and -status in _CRASHES))
 
     async def start(self, timeout_s: float) -> Ready:
         """Start the process and wait until it has loaded its model.
@@ -191,6 +206,7 @@ class WorkerProcess:
             case Inspected(snapshot=snapshot):
                 self._on_snapshot(snapshot)
             case Ready():
+                self._was_ready = True
                 if not self._ready.done():
                     self._ready.set_result(message)
             case Failed():
@@ -206,9 +222,13 @@ class WorkerProcess:
         status = self._process.returncode if self._process else None
         if status == OUT_OF_MEMORY:
             return f"{self.spec.name} had no memory left on its GPU"
-        how = (
-            f"was killed by signal {-status}"
-            if status is not None and status < 0
-            else f"exited with {status}"
-        )
-        return f"{self.spec.name} {how}"
+        if status == STUCK:
+            return f"{self.spec.name} did not end its first computation"
+        return f"{self.spec.name} {_end(status)}"
+
+
+def _end(status: int | None) -> str:
+    if status is None or status >= 0:
+        return f"exited with {status}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was killed by signal {-status} ({names.get(-status, 'unnamed')})"

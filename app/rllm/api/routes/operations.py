@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse, Response
 
@@ -61,6 +62,10 @@ def _report(context: Context) -> Response:
         "status": "ok" if health.ready else health.reason,
         "instances": dict(health.instances),
     }
+    if health.fallbacks:
+        body["fallbacks"] = {name: msgspec.to_builtins(fallback) for name, fallback in health.fallbacks}
+    if health.not_served:
+        body["not_served"] = dict(health.not_served)
     if health.ready:
         return JSONResponse(body)
     message = f"not ready: {health.reason}"

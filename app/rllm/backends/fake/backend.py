@@ -31,11 +31,14 @@ from rllm.engine.port import (
     StoredPrefix,
     Truncate,
     Unload,
+    Within,
+    unlimited,
 )
 from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob, TopLogprob
-from rllm.errors import OutOfMemory
+from rllm.errors import Miscomputed, OutOfMemory
 
 _BABBLE = ord("a")
+_SELF_TEST_S = 0.5
 NextToken = Callable[[Sequence[int], SamplingParams], int]
 
 
@@ -74,10 +77,13 @@ class FakeBackend:
         script: FakeScript | None = None,
         *,
         sleep: Callable[[float], None] = time.sleep,
+        within: Within = unlimited,
     ) -> None:
         self.options = options = options or FakeOptions()
         if options.most_slots and options.most_slots < options.slots:
             raise OutOfMemory(f"fake: there is memory for {options.most_slots} slots, not {options.slots}")
+        with within(_SELF_TEST_S):
+            _self_test(options)
         self.script = script or FakeScript()
         self._sleep = sleep
         num_cells = options.kv_cells or options.slots * options.ctx_per_slot
@@ -257,6 +263,23 @@ class FakeBackend:
         if self.script.next_token is not None:
             return self.script.next_token(tokens, sampler.params)
         return next_token(tokens, sampler.params, sampler.banned)
+
+
+def _self_test(options: FakeOptions) -> None:
+    """
+    Raises:
+        Miscomputed: the options ask for it, if nothing worse.
+    """
+    safe = options.computes_with
+    if safe and all(getattr(options, name) == value for name, value in safe.items()):
+        return
+    match options.self_test:
+        case "abort":
+            os.abort()
+        case "hang":
+            threading.Event().wait()
+        case "nan" | "constant":
+            raise Miscomputed(f"fake: the first logits are {options.self_test}")
 
 
 def _logprob(token: int, num_top: int) -> TokenLogprob:

@@ -85,6 +85,10 @@ class Context:
         self.vocab_size = model.vocab_size
         self.copies_streams = not (options.kv_unified or options.copy_through_memory)
         """A copy between sequences moves a whole stream, when the next batch is decoded."""
+        self.threads = int(api.llama_n_threads(self.pointer))
+        self.threads_batch = int(api.llama_n_threads_batch(self.pointer))
+        chosen = options.flash_attn == "on"
+        self.flash_attn = lib.log.has_flash_attn if options.flash_attn == "auto" else chosen
         self._being_copied: set[int] = set()
         """Sources and targets of such copies that have not happened: their cells are not what they seem."""
         self._window = int(api.llama_model_n_swa(model.pointer))

@@ -33,6 +33,11 @@ def uses_cublas(tensors: Iterable[Tensor]) -> bool:
     return any(t.type not in _OWN_KERNELS and t.name not in looked_up for t in big)
 
 
+def graphs_allowed() -> bool:
+    """In this process, now."""
+    return _SWITCH not in os.environ
+
+
 def set_up(choice: str, tensors: Iterable[Tensor], *, by_step: bool = False) -> bool:
     """Set this process's environment before anything is computed; whether graphs may be used.
 
@@ -48,4 +53,4 @@ def set_up(choice: str, tensors: Iterable[Tensor], *, by_step: bool = False) -> 
         os.environ.pop(_SWITCH, None)
     elif choice == "off" or (uses_cublas(tensors) and not by_step):
         os.environ[_SWITCH] = "1"
-    return _SWITCH not in os.environ
+    return graphs_allowed()

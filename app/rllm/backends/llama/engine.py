@@ -20,9 +20,10 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from rllm.backends.llama import lib
+from rllm.backends.llama import lib, self_test
 from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.context import Context, ContextOptions
+from rllm.backends.llama.cuda_graphs import graphs_allowed
 from rllm.backends.llama.drawing import Drawer
 from rllm.backends.llama.memory import Memory
 from rllm.backends.llama.model import Model
@@ -51,10 +52,12 @@ from rllm.engine.port import (
     Status,
     StepResult,
     StoredPrefix,
+    Within,
+    unlimited,
 )
 from rllm.engine.row_costs import RowCosts
-from rllm.engine.types import ModelInfo, TokenLogprob
-from rllm.errors import StartError
+from rllm.engine.types import ComputePath, ModelInfo, TokenLogprob
+from rllm.errors import Miscomputed, StartError
 from rllm.gguf_info import kv_bytes_per_token
 
 api = lib.api
@@ -85,11 +88,12 @@ class _Step:
 class LlamaBackend:
     """Owned and called by exactly one thread, except for `vocabulary`."""
 
-    def __init__(self, path: Path | str, options: LlamaOptions) -> None:
-        """Load, create the context, compute one token to page the weights in.
+    def __init__(self, path: Path | str, options: LlamaOptions, *, within: Within = unlimited) -> None:
+        """Load, create the context, compute as requests will (`self_test`), ``within`` a limit.
 
         Raises:
             StartError: it cannot be served; one line says which file and why.
+            Miscomputed: what it computes is wrong.
         """
         began = perf_counter()
         self._model = Model(
@@ -98,6 +102,7 @@ class LlamaBackend:
             mmap=options.mmap,
             mlock=options.mlock,
             cuda_graphs=options.cuda_graphs,
+            repack=options.repack,
         )
         self._context: Context | None = None
         self._store: StateStore | None = None
@@ -111,9 +116,11 @@ class LlamaBackend:
             self._batch = Batch(self._context.batch_size, self._context.num_sequences)
             self._rows = _LogitRows(self._context)
             self._drawer = Drawer(self._model.vocab_size)
-            self._warm_up()
+            with within(self_test.limit_s(self._model.size_bytes)):
+                self._self_test(options.slots)
+                copy_s = self._probe_copy()
             self._store = open_store(options, self._model, self._context)
-            self._memory = Memory(self._context, self._store, self._probe_copy())
+            self._memory = Memory(self._context, self._store, copy_s)
         except BaseException:
             self.close()
             raise
@@ -341,10 +348,15 @@ class LlamaBackend:
             raise BackendFailed("the backend is closed")
         return self._context
 
-    def _warm_up(self) -> None:
-        if self._decode([Chunk(0, [0], 0, True)], _Step()) != _OK:
-            reason = lib.log.last_error()
-            raise StartError(f"{self._model.path}: a first token could not be computed: {reason}")
+    def _self_test(self, slots: int) -> None:
+        for chunks in self_test.batches(self._ctx, slots):
+            rows = sum(len(chunk.tokens) for chunk in chunks)
+            if (code := self._decode(chunks, _Step())) != _OK:
+                fault = f"llama_decode returned {code} ({lib.log.last_error()})"
+            else:
+                fault = self_test.fault_of(self._rows.read(len(chunks))[: len(chunks)])
+            if fault:
+                raise Miscomputed(f"{self._model.path}: its first batch of {rows} rows gave {fault}")
         self._ctx.clear()
 
     def _probe_copy(self) -> float:
@@ -447,4 +459,19 @@ def _describe(
         store_disk_bytes=disk_bytes,
         load_s=load_s,
         buffers=dict(lib.log.buffers),
+        compute=_compute_path(context, options),
+    )
+
+
+def _compute_path(context: Context, options: LlamaOptions) -> ComputePath:
+    places = (name.removesuffix(" model") for name in lib.log.buffers if name.endswith(" model"))
+    return ComputePath(
+        buffer_types=tuple(sorted({place.removesuffix("_Mapped") for place in places})),
+        repack=options.repack != "off",
+        flash_attn=context.flash_attn,
+        cuda_graphs=graphs_allowed() if uses_gpu(options) else None,
+        threads=context.threads,
+        threads_batch=context.threads_batch,
+        ubatch_size=context.ubatch_size,
+        features=lib.features(),
     )

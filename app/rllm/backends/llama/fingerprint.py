@@ -10,6 +10,7 @@ import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 
+from rllm.backends.llama import lib
 from rllm.gguf_info import shard_paths
 
 _HEAD, _SAMPLE, _NUM_SAMPLES = 4 * 2**20, 64 * 2**10, 64
@@ -27,11 +28,25 @@ def fingerprint(model: Path, settings: Mapping[str, object]) -> str:
     return digest.hexdigest()
 
 
+def build_id() -> str:
+    """Names the libraries of llama.cpp that are loaded, whenever they were installed."""
+    digest = hashlib.sha256()
+    for library in sorted(lib.library_folder().glob("*.so")) or sorted(lib.library_folder().iterdir()):
+        digest.update(library.name.encode())
+        _add_content(digest, library)
+    return digest.hexdigest()[:16]
+
+
 def _add_file(digest: hashlib._Hash, path: Path) -> None:
+    digest.update(f"{path.stat().st_mtime_ns}\n".encode())
+    _add_content(digest, path)
+
+
+def _add_content(digest: hashlib._Hash, path: Path) -> None:
     with path.open("rb") as file:
-        status = path.stat()
-        digest.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+        size = path.stat().st_size
+        digest.update(f"{size}\n".encode())
         digest.update(file.read(_HEAD))
         for index in range(_NUM_SAMPLES + 1):
-            file.seek(max(0, status.st_size - _SAMPLE) * index // _NUM_SAMPLES)
+            file.seek(max(0, size - _SAMPLE) * index // _NUM_SAMPLES)
             digest.update(file.read(_SAMPLE))

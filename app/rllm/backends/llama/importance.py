@@ -68,7 +68,7 @@ class Collector:
         self.sums: dict[str, np.ndarray[Any, np.dtype[np.float64]]] = {}
         self.counts: dict[str, int] = {}
         self.error: Exception | None = None
-        base = ctypes.CDLL(str(lib._library_folder() / "libggml-base.so"))
+        base = ctypes.CDLL(str(lib.library_folder() / "libggml-base.so"))
         self._name_of = base.ggml_op_name
         self._name_of.restype = ctypes.c_char_p
         self._copy = base.ggml_backend_tensor_get

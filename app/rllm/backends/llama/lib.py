@@ -26,13 +26,15 @@ LogSink = Callable[[str, str], None]
 _LEVELS = {1: "debug", 2: "info", 3: "warning", 4: "error"}  # as ggml.h has them; the package is off by one
 _CONTINUED = 5
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute|output) buffer size = +([\d.]+) MiB")
+_FLASH_ATTN = re.compile(r": Flash Attention (enabled|not supported)")
 _NO_MEMORY = re.compile(r"out of memory|failed to allocate|ALLOC_FAILED")
 _MISLEADING = (
     "possible training context overflow",  # counts the cells of all sequences of a unified cache as one
 )
 
 
-def _library_folder() -> Path:
+def library_folder() -> Path:
+    """Where the libraries are that this process has loaded."""
     if folder := os.environ.get("LLAMA_CPP_LIB_PATH"):
         return Path(folder)
     spec = importlib.util.find_spec("llama_cpp")
@@ -42,7 +44,7 @@ def _library_folder() -> Path:
 
 
 def is_cuda_build() -> bool:
-    return any(_library_folder().glob("*ggml-cuda*"))
+    return any(library_folder().glob("*ggml-cuda*"))
 
 
 def chooses_graphs_by_step() -> bool:
@@ -75,6 +77,8 @@ class Log:
         """Bytes by place and purpose ("CUDA0 KV"), as llama.cpp last allocated them."""
         self.memory_was_short = False
         """Since somebody last set it to False."""
+        self.has_flash_attn = True
+        """What became of the last choice that was left to llama.cpp."""
         self._level = "info"
         self._pending = ""
 
@@ -88,6 +92,8 @@ class Log:
                 continue
             if found := _BUFFER.search(line):
                 self.buffers[f"{found[1]} {found[2]}"] = round(float(found[3]) * 2**20)
+            if found := _FLASH_ATTN.search(line):
+                self.has_flash_attn = found[1] == "enabled"
             if self._level == "error":
                 self.errors.append(line)
                 self.memory_was_short |= _NO_MEMORY.search(line) is not None
@@ -99,6 +105,12 @@ class Log:
             if cause := re.search(r"error loading \w+: (.*)", line):
                 return cause[1]
         return self.errors[-1].split(": ", 1)[-1] if self.errors else "llama.cpp gave no reason"
+
+
+def features() -> tuple[str, ...]:
+    """What the libraries were compiled to use on this processor and its GPUs, e.g. AVX2 or AMX_INT8."""
+    text = api.llama_print_system_info().decode("utf-8", "replace")
+    return tuple(re.findall(r"(\w+) = 1\b", text))
 
 
 def is_fatal_shortage(level: str, line: str) -> bool:
@@ -167,7 +179,7 @@ def device_names(*, gpus: bool) -> list[str]:
 def _ggml(name: str, result: Any) -> Any:
     """A function of ggml itself, which the package does not wrap."""
     for stem in ("libggml", "libggml-base"):
-        for path in sorted(_library_folder().glob(f"{stem}.*")):
+        for path in sorted(library_folder().glob(f"{stem}.*")):
             function = getattr(ctypes.CDLL(str(path)), name, None)
             if function is not None:
                 function.restype = result

@@ -26,6 +26,7 @@ class Model:
         mlock: bool = False,
         vocab_only: bool = False,
         cuda_graphs: str = "auto",
+        repack: str = "auto",
     ) -> None:
         """
         Raises:
@@ -46,6 +47,7 @@ class Model:
         params.n_gpu_layers = gpu_layers
         params.vocab_only = vocab_only
         params.load_mode = _load_mode(mmap, mlock)
+        params.use_extra_bufts = repack != "off"
         lib.log.errors.clear()
         lib.log.buffers.clear()
         self.pointer = api.llama_model_load_from_file(str(self.path).encode(), params)

@@ -134,6 +134,7 @@ def _check(options: LlamaOptions) -> None:
         ("cache_type_k", options.cache_type_k, CACHE_TYPES),
         ("cache_type_v", options.cache_type_v, CACHE_TYPES),
         ("flash_attn", options.flash_attn, ("auto", "on", "off")),
+        ("repack", options.repack, ("auto", "on", "off")),
     ):
         if value not in allowed:
             raise StartError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}")

@@ -1,0 +1,51 @@
+"""What to try where a worker crashes before it is ready: one way of starting it after the other."""
+
+from __future__ import annotations
+
+from rllm.backends.options import Fallback
+from rllm.errors import StartError
+from rllm.workers.frames import WorkerSpec
+
+
+class Ways:
+    """The ways to start one worker, from the one that was asked for to the safest."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._name = spec.name
+        others = (options for options in spec.fallbacks if spec.with_options(options) != spec)
+        self._left = iter(others)
+        self._options: dict[str, str] = {}
+        self._faults: list[str] = []
+
+    def apply(self, spec: WorkerSpec) -> WorkerSpec:
+        return spec.with_options(self._options) if self._options else spec
+
+    @property
+    def fallback(self) -> Fallback | None:
+        """The way that is tried now, with what it leads around; None: the one that was asked for."""
+        return Fallback(options=self._options, reason=self._faults[0]) if self._options else None
+
+    @property
+    def words(self) -> str:
+        return in_words(self._options) if self._options else "as it was asked for"
+
+    def failed(self, fault: str) -> None:
+        """Go on to the next way.
+
+        Raises:
+            StartError: there is none.
+        """
+        fault = fault.removeprefix(f"{self._name} ")
+        self._faults.append(f"with {self.words}, {fault}" if self._options else fault)
+        following = next(self._left, None)
+        if following is None:
+            raise StartError(
+                f"{self._name} does not compute on this machine: {'; '.join(self._faults)}. "
+                "See RUNBOOK.md, 'A model that does not compute'"
+            )
+        self._options = following
+
+
+def in_words(options: dict[str, str]) -> str:
+    """As an operator would write them."""
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())

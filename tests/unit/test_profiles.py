@@ -1,0 +1,84 @@
+"""What is known about a model on a machine: kept whole, and applied where nothing was chosen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rllm.backends.llama.fingerprint import build_id, fingerprint
+from rllm.backends.options import Fallback, LlamaOptions
+from rllm.profiles import Profile, ProfileKeeper, ProfileStore, apply, default_folder, describe_machine
+from tests.tinymodel import write_tiny_model
+
+FALLBACK = Fallback(options={"repack": "off"}, reason="was killed by signal 4 (SIGILL)")
+
+
+def store(folder: Path, **machine: object) -> ProfileStore:
+    return ProfileStore(folder, machine or {"cpu": "one"}, fingerprint)
+
+
+def test_what_is_kept_is_found_again(tmp_path: Path, tiny_model: Path) -> None:
+    path = store(tmp_path / "new").update(tiny_model, fallback=FALLBACK)
+    found = store(tmp_path / "new").load(tiny_model)
+    assert found is not None
+    assert (found.fallback, found.model, found.machine) == (FALLBACK, str(tiny_model), {"cpu": "one"})
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_another_machine_another_model_and_another_build_know_nothing_of_it(tmp_path: Path) -> None:
+    model = write_tiny_model(tmp_path / "a.gguf")
+    other = write_tiny_model(tmp_path / "b.gguf", seed=2)
+    store(tmp_path).update(model, fallback=FALLBACK)
+    assert store(tmp_path, cpu="other").load(model) is None
+    assert store(tmp_path, cpu="one", llama_cpp="other").load(model) is None
+    assert store(tmp_path).load(other) is None
+
+
+def test_a_file_that_cannot_be_read_counts_as_none(tmp_path: Path, tiny_model: Path) -> None:
+    profiles = store(tmp_path)
+    profiles.path(tiny_model).write_text('{"fallback": 3')
+    assert profiles.load(tiny_model) is None
+    profiles.update(tiny_model, fallback=FALLBACK)
+    assert profiles.load(tiny_model) is not None
+
+
+def test_it_applies_only_where_nothing_was_chosen() -> None:
+    profile = Profile(
+        model="m", machine={}, fallback=Fallback(options={"repack": "off", "flash_attn": "off"}, reason="r")
+    )
+    options, fallback = apply(profile, LlamaOptions(flash_attn="on"))
+    assert (options.repack, options.flash_attn) == ("off", "on")
+    assert fallback == Fallback(options={"repack": "off"}, reason="r")
+    chosen = LlamaOptions(flash_attn="on", repack="on")
+    assert apply(profile, chosen) == (chosen, None)
+    assert apply(None, LlamaOptions()) == (LlamaOptions(), None)
+
+
+def test_what_instances_find_out_is_written_once(tmp_path: Path, tiny_model: Path) -> None:
+    said: list[str] = []
+    keeper = ProfileKeeper(store(tmp_path), {"m": tiny_model}, lambda event, _fields: said.append(event))
+    for instance in ("m-0", "m-1"):
+        keeper.on_fallback("m", instance, FALLBACK)
+    assert said == ["profile kept"]
+
+
+def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    keeper = ProfileKeeper(
+        store(tmp_path / "file"), {"m": tiny_model}, lambda event, _fields: said.append(event)
+    )
+    keeper.on_fallback("m", "m-0", FALLBACK)
+    assert said == ["profile not kept"]
+
+
+def test_the_machine_and_the_build_have_names() -> None:
+    machine = describe_machine(build_id(), ["a card, driver 1"])
+    assert machine["gpus"] == ["a card, driver 1"]
+    assert machine == describe_machine(build_id(), ["a card, driver 1"])
+
+
+def test_the_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+    assert default_folder() == Path("/somewhere/rllm/profiles")
