@@ -351,6 +351,7 @@ class LlamaBackend:
     def _self_test(self, slots: int) -> None:
         for chunks in self_test.batches(self._ctx, slots):
             rows = sum(len(chunk.tokens) for chunk in chunks)
+            fault: str | None
             if (code := self._decode(chunks, _Step())) != _OK:
                 fault = f"llama_decode returned {code} ({lib.log.last_error()})"
             else:
