@@ -1,8 +1,8 @@
 """``python -m rllm.backends.llama.proof``: does this build of llama.cpp compute on this machine?
 
 For each tensor type of the files that rllm makes, a small random model is decoded in a process of its own,
-which may crash: prompts of 32 rows and single rows, with all threads, for about a second each. Standard output
-has one line for each type that fails; the exit code is 0 where none does. Standard error has the rates.
+which may crash: prompts of 32 rows and single rows, with all threads, for about a second each. Standard
+output has a line for each type that fails; the exit code is 0 where none does. Standard error has the rates.
 """
 
 from __future__ import annotations
