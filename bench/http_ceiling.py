@@ -150,7 +150,7 @@ def _serve(streams: int, step_s: float) -> None:
 
 
 def _scrape(port: int) -> dict[str, float]:
-    from rllm_bench.prometheus import scrape
+    from rllm_bench.run.prometheus import scrape
 
     return scrape(f"http://127.0.0.1:{port}", 5.0)
 

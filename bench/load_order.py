@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from rllm_bench.direct import open_url
+from rllm_bench.load.direct import open_url
 from served import served
 
 _LOAD = """

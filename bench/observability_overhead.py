@@ -38,12 +38,14 @@ import click
 import numpy as np
 from aiohttp import web
 
-from rllm_bench import environment, processes, stats
-from rllm_bench.client import Endpoint
-from rllm_bench.targets.base import Settings
+from rllm_bench.figures import stats
+from rllm_bench.load.client import Endpoint
+from rllm_bench.records import environment
+from rllm_bench.records.runs import Settings
+from rllm_bench.records.vocabulary import Vocabulary, from_gguf
+from rllm_bench.targets import processes
 from rllm_bench.targets.rllm import Rllm
 from rllm_bench.targets.server import running
-from rllm_bench.vocabulary import Vocabulary, from_gguf
 from versus_llama_server import Answer, Asker, must_succeed
 
 STREAMS, SLOTS, CTX = 16, 16, 1024

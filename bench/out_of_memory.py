@@ -25,11 +25,11 @@ import aiohttp
 import click
 import psutil
 
-from rllm_bench import prometheus
-from rllm_bench.targets.base import Settings
+from rllm_bench.records.runs import Settings
+from rllm_bench.records.vocabulary import Vocabulary, from_gguf
+from rllm_bench.run import prometheus
 from rllm_bench.targets.rllm import Rllm
 from rllm_bench.targets.server import Server, running
-from rllm_bench.vocabulary import Vocabulary, from_gguf
 from versus_llama_server import Answer, Asker
 
 _MIB = 2**20

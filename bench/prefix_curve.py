@@ -29,11 +29,11 @@ import msgspec
 import numpy as np
 from tabulate import tabulate
 
-from rllm_bench import environment
-from rllm_bench.targets.base import Settings
+from rllm_bench.records import environment
+from rllm_bench.records.runs import Settings
+from rllm_bench.records.vocabulary import Vocabulary, from_gguf
 from rllm_bench.targets.rllm import Rllm
 from rllm_bench.targets.server import running
-from rllm_bench.vocabulary import Vocabulary, from_gguf
 from versus_llama_server import Answer, Asker, must_succeed
 
 matplotlib.use("Agg")

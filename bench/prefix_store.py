@@ -29,13 +29,13 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 from tabulate import tabulate
 
-from rllm_bench import environment
-from rllm_bench.client import Endpoint
-from rllm_bench.direct import open_url
-from rllm_bench.targets.base import Settings
+from rllm_bench.load.client import Endpoint
+from rllm_bench.load.direct import open_url
+from rllm_bench.records import environment
+from rllm_bench.records.runs import Settings
+from rllm_bench.records.vocabulary import Vocabulary, from_gguf
 from rllm_bench.targets.rllm import Rllm
 from rllm_bench.targets.server import running
-from rllm_bench.vocabulary import Vocabulary, from_gguf
 from versus_llama_server import Asker, must_succeed, ratio_interval
 
 COUNTERS = (

@@ -35,13 +35,13 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 from tabulate import tabulate
 
-from rllm_bench import environment
-from rllm_bench.client import Endpoint
-from rllm_bench.targets.base import Settings
+from rllm_bench.load.client import Endpoint
+from rllm_bench.records import environment
+from rllm_bench.records.runs import Settings
+from rllm_bench.records.vocabulary import Vocabulary, from_gguf
 from rllm_bench.targets.llama_server import LlamaServer
 from rllm_bench.targets.rllm import Rllm
 from rllm_bench.targets.server import running
-from rllm_bench.vocabulary import Vocabulary, from_gguf
 from versus_llama_server import Answer, Asker, client, compared, must_succeed, random_words, shuffled
 
 OUT, CTX, SLOTS, PER_USER = 96, 2048, 16, 3

@@ -42,14 +42,14 @@ import msgspec
 import numpy as np
 from tabulate import tabulate
 
-from rllm_bench import environment
-from rllm_bench.client import Endpoint
-from rllm_bench.sse import EventReader
-from rllm_bench.targets.base import Settings
+from rllm_bench.load.client import Endpoint
+from rllm_bench.load.sse import EventReader
+from rllm_bench.records import environment
+from rllm_bench.records.runs import Settings
+from rllm_bench.records.vocabulary import Vocabulary, from_gguf
 from rllm_bench.targets.llama_server import LlamaServer
 from rllm_bench.targets.rllm import Rllm
 from rllm_bench.targets.server import running
-from rllm_bench.vocabulary import Vocabulary, from_gguf
 
 SLOTS, CTX = 16, 2048
 OVERSUBSCRIBED_CELLS, OVERSUBSCRIBED_STREAMS = 4096, 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from rllm_bench.commands import ceiling, compare, figures, knee, matrix, report, sweep, workload
-from rllm_bench.quality.cli import quality
-from rllm_bench.recommend.cli import recommend
+from rllm_bench.commands.quality import quality
+from rllm_bench.commands.recommend import recommend
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

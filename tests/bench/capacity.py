@@ -16,8 +16,11 @@ from pathlib import Path
 
 import click
 
-from rllm_bench import checks, matrix, metrics, processes
-from rllm_bench.plan import MatrixConfig
+from rllm_bench.figures import metrics
+from rllm_bench.report import checks
+from rllm_bench.run import matrix
+from rllm_bench.run.plan import MatrixConfig
+from rllm_bench.targets import processes
 from rllm_bench.targets.catalog import Places
 from tests.bench.conftest import SCRIPT, Quiet
 
@@ -56,7 +59,7 @@ def _measure(url: str, folder: Path, count: int, streams: int, tokens: int) -> N
         warmups=0,
     )
     prepared = matrix.prepare(config, Places(url=url))
-    (cell,) = matrix.execute(prepared, folder, Quiet(), generators=count).cells()
+    (cell,) = map(metrics.CellData.of, matrix.execute(prepared, folder, Quiet(), generators=count).cells())
     load = metrics.client_load(cell)
     begin, end = 1.2, cell.duration_s - 1.2  # all streams run in between
     times, _ = metrics.token_times(cell.good)

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 
-from rllm_bench import matrix, processes
-from rllm_bench.metrics import CellData
-from rllm_bench.plan import MatrixConfig
-from rllm_bench.records import CellSpec
-from rllm_bench.store import Store
+from rllm_bench.figures.metrics import CellData
+from rllm_bench.figures.summary import judged
+from rllm_bench.records.cells import CellSpec
+from rllm_bench.records.store import Store
+from rllm_bench.run import matrix
+from rllm_bench.run.plan import MatrixConfig
+from rllm_bench.targets import processes
 from rllm_bench.targets.catalog import Places
 
 SCRIPT = Path(__file__).with_name("delay_server.py")
@@ -98,5 +100,5 @@ def measure(tmp_path: Path) -> Measure:
 
 
 def only_cell(store: Store) -> CellData:
-    (cell,) = store.cells()
+    (cell,) = judged(store)
     return cell

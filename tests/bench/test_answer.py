@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
-from rllm_bench.answer import answer, choose, standing
-from rllm_bench.records import Load, WorkloadSpec
-from rllm_bench.stats import Estimate, Interval
-from rllm_bench.store import RunRecord, Subject
-from rllm_bench.summary import Result, Summary
-from rllm_bench.tables import best_per_load, verdict_table
-from rllm_bench.targets.base import Settings
+from rllm_bench.figures.stats import Estimate, Interval
+from rllm_bench.figures.summary import Result, Summary
+from rllm_bench.records.cells import Load, WorkloadSpec
+from rllm_bench.records.runs import RunRecord, Settings, Subject
+from rllm_bench.report.answer import answer, choose, standing
+from rllm_bench.report.tables import best_per_load, verdict_table
 
 SIZES = {"rllm/q4": 100, "rllm/q8": 150, "rllm/f16": 270}
 
@@ -32,6 +32,8 @@ def summary(*rows: Result, sizes: Mapping[str, int] = SIZES) -> Summary:
     subjects = [
         Subject(name=name, engine="rllm", variant=name, model_bytes=size) for name, size in sizes.items()
     ]
+    known = {subject.name: subject for subject in subjects}
+    rows = tuple(replace(row, known=known.get(row.subject)) for row in rows)
     run = RunRecord(
         name="run", created_at="now", command="", preset="quick", settings=Settings(slots=8, ctx_per_slot=64),
         subjects=subjects, cells=[], slos={"fast": {"ttft": 500.0}}, price_per_hour=None, price_source="",

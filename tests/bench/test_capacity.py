@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from rllm_bench import checks, metrics
+from rllm_bench.figures import metrics
+from rllm_bench.report import checks
 from tests.bench.conftest import Delay, Measure, only_cell
 
 pytestmark = pytest.mark.slow

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from rllm_bench import prometheus
 from rllm_bench.cli import main
 from rllm_bench.quality.served import ServedError, score_served
+from rllm_bench.run import prometheus
 from rllm_bench.study.vllm import Running
 from tests.bench.conftest import Delay
 

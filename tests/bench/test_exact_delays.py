@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rllm_bench import metrics
+from rllm_bench.figures import metrics
 from tests.bench.conftest import Delay, Measure, only_cell
 
 TTFT_S, TPOT_S, TOKENS = 0.2, 0.04, 12

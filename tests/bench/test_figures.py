@@ -11,7 +11,7 @@ import pytest
 from rllm_bench.figures.keys import UnknownFigure, parse, show
 from rllm_bench.figures.pages import check, fill
 from rllm_bench.figures.sources import Catalog
-from rllm_bench.stats import Array
+from rllm_bench.figures.stats import Array
 
 
 class Numbers:

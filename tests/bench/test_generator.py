@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from rllm_bench import checks
-from rllm_bench.metrics import CellData
-from rllm_bench.records import GeneratorRecord
+from rllm_bench.figures.metrics import CellData
+from rllm_bench.records.cells import GeneratorRecord
+from rllm_bench.report import checks
 from tests.bench.conftest import Delay, Measure, only_cell
 
 

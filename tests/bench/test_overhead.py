@@ -22,9 +22,9 @@ from observability_overhead import (
     student_t,
     switches,
 )
-from rllm_bench import processes
-from rllm_bench.client import Endpoint
-from rllm_bench.vocabulary import Vocabulary
+from rllm_bench.load.client import Endpoint
+from rllm_bench.records.vocabulary import Vocabulary
+from rllm_bench.targets import processes
 
 
 def _pairs(*ratios: float) -> list[dict[str, object]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rllm_bench.report import render
-from rllm_bench.store import Store
+from rllm_bench.records.store import Store
+from rllm_bench.report.page import render
 from tests.bench.conftest import Delay, Measure
 
 

@@ -12,14 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllm_bench import arrivals, metrics, prometheus, stats, workload
-from rllm_bench.compare import compare
-from rllm_bench.metrics import CellData
-from rllm_bench.records import CellRecord, CellSpec, GeneratorRecord, Load, RequestRecord, WorkloadSpec
-from rllm_bench.sse import Chunk, EventReader
-from rllm_bench.summary import Result, result
-from rllm_bench.vocabulary import Vocabulary, plain_words
-from rllm_bench.workload import Workload
+from rllm_bench.figures import metrics, stats
+from rllm_bench.figures.compare import compare
+from rllm_bench.figures.metrics import CellData
+from rllm_bench.figures.summary import Result, result
+from rllm_bench.load import arrivals, workload
+from rllm_bench.load.sse import Chunk, EventReader
+from rllm_bench.load.workload import Workload
+from rllm_bench.records.cells import CellRecord, CellSpec, GeneratorRecord, Load, RequestRecord, WorkloadSpec
+from rllm_bench.records.vocabulary import Vocabulary, plain_words
+from rllm_bench.run import prometheus
 
 WORDS = Vocabulary(tuple(range(100, 200)), tuple(f"w{n}" for n in range(100)))
 
@@ -182,7 +184,8 @@ SLOS = {"goal": {"ttft": 105.0, "tpot": 30.0}}
 
 
 def over_repeats(subject: str, speed: float, seed: int = 0) -> Result:
-    return result([cell(subject, speed, repeat, seed=seed) for repeat in range(3)], subject, SLOS)
+    cells = [cell(subject, speed, repeat, seed=seed) for repeat in range(3)]
+    return result([(one, metrics.summarize(one, SLOS)) for one in cells], subject, SLOS)
 
 
 def test_figures_of_a_known_cell() -> None:

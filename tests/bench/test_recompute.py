@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rllm_bench import vllm_format
-from rllm_bench.report import render
+from rllm_bench.figures import vllm_format
+from rllm_bench.report.page import render
 from tests.bench.conftest import Delay, Measure, only_cell
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rllm_bench.plan import PlanError
-from rllm_bench.store import Store
+from rllm_bench.records.store import Store
+from rllm_bench.run.plan import PlanError
 from tests.bench.conftest import Delay, Measure
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllm_bench import tuning
 from rllm_bench.commands.sweep import parse_grid
-from rllm_bench.knee import Probe, Search, find
-from rllm_bench.plan import PlanError
-from rllm_bench.sweep import Trial, best_of
+from rllm_bench.run.plan import PlanError
+from rllm_bench.search import tuning
+from rllm_bench.search.knee import Probe, Search, find
+from rllm_bench.search.sweep import Trial, best_of
 
 
 @given(truth=st.floats(0.05, 500), start=st.floats(0.1, 10))

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rllm_bench.client import Endpoint
-from rllm_bench.store import Store, Subject
+from rllm_bench.figures.summary import judged
+from rllm_bench.load.client import Endpoint
+from rllm_bench.records.runs import Settings, Subject
+from rllm_bench.records.store import Store
 from rllm_bench.study import run as study_run
 from rllm_bench.study import vllm
 from rllm_bench.study.cli import main
@@ -23,7 +25,7 @@ from rllm_bench.study.rows import Row
 from rllm_bench.study.run import Study, cells
 from rllm_bench.study.subjects import Configured, Places, target, vllm_label
 from rllm_bench.study.summary import page
-from rllm_bench.targets.base import Launch, Settings
+from rllm_bench.targets.base import Launch
 
 SCRIPT = Path(__file__).with_name("delay_server.py")
 
@@ -89,7 +91,7 @@ def packed(study: Study) -> set[str]:
 def test_a_piece_is_measured_packed_and_not_measured_again(study: Study) -> None:
     study.run([PIECE])
     store = Store(study.work / "tiny")
-    done = store.cells()
+    done = judged(store)
     assert [cell.record.spec.subject for cell in done] == ["rllm/q4_k_m", "rllm/q4_k_m+t08"]
     assert all(len(cell.good) == 2 for cell in done)
     (server,) = json.loads((store.folder / "servers.json").read_text())  # one process, asked in two ways

@@ -39,7 +39,7 @@ def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
     [
         "rllm.main",
         "rllm.backends.llama.importance",
-        "rllm_bench.ceiling_worker",
+        "rllm_bench.ceiling.worker",
         "rllm_bench.quality.__main__",
     ],
 )

@@ -24,7 +24,7 @@ from tabulate import tabulate
 from rllm.backends.options import LlamaOptions
 from rllm.engine.speculation import Speculation
 from rllm.engine.types import EngineRequest, FinishReason
-from rllm_bench import environment
+from rllm_bench.records import environment
 from tests.stress.compare import (
     TEXTS,
     Difference,

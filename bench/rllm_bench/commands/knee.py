@@ -8,13 +8,13 @@ from typing import Any
 import click
 
 from rllm_bench.commands.options import Names, parse_slos, place_options, take_places
-from rllm_bench.console import Plain
-from rllm_bench.knee import Knee, Search, search_knee
-from rllm_bench.plan import MatrixConfig, PlanError
-from rllm_bench.runner import CellFailed
-from rllm_bench.tables import markdown
+from rllm_bench.report.tables import markdown
+from rllm_bench.report.words import number, slo
+from rllm_bench.run.console import Plain
+from rllm_bench.run.plan import MatrixConfig, PlanError
+from rllm_bench.run.runner import CellFailed
+from rllm_bench.search.knee import Knee, Search, search_knee
 from rllm_bench.targets.catalog import UnknownTarget
-from rllm_bench.words import number, slo
 
 
 @click.command("knee")

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
-from rllm_bench import outcome, plan
 from rllm_bench.commands.options import Names, Numbers, parse_slos, place_options, take_places
-from rllm_bench.matrix import Prepared, execute, prepare
-from rllm_bench.plan import MatrixConfig, PlanError
-from rllm_bench.progress import Bar
-from rllm_bench.runner import CellFailed
-from rllm_bench.store import Store
+from rllm_bench.records.store import Store
+from rllm_bench.report import outcome
+from rllm_bench.run import plan
+from rllm_bench.run.matrix import Prepared, execute, prepare
+from rllm_bench.run.plan import MatrixConfig, PlanError
+from rllm_bench.run.progress import Bar
+from rllm_bench.run.runner import CellFailed
 from rllm_bench.targets.catalog import UnknownTarget
 
 
@@ -122,7 +123,7 @@ def command(
     if no_report:
         click.echo(f"measured: {store.folder}")
     else:
-        from rllm_bench.report import render  # matplotlib is needed for this alone
+        from rllm_bench.report.page import render  # matplotlib is needed for this alone
 
         click.echo(f"report: {render([store.folder], store.folder)}")
     _conclude(store)

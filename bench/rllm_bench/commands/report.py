@@ -23,7 +23,7 @@ import click
 )
 def command(runs: tuple[Path, ...], out: Path | None, extra: tuple[Path, ...]) -> None:
     """Render any number of runs into one report, from their raw records."""
-    from rllm_bench.report import render
+    from rllm_bench.report.page import render
 
     for run in runs:
         if not (run / "run.json").exists():

@@ -8,17 +8,17 @@ from typing import Any
 import click
 import msgspec
 
-from rllm_bench import tuning
 from rllm_bench.commands.options import Numbers, parse_slos, place_options, take_places
-from rllm_bench.compare import HIGHER_IS_BETTER
-from rllm_bench.console import Plain
-from rllm_bench.plan import MatrixConfig, PlanError
-from rllm_bench.runner import CellFailed
-from rllm_bench.sweep import Sweep, Trial, Validation, best_of
-from rllm_bench.tables import markdown
+from rllm_bench.figures.compare import HIGHER_IS_BETTER
+from rllm_bench.report.tables import markdown
+from rllm_bench.report.words import number
+from rllm_bench.run.console import Plain
+from rllm_bench.run.plan import MatrixConfig, PlanError
+from rllm_bench.run.runner import CellFailed
+from rllm_bench.search import tuning
+from rllm_bench.search.sweep import Sweep, Trial, Validation, best_of
+from rllm_bench.search.tuning import UnknownParameter, Value
 from rllm_bench.targets.catalog import UnknownTarget
-from rllm_bench.tuning import UnknownParameter, Value
-from rllm_bench.words import number
 
 
 @click.command("sweep")
@@ -124,7 +124,7 @@ def conclude(
     validation: Validation | None,
 ) -> None:
     """Writes the page, the raw scores and, when there is something to gain, the TOML; prints the page."""
-    from rllm_bench.report import render
+    from rllm_bench.report.page import render
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sweep.json").write_bytes(msgspec.json.format(msgspec.json.encode(trials), indent=1) + b"\n")

@@ -9,10 +9,11 @@ import click
 import msgspec
 import numpy as np
 
-from rllm_bench import arrivals, vocabulary
-from rllm_bench.records import Load, WorkloadSpec
-from rllm_bench.store import Store
-from rllm_bench.workload import Prompt, Unit, Workload, digest, save
+from rllm_bench.load import arrivals
+from rllm_bench.load.workload import Prompt, Unit, Workload, digest, save
+from rllm_bench.records import vocabulary
+from rllm_bench.records.cells import Load, WorkloadSpec
+from rllm_bench.records.store import Store
 
 
 @click.command("workload")

@@ -21,7 +21,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rllm_bench.stats import Array
+from rllm_bench.figures.stats import Array
 
 _OPERATORS: dict[str, Callable[[Array, Array], Array]] = {
     "+": operator.add,

@@ -13,11 +13,13 @@ import jmespath
 import jmespath.exceptions
 import numpy as np
 
-from rllm_bench import cost, metrics, stats
+from rllm_bench.figures import cost, metrics, stats
 from rllm_bench.figures.keys import Source, UnknownFigure
-from rllm_bench.metrics import CellData
-from rllm_bench.stats import Array
-from rllm_bench.store import RunRecord, Store
+from rllm_bench.figures.metrics import CellData
+from rllm_bench.figures.stats import Array
+from rllm_bench.figures.summary import judged
+from rllm_bench.records.runs import RunRecord
+from rllm_bench.records.store import Store
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Runs:
     @cached_property
     def _loaded(self) -> list[tuple[RunRecord, list[CellData]]]:
         stores = [Store(folder) for folder in self.folders]
-        return [(store.run(), store.cells()) for store in stores]
+        return [(store.run(), judged(store)) for store in stores]
 
 
 def _figure(run: RunRecord, repeats: Sequence[CellData], metric: str) -> float:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rllm_bench.figures.stats import Interval
 from rllm_bench.quality import rows
 from rllm_bench.quality.datasets import Pair
 from rllm_bench.quality.model import LogitsModel, context_token
 from rllm_bench.quality.reference import Progress
-from rllm_bench.quality.stats import Interval, mcnemar, wilson
+from rllm_bench.quality.stats import mcnemar, wilson
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rllm_bench import environment
 from rllm_bench.quality.cache import ReferenceCache
 from rllm_bench.quality.collect import Collector, Subject
 from rllm_bench.quality.datasets import EvaluationData
@@ -21,6 +20,7 @@ from rllm_bench.quality.report import render
 from rllm_bench.quality.results import QualityRun, Settings
 from rllm_bench.quality.served import score_served
 from rllm_bench.quality.store import QualityStore
+from rllm_bench.records import environment
 
 
 def measure(

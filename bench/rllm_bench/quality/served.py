@@ -14,7 +14,7 @@ from urllib.request import Request
 
 import numpy as np
 
-from rllm_bench.direct import open_url
+from rllm_bench.load.direct import open_url
 from rllm_bench.quality.files import ModelFile
 from rllm_bench.quality.kldbase import BaseReader, Layout, Tokens
 from rllm_bench.quality.metrics import Estimate, perplexity

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    low: float
-    high: float
+from rllm_bench.figures.stats import Interval
 
 
 def wilson(successes: int, total: int, z: float = 1.959964) -> Interval:

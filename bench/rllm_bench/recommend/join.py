@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rllm_bench.metrics import CellData, summarize
+from rllm_bench.figures.metrics import CellData, summarize
+from rllm_bench.figures.summary import judged
 from rllm_bench.quality.gate import Limits, judge
 from rllm_bench.quality.results import QualityRun
 from rllm_bench.quality.store import load_run
 from rllm_bench.recommend.options import Option, Quality
-from rllm_bench.store import RunRecord, Store, Subject
+from rllm_bench.records.runs import RunRecord, Subject
+from rllm_bench.records.store import Store
 
 _GOAL = "goal"
 
@@ -53,7 +55,7 @@ def measured(folders: Sequence[Path]) -> list[Measured]:
         run = store.run()
         subjects = {subject.name: subject for subject in run.subjects}
         grouped: dict[tuple[str, str], list[CellData]] = {}
-        for cell in store.cells():
+        for cell in judged(store):
             if cell.record.error is None and cell.good:
                 grouped.setdefault((cell.record.spec.subject, cell.record.spec.group), []).append(cell)
         out += [Measured(run, subjects[name], tuple(cells)) for (name, _), cells in grouped.items()]

@@ -11,7 +11,7 @@ from typing import TypeVar
 import click
 import msgspec
 
-from rllm_bench import environment
+from rllm_bench.records import environment
 from rllm_bench.study import vllm
 from rllm_bench.study.pace import Pace
 from rllm_bench.study.pieces import FLAVOURS, PIECES, Piece
@@ -63,7 +63,7 @@ def show() -> None:
 
 
 def _seconds(piece: Piece, pace: Pace, repeats: int | None = None) -> float:
-    from rllm_bench.store import Subject
+    from rllm_bench.records.runs import Subject
 
     known = [
         Subject(name=name.replace(":", "/"), engine=name.partition(":")[0], variant=name.partition(":")[2])

@@ -12,11 +12,12 @@ from typing import Any
 import msgspec
 import psutil
 
-from rllm_bench import metrics, plan, prometheus
-from rllm_bench.direct import open_url
-from rllm_bench.measure import measure
-from rllm_bench.records import CellSpec, Load, WorkloadSpec
-from rllm_bench.store import Store
+from rllm_bench.figures import metrics
+from rllm_bench.load.direct import open_url
+from rllm_bench.records.cells import CellSpec, Load, WorkloadSpec
+from rllm_bench.records.store import Store
+from rllm_bench.run import plan, prometheus
+from rllm_bench.run.measure import measure
 from rllm_bench.targets.server import Server
 
 NEEDS_S = 45.0
@@ -48,7 +49,7 @@ def kill_one(store: Store, server: Server, *, seed: int) -> dict[str, Any]:
     outcome = measure(store, server, spec)
     killer.join(_PATIENCE_S)
     store.save(outcome.record, outcome.telemetry)
-    data = store.load(spec)
+    data = metrics.CellData.of(store.load(spec))
     happened["requests"] = len(data.requests)
     happened["answered"] = len(data.good)
     happened["errors"] = metrics.errors(data)

@@ -14,10 +14,11 @@ from typing import Any
 import click
 import msgspec
 
-from rllm_bench import processes
-from rllm_bench.gpu_memory import GpuMemory, family
+from rllm_bench.records.runs import Settings
+from rllm_bench.run.gpu_memory import GpuMemory, family
 from rllm_bench.study.subjects import Configured, RunningVllm
-from rllm_bench.targets.base import Settings, subject
+from rllm_bench.targets import processes
+from rllm_bench.targets.base import subject
 from rllm_bench.targets.server import Server, ServerFailed, running
 
 _TELLING = re.compile(

@@ -5,7 +5,7 @@ The table is for planning only: nothing in a report comes from it.
 
 from __future__ import annotations
 
-from rllm_bench.records import CellSpec
+from rllm_bench.records.cells import CellSpec
 
 # tok/s at 400/128 by concurrency, and prompt tokens per second of the longer prompts; on the careful side
 _RATES: dict[tuple[str, str], tuple[dict[int, float], float]] = {

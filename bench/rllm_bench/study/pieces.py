@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from rllm_bench.plan import MatrixConfig
+from rllm_bench.run.plan import MatrixConfig
 
 Kind = Literal["unique", "shared-prefix"]
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rllm_bench import metrics
-from rllm_bench.store import RunRecord, Store
+from rllm_bench.figures import metrics
+from rllm_bench.figures.summary import judged
+from rllm_bench.records.runs import RunRecord
+from rllm_bench.records.store import Store
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def rows(folder: Path) -> tuple[list[Row], list[RunRecord]]:
         store = Store(place)
         runs.append(run := store.run())
         grouped: dict[tuple[str, str], list[metrics.CellData]] = {}
-        for cell in store.cells():
+        for cell in judged(store):
             if cell.record.error is None and cell.good:
                 grouped.setdefault((cell.record.spec.subject, cell.record.spec.group), []).append(cell)
         found += [_row(run.name, name, group, cells) for (name, group), cells in grouped.items()]

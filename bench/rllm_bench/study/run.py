@@ -14,20 +14,23 @@ from pathlib import Path
 import click
 import msgspec
 
-from rllm_bench import cost, environment, metrics, plan, vocabulary
-from rllm_bench.measure import GeneratorFailed, measure
-from rllm_bench.records import CellSpec, failed_cell
-from rllm_bench.store import RunRecord, Store, Subject
+from rllm_bench.figures import cost, metrics
+from rllm_bench.load.workload import Workload
+from rllm_bench.records import environment, vocabulary
+from rllm_bench.records.cells import CellSpec, failed_cell
+from rllm_bench.records.runs import RunRecord, Settings, Subject
+from rllm_bench.records.store import Store
+from rllm_bench.run import plan
+from rllm_bench.run.measure import GeneratorFailed, measure
+from rllm_bench.run.subjects import describe
 from rllm_bench.study import crash
 from rllm_bench.study.fleet import Fleet, log_tail
 from rllm_bench.study.pace import START_S, Pace
 from rllm_bench.study.pieces import FLAVOURS, Piece, split
 from rllm_bench.study.subjects import Configured, Places, target
 from rllm_bench.study.warm import warm_prefix
-from rllm_bench.subjects import describe
-from rllm_bench.targets.base import Settings, subject
+from rllm_bench.targets.base import subject
 from rllm_bench.targets.server import Server
-from rllm_bench.workload import Workload
 
 _RESERVE_S = 12.0
 """Kept for stopping the servers and packing the records."""
@@ -186,7 +189,7 @@ class Study:
         store.save(outcome.record, outcome.telemetry)
         self.pace.note(spec, time.monotonic() - began)
         click.echo(f"  {line(store, spec)}  [{time.monotonic() - began:.1f} s]")
-        done = store.load(spec)
+        done = metrics.CellData.of(store.load(spec))
         return len(done.good) * 2 > len(done.requests)
 
     @staticmethod
@@ -253,7 +256,7 @@ def estimate_s(piece: Piece, planned: Sequence[CellSpec], pace: Pace) -> float:
 
 def line(store: Store, spec: CellSpec) -> str:
     """A cell's main figures, for whoever watches."""
-    cell = store.load(spec)
+    cell = metrics.CellData.of(store.load(spec))
     values = metrics.summarize(cell, {})
 
     def ms(name: str) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 
 import msgspec
 
-from rllm_bench.client import Endpoint
+from rllm_bench.load.client import Endpoint
+from rllm_bench.records.runs import Settings
 from rllm_bench.study.pieces import FLAVOURS, split
 from rllm_bench.study.vllm import Running
-from rllm_bench.targets.base import Launch, Settings, Target, ignore_eos
+from rllm_bench.targets.base import Launch, Target, ignore_eos
 from rllm_bench.targets.llama_server import LlamaServer
 from rllm_bench.targets.rllm import Rllm
 

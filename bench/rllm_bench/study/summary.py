@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from rllm_bench import cost
+from rllm_bench.figures import cost
+from rllm_bench.report.words import machine
 from rllm_bench.study import goals
 from rllm_bench.study.rows import Row, rows
-from rllm_bench.words import machine
 
 _CORE = ("layout", "core-q4", "core-f16", "core-q8", "wide", "wide-f16", "corners", "corners-f16")
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from rllm_bench import processes
-from rllm_bench.direct import open_url
+from rllm_bench.load.direct import open_url
+from rllm_bench.targets import processes
 
 PATIENCE_S = 300.0
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import urllib.request
 
-from rllm_bench.client import Endpoint
-from rllm_bench.direct import open_url
-from rllm_bench.workload import Workload
+from rllm_bench.load.client import Endpoint
+from rllm_bench.load.direct import open_url
+from rllm_bench.load.workload import Workload
 
 _BEYOND = 10**7
 """Index of a unit that no cell reaches: its prefix is theirs, what follows is not."""

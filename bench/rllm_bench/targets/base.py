@@ -6,20 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
-from rllm_bench.client import Endpoint
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every server of a run is given alike; each target says it in its own options."""
-
-    slots: int
-    ctx_per_slot: int
-    threads: int | None = None
-    prefix_cache: bool = True
-    extra: dict[str, list[str]] = {}
-    """Further options by engine; a report that has any calls that engine tuned."""
+from rllm_bench.load.client import Endpoint
+from rllm_bench.records.runs import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from rllm_bench.records import PromptFormat
+from rllm_bench.records.cells import PromptFormat
 from rllm_bench.targets.base import Target, subject
 from rllm_bench.targets.llama_cpp_python import LlamaCppPython
 from rllm_bench.targets.llama_server import LlamaServer

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rllm_bench.client import Endpoint
-from rllm_bench.targets.base import GREEDY, Launch, Settings
+from rllm_bench.load.client import Endpoint
+from rllm_bench.records.runs import Settings
+from rllm_bench.targets.base import GREEDY, Launch
 
 
 @dataclass(frozen=True)

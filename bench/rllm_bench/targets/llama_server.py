@@ -8,9 +8,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from rllm_bench.client import Endpoint
-from rllm_bench.environment import package_version
-from rllm_bench.targets.base import Launch, Settings, ignore_eos
+from rllm_bench.load.client import Endpoint
+from rllm_bench.records.environment import package_version
+from rllm_bench.records.runs import Settings
+from rllm_bench.targets.base import Launch, ignore_eos
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from typing import Any
 
 import msgspec
 
-from rllm_bench import processes
-from rllm_bench.direct import open_url
-from rllm_bench.targets.base import Launch, Settings, Target, subject
+from rllm_bench.load.direct import open_url
+from rllm_bench.records.runs import Settings
+from rllm_bench.targets import processes
+from rllm_bench.targets.base import Launch, Target, subject
 
 
 class ServerFailed(Exception):

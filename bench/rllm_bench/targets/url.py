@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from rllm_bench.client import Endpoint
-from rllm_bench.records import PromptFormat
-from rllm_bench.targets.base import Launch, Settings, ignore_eos
+from rllm_bench.load.client import Endpoint
+from rllm_bench.records.cells import PromptFormat
+from rllm_bench.records.runs import Settings
+from rllm_bench.targets.base import Launch, ignore_eos
 
 
 @dataclass(frozen=True)

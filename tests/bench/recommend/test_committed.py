@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from rllm_bench.commands.recommend import recommend
 from rllm_bench.quality.gate import load_limits
 from rllm_bench.recommend import join
-from rllm_bench.recommend.cli import recommend
 from rllm_bench.recommend.decide import decide
 from rllm_bench.recommend.options import Floor, Option
 

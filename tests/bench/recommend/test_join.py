@@ -12,10 +12,11 @@ from rllm_bench.quality.gate import load_limits
 from rllm_bench.quality.results import Floor, QualityRun, Settings, VariantResult
 from rllm_bench.quality.store import QualityStore
 from rllm_bench.recommend import join
-from rllm_bench.records import CellRecord, CellSpec, Load, RequestRecord, WorkloadSpec
-from rllm_bench.store import RunRecord, Store, Subject
+from rllm_bench.records.cells import CellRecord, CellSpec, Load, RequestRecord, WorkloadSpec
+from rllm_bench.records.runs import RunRecord, Subject
+from rllm_bench.records.store import Store
+from rllm_bench.records.vocabulary import Vocabulary
 from rllm_bench.targets.base import Settings as ServerSettings
-from rllm_bench.vocabulary import Vocabulary
 
 
 def model(name: str, file_type: str) -> ModelFile:

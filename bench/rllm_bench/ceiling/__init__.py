@@ -1,0 +1,1 @@
+"""The engine alone, and the memory under it."""

@@ -1,0 +1,1 @@
+"""Prompts, the client that sends them, and the loops that decide when."""

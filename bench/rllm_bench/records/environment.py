@@ -1,0 +1,133 @@
+"""The machine and the software of a run: without them a number is an anecdote."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from rllm_bench.records.cards import visible_cards
+
+_PACKAGES = ("rllm", "llama-cpp-python", "xllamacpp", "aiohttp", "uvloop", "numpy", "uvicorn", "vllm")
+
+
+def describe() -> dict[str, Any]:
+    return {
+        "cpu": cpu(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "gpus": gpus(),
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in _PACKAGES if (version := package_version(name))},
+        "git": git(),
+        "load_average": [round(value, 2) for value in os.getloadavg()],
+        "container": Path("/.dockerenv").exists() or "container" in os.environ,
+    }
+
+
+def cpu() -> dict[str, Any]:
+    fields: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            fields.setdefault(key.strip(), value.strip())
+    flags = set(fields.get("flags", "").split())
+    frequency = psutil.cpu_freq()
+    return {
+        "model": fields.get("model name", platform.processor() or "unknown"),
+        "cores_logical": psutil.cpu_count(),
+        "cores_physical": psutil.cpu_count(logical=False),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "features": sorted(
+            flags & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "fma", "f16c"}
+        ),
+        "max_mhz": frequency.max if frequency else None,
+    }
+
+
+def gpus() -> list[dict[str, Any]]:
+    """By NVML: name, memory, driver, power cap and what is already in use."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # NVMLError or no library: a machine without GPUs
+        return []
+    found = []
+    for index in visible_cards(pynvml.nvmlDeviceGetCount()):
+        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+        found.append(
+            {
+                "index": index,
+                "name": _text(pynvml.nvmlDeviceGetName(handle)),
+                "memory_bytes": int(memory.total),
+                "memory_used_bytes": int(memory.used),
+                "driver": _text(pynvml.nvmlSystemGetDriverVersion()),
+                "power_limit_w": _quietly(lambda h=handle: pynvml.nvmlDeviceGetEnforcedPowerLimit(h) / 1000),
+                "sm_clock_max_mhz": _quietly(lambda h=handle: pynvml.nvmlDeviceGetMaxClockInfo(h, 1)),
+            }
+        )
+    return found
+
+
+def _quietly(read: Any) -> Any:
+    try:
+        return read()
+    except Exception:  # NVMLError: this card does not tell
+        return None
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def package_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def git(folder: Path | None = None) -> dict[str, Any]:
+    """Commit of the checkout this code runs from, and whether tracked files differ from it. Reports are
+    not counted: a run in progress would make itself dirty."""
+    where = folder or Path(__file__).parent
+    commit = _git(where, "rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None}
+    changed = _git(
+        where, "status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)reports"
+    )
+    return {
+        "commit": commit,
+        "dirty": bool(changed),
+        "branch": _git(where, "rev-parse", "--abbrev-ref", "HEAD"),
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def command_line() -> str:
+    return " ".join(["rllm-bench", *sys.argv[1:]])

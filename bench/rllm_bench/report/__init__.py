@@ -1,0 +1,1 @@
+"""Pages, tables and pictures out of figures. Nothing is parsed back."""

@@ -1,0 +1,1 @@
+"""Plans carried out: servers up, cells measured, records kept."""
