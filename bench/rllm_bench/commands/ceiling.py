@@ -10,8 +10,8 @@ import msgspec
 from rllm_bench.ceiling.file import Ceiling, CeilingJob, save
 from rllm_bench.ceiling.run import CeilingFailed, bandwidth, ceiling
 from rllm_bench.commands.options import Numbers
+from rllm_bench.figures.words import number
 from rllm_bench.report.tables import markdown
-from rllm_bench.report.words import number
 
 _DEFAULTS = CeilingJob(model="")
 

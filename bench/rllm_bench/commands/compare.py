@@ -10,9 +10,9 @@ import click
 from rllm_bench.commands.options import Names
 from rllm_bench.figures.compare import METRICS, Comparison, pairs
 from rllm_bench.figures.summary import summarize
+from rllm_bench.figures.words import number
 from rllm_bench.records.store import Store
 from rllm_bench.report.tables import markdown
-from rllm_bench.report.words import number
 
 
 @click.command("compare")

@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from rllm_bench.commands.options import Names, parse_slos, place_options, take_places
+from rllm_bench.figures.words import number, slo
 from rllm_bench.report.tables import markdown
-from rllm_bench.report.words import number, slo
 from rllm_bench.run.console import Plain
 from rllm_bench.run.plan import MatrixConfig, PlanError
 from rllm_bench.run.runner import CellFailed

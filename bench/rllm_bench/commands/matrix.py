@@ -9,8 +9,7 @@ import click
 
 from rllm_bench.commands.options import Names, Numbers, parse_slos, place_options, take_places
 from rllm_bench.records.store import Store
-from rllm_bench.report import outcome
-from rllm_bench.run import plan
+from rllm_bench.run import outcome, plan
 from rllm_bench.run.matrix import Prepared, execute, prepare
 from rllm_bench.run.plan import MatrixConfig, PlanError
 from rllm_bench.run.progress import Bar

@@ -10,8 +10,8 @@ import msgspec
 
 from rllm_bench.commands.options import Numbers, parse_slos, place_options, take_places
 from rllm_bench.figures.compare import HIGHER_IS_BETTER
+from rllm_bench.figures.words import number
 from rllm_bench.report.tables import markdown
-from rllm_bench.report.words import number
 from rllm_bench.run.console import Plain
 from rllm_bench.run.plan import MatrixConfig, PlanError
 from rllm_bench.run.runner import CellFailed

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rllm_bench.figures.compare import MARGIN
+from rllm_bench.figures.words import plural
 from rllm_bench.recommend.decide import Change, Decision
 from rllm_bench.recommend.options import Floor, Option
-from rllm_bench.report.words import plural
 
 _NAMES = {"ttft": "time to first token", "tpot": "time per output token", "e2el": "whole answer"}
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from rllm_bench.figures.compare import Comparison, compare
 from rllm_bench.figures.summary import Result, Summary
-from rllm_bench.report.words import limits_of, listed, number, plural
+from rllm_bench.figures.words import limits_of, listed, number, plural
 
 KEPT = 0.95
 """A goal is kept under a load when at least this share of the requests meets it."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from rllm_bench.figures import words
 from rllm_bench.figures.metrics import CellData, client_load, errors, server_load
 from rllm_bench.figures.summary import Result, Summary
 from rllm_bench.records.runs import RunRecord
-from rllm_bench.report import words
 
 LAG_LIMIT_MS = 5.0
 LAG_SHARE = 0.05

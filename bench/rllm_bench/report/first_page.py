@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rllm_bench.figures.compare import MARGIN
 from rllm_bench.figures.summary import Summary
+from rllm_bench.figures.words import listed, machine, number
 from rllm_bench.report import checks, plots, tables
 from rllm_bench.report.answer import answer, limitation
 from rllm_bench.report.sources import Sources
-from rllm_bench.report.words import listed, machine, number
 
 
 def first_page(sources: Sources, look: plots.Look, out: Path, doubts: list[str]) -> Iterator[str]:

@@ -13,13 +13,13 @@ import msgspec
 from rllm_bench.figures import cost, metrics, vllm_format
 from rllm_bench.figures.compare import MARGIN
 from rllm_bench.figures.summary import Summary, judged
+from rllm_bench.figures.words import machine, number, plural, slo
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.store import Store, file_name
 from rllm_bench.report import checks, plots, tables
 from rllm_bench.report.answer import answer, loads_of
 from rllm_bench.report.first_page import first_page
 from rllm_bench.report.sources import Sources, read
-from rllm_bench.report.words import machine, number, plural, slo
 
 
 def render(folders: Sequence[Path], out: Path, extra: Sequence[Path] = ()) -> Path:

@@ -17,8 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from rllm_bench.figures.summary import Result, Summary
+from rllm_bench.figures.words import number
 from rllm_bench.report.checks import is_disturbed
-from rllm_bench.report.words import number
 
 _SHADES = {
     "rllm": ("#0b4f9e", "#2f8be0", "#6fb3ee"),

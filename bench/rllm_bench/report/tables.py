@@ -10,10 +10,10 @@ from rllm_bench.ceiling.file import Ceiling
 from rllm_bench.figures import cost
 from rllm_bench.figures.compare import compare
 from rllm_bench.figures.summary import Result, Summary
+from rllm_bench.figures.words import estimate, listed, number, slo
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.report import checks
 from rllm_bench.report.answer import choose, loads_of, standing
-from rllm_bench.report.words import estimate, listed, number, slo
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -12,8 +12,7 @@ from rllm_bench.records import environment, vocabulary
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.store import Store
 from rllm_bench.records.vocabulary import Vocabulary
-from rllm_bench.report import outcome
-from rllm_bench.run import plan
+from rllm_bench.run import outcome, plan
 from rllm_bench.run.plan import MatrixConfig, PlanError
 from rllm_bench.run.runner import Observer, Runner
 from rllm_bench.run.subjects import describe

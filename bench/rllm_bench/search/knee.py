@@ -11,7 +11,7 @@ import msgspec
 from rllm_bench.figures import metrics
 from rllm_bench.figures.summary import judged
 from rllm_bench.records.store import Store
-from rllm_bench.report import outcome
+from rllm_bench.run import outcome
 from rllm_bench.run.matrix import execute, prepare
 from rllm_bench.run.plan import MatrixConfig, PlanError
 from rllm_bench.run.runner import Observer

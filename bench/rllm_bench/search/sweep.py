@@ -18,7 +18,7 @@ from rllm_bench.figures import metrics
 from rllm_bench.figures.compare import Comparison, compare
 from rllm_bench.figures.summary import Result, judged, summarize
 from rllm_bench.records.store import Store
-from rllm_bench.report import outcome
+from rllm_bench.run import outcome
 from rllm_bench.run.matrix import execute, prepare
 from rllm_bench.run.plan import MatrixConfig, PlanError
 from rllm_bench.run.runner import CellFailed, Observer

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from rllm_bench.figures import cost
-from rllm_bench.report.words import machine
+from rllm_bench.figures.words import machine
 from rllm_bench.study import goals
 from rllm_bench.study.rows import Row, rows
 

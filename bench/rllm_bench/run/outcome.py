@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from rllm_bench.figures.metrics import CellData, errors
 from rllm_bench.figures.summary import judged
+from rllm_bench.figures.words import plural
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.store import Store
-from rllm_bench.report.words import plural
 
 
 def missing(run: RunRecord) -> Iterator[str]:
