@@ -1,14 +1,14 @@
 """What a key says: `TERM [+-*/ TERM]... [| FORMAT]`, evaluated from left to right.
 
-A term is a number, or a source's name followed by a query that this source understands:
+A term is a number, `( KEY )`, or a source's name followed by a query that this source understands:
 
     cpu-peers rllm/f16 c8-p128-o64 output_tps                one figure of a run: subject, group, metric
     quality variants[?name=='q4'].divergence.kld_mean.value  a JMESPath query into a JSON record
     h100 rllm/f16 c64-p400-o128 output_tps / h100 vllm/f16 c64-p400-o128 output_tps | .2f
 
-Operators stand between spaces and outside quotes. Operands that are lists combine item by item, so that a
-ratio of pairs stays paired; the median of what remains is the figure. FORMAT is Python's format
-specification; without one, three significant digits.
+Operators and parentheses stand between spaces and outside quotes. Operands that are lists combine item by
+item, so that a ratio of pairs stays paired; the median of what remains is the figure. FORMAT is Python's
+format specification; without one, three significant digits.
 """
 
 from __future__ import annotations
@@ -44,32 +44,66 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
-    """A parsed key: the first term, then operator and term by turns."""
+class Expression:
+    """The first term, then operator and term by turns."""
 
-    parts: tuple[str, ...]
+    parts: tuple[str | Expression, ...]
+
+    def compute(self, sources: Callable[[str], Source]) -> Array:
+        value = _compute(self.parts[0], sources)
+        for sign, term in zip(self.parts[1::2], self.parts[2::2], strict=True):
+            value = _OPERATORS[str(sign)](value, _compute(term, sources))
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A parsed key."""
+
+    expression: Expression
     format: str
+
+    def value(self, sources: Callable[[str], Source]) -> float:
+        """The figure: the median where several numbers remain."""
+        return float(np.median(self.expression.compute(sources)))
 
     def compute(self, sources: Callable[[str], Source]) -> str:
         """The figure as it stands on the page."""
-        value = _term(self.parts[0], sources)
-        for sign, term in zip(self.parts[1::2], self.parts[2::2], strict=True):
-            value = _OPERATORS[sign](value, _term(term, sources))
-        return show(float(np.median(value)), self.format)
+        return show(self.value(sources), self.format)
 
 
 def parse(text: str) -> Key:
     """Split a key at its operators. Raises `UnknownFigure` where a term is missing."""
     expression, _, spec = text.partition(" | ")
-    parts: list[str] = [""]
-    for word in _words(expression.strip()):
-        if word in _OPERATORS:
-            parts += [word, ""]
-        else:
-            parts[-1] = f"{parts[-1]} {word}".strip()
-    if not all(parts):
-        raise UnknownFigure(f"a term is missing in {text.strip()!r}")
-    return Key(tuple(parts), spec.strip())
+    words = _words(expression.strip())
+    found = _expression(words)
+    if words:
+        raise UnknownFigure(f"a parenthesis is closed that was not opened in {text.strip()!r}")
+    return Key(found, spec.strip())
+
+
+def _expression(words: list[str]) -> Expression:
+    """Takes its words off the front of the list, up to a closing parenthesis."""
+    parts: list[str | Expression] = [_next_term(words)]
+    while words and words[0] in _OPERATORS:
+        parts += [words.pop(0), _next_term(words)]
+    return Expression(tuple(parts))
+
+
+def _next_term(words: list[str]) -> str | Expression:
+    if words and words[0] == "(":
+        words.pop(0)
+        inside = _expression(words)
+        if not words:
+            raise UnknownFigure("a parenthesis is not closed")
+        words.pop(0)
+        return inside
+    term = []
+    while words and words[0] not in (*_OPERATORS, "(", ")"):
+        term.append(words.pop(0))
+    if not any(term):
+        raise UnknownFigure(f"a term is missing before {' '.join(words) or 'the end'!r}")
+    return " ".join(term)
 
 
 def show(value: float, spec: str) -> str:
@@ -94,9 +128,11 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _term(text: str, sources: Callable[[str], Source]) -> Array:
+def _compute(term: str | Expression, sources: Callable[[str], Source]) -> Array:
+    if isinstance(term, Expression):
+        return term.compute(sources)
     try:
-        return np.asarray([float(text)])
+        return np.asarray([float(term)])
     except ValueError:
-        name, _, query = text.partition(" ")
+        name, _, query = term.partition(" ")
         return sources(name).find(query.strip())

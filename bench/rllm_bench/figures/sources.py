@@ -21,6 +21,9 @@ from rllm_bench.figures.summary import judged
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.store import Store
 
+IN_TIME = 0.95
+"""The share of requests that must meet a goal for its load to count as served in time."""
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -29,15 +32,38 @@ class Runs:
     folders: Sequence[Path]
 
     def find(self, query: str) -> Array:
+        """``query``: SUBJECT GROUP METRIC; for ``most_users_GOAL`` the group without its load."""
         try:
             subject, group, metric = query.split()
         except ValueError:
             raise UnknownFigure(f"a run's figure is SUBJECT GROUP METRIC, not {query!r}") from None
+        if metric.startswith("most_users_"):
+            return np.asarray([self._most_users(subject, group, metric.removeprefix("most_users_"))])
         for run, cells in self._loaded:
             repeats = [c for c in cells if (c.record.spec.subject, c.record.spec.group) == (subject, group)]
-            if repeats:
-                return np.asarray([_figure(run, repeats, metric)])
-        raise UnknownFigure(f"no cells of {subject} under {group} in {', '.join(map(str, self.folders))}")
+            measured = [c for c in repeats if c.record.error is None and c.good]
+            if measured:
+                return np.asarray([_figure(run, measured, metric)])
+        raise UnknownFigure(
+            f"nothing was measured of {subject} under {group} in {', '.join(map(str, self.folders))}"
+        )
+
+    def _most_users(self, subject: str, shape: str, goal: str) -> float:
+        """The highest number of users up to which every measured number was served in time."""
+        specs = [cell.record.spec for _, cells in self._loaded for cell in cells]
+        groups = {
+            spec.group: spec.load.concurrency or 0
+            for spec in specs
+            if spec.subject == subject and spec.group.endswith(f"-{shape}")
+        }
+        most = 0
+        for group, users in sorted(groups.items(), key=lambda item: item[1]):
+            if float(self.find(f"{subject} {group} attained_{goal}")[0]) < IN_TIME:
+                break
+            most = users
+        if not most:
+            raise UnknownFigure(f"{subject}: no load of {shape} is served in time ({goal})")
+        return most
 
     @cached_property
     def _loaded(self) -> list[tuple[RunRecord, list[CellData]]]:
@@ -46,18 +72,22 @@ class Runs:
 
 
 def _figure(run: RunRecord, repeats: Sequence[CellData], metric: str) -> float:
-    """Over the repeats that were measured, by the rule that reports follow."""
-    measured = [metrics.summarize(c, run.slos) for c in repeats if c.record.error is None and c.good]
-    if not measured:
-        raise UnknownFigure(f"{repeats[0].record.spec.id}: nothing was measured")
+    """Over the repeats, by the rule that reports follow."""
+    spec = repeats[0].record.spec
+    if metric == "model_gb":
+        size = next((known.model_bytes for known in run.subjects if known.name == spec.subject), None)
+        if size is None:
+            raise UnknownFigure(f"{run.name} does not know the size of {spec.subject}'s file")
+        return size / 1e9
+    found = [metrics.summarize(cell, run.slos) for cell in repeats]
     if metric in ("usd_per_1k", "usd_per_1m"):
         if run.price_per_hour is None:
             raise UnknownFigure(f"{run.name} knows no price per hour")
-        rate = stats.estimate([values["output_tps"] for values in measured], None).value
+        rate = stats.estimate([values["output_tps"] for values in found], None).value
         return cost.per_1k_tokens(run.price_per_hour, rate) * (1000 if metric == "usd_per_1m" else 1)
-    if any(metric not in values for values in measured):
-        raise UnknownFigure(f"{repeats[0].record.spec.id} has no {metric}; it has {', '.join(measured[0])}")
-    return stats.estimate([values[metric] for values in measured], None).value
+    if any(metric not in values for values in found):
+        raise UnknownFigure(f"{spec.id} has no {metric}; it has {', '.join(found[0])}")
+    return stats.estimate([values[metric] for values in found], None).value
 
 
 @dataclass(frozen=True)

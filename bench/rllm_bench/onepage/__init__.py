@@ -1,0 +1,1 @@
+"""The answer on one page: which quantization for how many users, from records, in English and Chinese."""
