@@ -24,7 +24,7 @@ def command(root: Path, to_console: bool) -> None:
     import msgspec
 
     from rllm_bench.figures.keys import UnknownFigure
-    from rllm_bench.onepage.write import printed, write
+    from rllm_bench.report.onepage.write import printed, write
 
     try:
         if to_console:

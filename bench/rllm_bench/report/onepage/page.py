@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from rllm_bench.figures.keys import UnknownFigure, parse
 from rllm_bench.figures.sources import Catalog
-from rllm_bench.onepage.spec import Page, Row, Table, Tuned
-from rllm_bench.onepage.words import WORDS
+from rllm_bench.report.onepage.spec import Page, Row, Table, Tuned
+from rllm_bench.report.onepage.words import WORDS
 
 Best = Callable[[Sequence[float]], float]
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 
 from rllm_bench.figures.keys import UnknownFigure
 from rllm_bench.figures.sources import Catalog
-from rllm_bench.onepage.spec import Row, Table
-from rllm_bench.plots import Look, save
+from rllm_bench.report.onepage.spec import Row, Table
+from rllm_bench.report.plots import Look, save
 
-_STYLE = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
+_STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25}
 
 
 def draw(catalog: Catalog, table: Table, folder: Path, name: str) -> str:

@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 from rllm_bench.figures.sources import Catalog
-from rllm_bench.onepage import spec
-from rllm_bench.onepage.page import Writer
-from rllm_bench.onepage.words import LANGUAGES
+from rllm_bench.report.onepage import spec
+from rllm_bench.report.onepage.page import Writer
+from rllm_bench.report.onepage.words import LANGUAGES
 
 
 def write(root: Path) -> list[Path]:
     """Both languages and a chart for each table, below ``root``/reports."""
-    from rllm_bench.onepage.chart import draw  # matplotlib is slow to load, and the console needs none
+    from rllm_bench.report.onepage.chart import draw  # matplotlib is slow to load, and the console needs none
 
     catalog, page = Catalog(root), spec.load(root / "reports" / "summary.toml")
     folder = root / "reports"
