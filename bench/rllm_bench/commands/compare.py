@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from rllm_bench.commands.options import Names
-from rllm_bench.figures.compare import METRICS, Comparison, pairs
+from rllm_bench.figures.compare import METRICS, Comparison, differences, pairs
 from rllm_bench.figures.summary import summarize
 from rllm_bench.figures.words import number
 from rllm_bench.records.store import Store
@@ -25,10 +25,13 @@ def command(old: Path, new: Path, metrics: list[str], fail_on_regression: bool) 
     for folder in (old, new):
         if not (folder / "run.json").exists():
             raise click.ClickException(f"{folder} holds no run.json: not a run of rllm-bench matrix")
-    found = list(pairs(summarize([Store(new)]), summarize([Store(old)]), tuple(metrics)))
+    fresh, base = summarize([Store(new)]), summarize([Store(old)])
+    found = list(pairs(fresh, base, tuple(metrics)))
     if not found:
         raise click.ClickException("the two runs have no subject and load in common")
     click.echo(markdown(["load", "subject", "figure", "old", "new", "verdict"], [_row(one) for one in found]))
+    for line in differences(fresh, base):
+        click.echo(f"\n{line}")
     worse = [one for one in found if one.verdict == "worse"]
     if all(one.verdict == "unknown" for one in found):
         click.echo(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -118,3 +118,22 @@ def pairs(new: Summary, old: Summary, metrics: tuple[str, ...] = METRICS) -> Ite
             found = compare(result, other, metric, new.slos)
             if found is not None:
                 yield found
+
+
+def compute_paths(summary: Summary) -> Mapping[str, dict[str, str]]:
+    """What the last cell of each subject was computed by."""
+    return {
+        cell.record.spec.subject: path
+        for cell in summary.cells
+        if (path := cell.record.target.get("compute_path"))
+    }
+
+
+def differences(new: Summary, old: Summary) -> Iterator[str]:
+    """Where two runs of a subject were not computed by the same code."""
+    before = compute_paths(old)
+    for subject, path in compute_paths(new).items():
+        then = before.get(subject, {})
+        for name in sorted(path.keys() & then.keys()):
+            if path[name] != then[name]:
+                yield f"{subject} was computed by other code: {name} {then[name]}, now {path[name]}"

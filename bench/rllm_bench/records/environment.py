@@ -47,7 +47,11 @@ def cpu() -> dict[str, Any]:
         "cores_physical": psutil.cpu_count(logical=False),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "features": sorted(
-            flags & {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "fma", "f16c"}
+            flags
+            & {
+                *("fma", "f16c", "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+                *("amx_tile", "amx_int8", "amx_bf16"),
+            }
         ),
         "max_mhz": frequency.max if frequency else None,
     }

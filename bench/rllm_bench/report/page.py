@@ -20,6 +20,7 @@ from rllm_bench.report import checks, plots, tables
 from rllm_bench.report.answer import answer, loads_of
 from rllm_bench.report.first_page import first_page
 from rllm_bench.report.sources import Sources, read
+from rllm_bench.targets.compute_path import in_words
 
 
 def render(folders: Sequence[Path], out: Path, extra: Sequence[Path] = ()) -> Path:
@@ -118,6 +119,8 @@ def _commands(sources: Sources) -> Iterator[str]:
         yield line
         notes = target.get("notes")
         yield from (f"  - {note}" for note in notes) if isinstance(notes, list) else ()
+        path = target.get("compute_path")
+        yield from [f"  - computed by: {in_words(path)}"] if isinstance(path, dict) and path else []
     if seen:
         yield ""
 

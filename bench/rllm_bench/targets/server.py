@@ -8,7 +8,7 @@ import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import msgspec
 
 from rllm_bench.load.direct import open_url
 from rllm_bench.records.runs import Settings
-from rllm_bench.targets import processes
+from rllm_bench.targets import compute_path, processes
 from rllm_bench.targets.base import Launch, Target, subject
 
 
@@ -30,6 +30,7 @@ class Server:
     launch: Launch
     pid: int | None
     start_s: float
+    compute_path: dict[str, str] = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         model = self.target.model
@@ -46,6 +47,7 @@ class Server:
             "body": self.launch.endpoint.body,
             "notes": list(self.launch.notes),
             "start_s": round(self.start_s, 2),
+            "compute_path": self.compute_path,
         }
 
 
@@ -64,15 +66,19 @@ def running(target: Target, settings: Settings, log: Path, end_tokens: tuple[int
     began = time.monotonic()
     if launch.command is None:
         _wait_ready(launch, None, log)
-        yield Server(target, _named(launch), None, 0.0)
+        yield Server(target, _named(launch), None, 0.0, compute_path.read(launch.endpoint.base_url, ""))
         return
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as header:
         header.write(f"\n$ {' '.join(launch.command)}\n")
+    said_before = log.stat().st_size
     process = processes.start(launch.command, log=log, env=launch.env)
     try:
         _wait_ready(launch, process, log)
-        yield Server(target, _named(launch), process.pid, time.monotonic() - began)
+        start_s = time.monotonic() - began
+        said = log.read_bytes()[said_before:].decode("utf-8", "replace")
+        path = compute_path.read(launch.endpoint.base_url, said)
+        yield Server(target, _named(launch), process.pid, start_s, path)
     finally:
         processes.stop(process)
 
