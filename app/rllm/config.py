@@ -318,6 +318,9 @@ class Settings(EngineSettings, BaseSettings):
         (), "MODEL=OTHER: who answers while no instance of the model takes requests."
     )
     max_body_bytes: int = _limit(8 * 2**20, "Largest request body.", ge=1024)
+    max_connections: int = _limit(
+        0, "Most connections at a time; the one idle longest makes room. 0: what descriptors allow.", ge=0
+    )
     body_timeout_s: float = _limit(30.0, "Longest time for a client to send a body.", gt=0)
     slow_client_timeout_s: float = _limit(
         30.0, "Longest time one write to a client may be stuck. 0: never ends it.", ge=0

@@ -15,12 +15,14 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import psutil
 import uvicorn
 from fastapi import FastAPI
 
+from rllm.api.connections import Connections, Room
 from rllm.api.transport import HttpProtocol
 from rllm.errors import StartError
 
@@ -83,6 +85,7 @@ async def serve(
     *,
     drain_s: float,
     delay_s: float = 0.0,
+    room: Room,
     on_ready: Callable[[], Awaitable[None]],
     on_stopping: Callable[[str, float], None],
     on_reload: Callable[[], None] = lambda: None,
@@ -90,7 +93,8 @@ async def serve(
     """Run until a signal comes, then drain. ``on_ready`` is called once when every model is loaded.
 
     After SIGTERM requests are accepted for ``delay_s`` more while the server says that it is not ready, so
-    that whoever routes to it can learn that before anybody is refused. SIGHUP calls ``on_reload``.
+    that whoever routes to it can learn that before anybody is refused. SIGHUP calls ``on_reload``. ``room``:
+    how many connections there may be.
 
     Raises:
         StartError: a model cannot be served.
@@ -100,7 +104,8 @@ async def serve(
     loop.add_signal_handler(signal.SIGHUP, on_reload)
     config = uvicorn.Config(
         app,
-        http=HttpProtocol,
+        http=partial(HttpProtocol, connections=Connections(room)),  # type: ignore[arg-type] # called like a class
+        backlog=room.burst,
         lifespan="on",
         log_config=None,
         access_log=False,

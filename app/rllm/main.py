@@ -18,6 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from rllm import background
 from rllm.api.app import create_app
+from rllm.api.connections import free_descriptors, room_for
 from rllm.api.settings import ApiKey, ApiSettings
 from rllm.backends.llama import lib
 from rllm.backends.llama.context import default_threads
@@ -152,6 +153,7 @@ async def _serve(
         watchers.know_keys(keys.limits)
         logger.info("reloaded", keys=len(keys.entries))
 
+    num_workers = sum(len(plan.workers) for plan in plans)
     logger.info("loading", address=address, models=[plan.id for plan in plans])
     try:
         await serve(
@@ -160,6 +162,9 @@ async def _serve(
             listener,
             drain_s=settings.drain_timeout_s,
             delay_s=settings.drain_delay_s,
+            room=room_for(
+                free_descriptors(), sum(len(plan.workers) for plan in plans), settings.max_connections
+            ),
             on_ready=on_ready,
             on_stopping=on_stopping,
             on_reload=on_reload,

@@ -19,7 +19,7 @@ from rllm.api.context import Context
 from rllm.api.errors import ErrorAnswer, answer_of, answer_of_http
 from rllm.api.hosts import Hosts
 from rllm.api.live_state import Look
-from rllm.api.middleware import BodyLimit, RequestScope, record_of
+from rllm.api.middleware import BodyLimit, Crowd, RequestScope, record_of
 from rllm.api.records import Observer, Starter, ignore, ignore_start
 from rllm.api.routes import generate, live, models, operations, tokens
 from rllm.api.settings import ApiSettings
@@ -133,4 +133,5 @@ def _wrap(
         )
     if settings.allowed_hosts is not None:
         app.add_middleware(Hosts, allowed=settings.allowed_hosts)
+    app.add_middleware(Crowd)
     app.add_middleware(RequestScope, observe=on_request, start=on_start)

@@ -1,6 +1,7 @@
 """Pure ASGI middlewares (Starlette's BaseHTTPMiddleware would hide disconnects from the routes).
 
-From the outside in: RequestScope, Hosts, CORS where configured, Authorization, BodyLimit, the application.
+From the outside in: RequestScope, Crowd, Hosts, CORS where configured, Authorization, BodyLimit, the
+application.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from rllm.api.client import ClientGone
 from rllm.api.encoded_body import EncodedBody, is_encoded
 from rllm.api.errors import ErrorAnswer, answer_of, internal_error
 from rllm.api.generation import send_json
-from rllm.api.records import Observer, RequestRecord, Starter
-from rllm.errors import BodyTooLarge, RllmError
+from rllm.api.records import PROBES, Observer, RequestRecord, Starter
+from rllm.errors import BodyTooLarge, Overloaded, RllmError
 
 _logger = logging.getLogger("rllm.api")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
@@ -90,6 +91,28 @@ class _Answering:
                 *((name.encode(), value.encode("latin-1")) for name, value in self._record.headers),
             ]
         await self._send(message)
+
+
+class Crowd:
+    """While there are too many connections, a request on a new one is refused unless it is a probe.
+
+    See `rllm.api.connections`.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope.get("extensions", {}).get("rllm.crowded") or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        error = Overloaded(
+            "the server has as many connections as it can hold, and all of them are busy",
+            code="too_many_connections",
+            retry_after_s=1.0,
+        )
+        record_of(scope).error_code = error.code
+        await send_error(send, answer_of(error))
 
 
 class BodyLimit:

@@ -14,9 +14,13 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from typing import Any
 
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from rllm.api.connections import Connections, Room
 from rllm.api.http_standards import Peer, StandardHttp, peer
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -34,6 +38,7 @@ class HttpProtocol(StandardHttp):
     rest_timeout_s = 5.0
     """For the rest of a request that has its answer already. A client that only reads afterwards gets it."""
 
+    _admitted = False
     _deadline: asyncio.TimerHandle | None = None
     _framing_bytes = 0
     """Since the last byte of a body, or the beginning of a head."""
@@ -43,18 +48,25 @@ class HttpProtocol(StandardHttp):
     _in_head = False
     _in_message = False
 
+    def __init__(self, *args: Any, connections: Connections | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections = connections or Connections(Room(2**31, 2**31))
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn does
         super().connection_made(transport)
         self.flow = self._watched = _WatchedFlow(transport, self.loop, self._on_unread_end)
         self._unparsed = bytearray()
         self._expect(self.head_timeout_s)
+        self._connections.entered(self)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._expect(self.head_timeout_s)
         self._in_head = self._in_message = True
         self._framing_bytes = 0
-        self.scope["extensions"] = {"rllm.abort": self._abort}  # type: ignore[dict-item] # a callable
+        self._admitted = self._admitted or not self._connections.are_too_many
+        extensions: dict[str, Any] = {"rllm.abort": self.cut, "rllm.crowded": not self._admitted}
+        self.scope["extensions"] = extensions
 
     def data_received(self, data: bytes) -> None:
         self._unparsed += data
@@ -100,15 +112,22 @@ class HttpProtocol(StandardHttp):
         """uvicorn would read the rest of an answered request for as long as it comes."""
         super().on_response_complete()
         self._parse()
+        if self._running is not None and self._running.response_complete:
+            self._connections.is_idle(self)
         if self._in_message and not self._in_head and self.cycle.response_complete:
             self._expect(self.rest_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.left(self)
         self._forget_deadline()
         self._watched.forget()
         self.pipeline.clear()
         self._end_running()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._connections.is_busy(self)
+        super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
         """Not into the middle of an answer that has begun."""
@@ -144,7 +163,7 @@ class HttpProtocol(StandardHttp):
             self._deadline.cancel()
             self._deadline = None
 
-    def _abort(self) -> None:
+    def cut(self) -> None:
         """With a reset: without it the kernel would go on offering what is in the socket's buffer."""
         sock = self.transport.get_extra_info("socket")
         if sock is not None:
