@@ -162,9 +162,7 @@ async def _serve(
             listener,
             drain_s=settings.drain_timeout_s,
             delay_s=settings.drain_delay_s,
-            room=room_for(
-                free_descriptors(), sum(len(plan.workers) for plan in plans), settings.max_connections
-            ),
+            room=room_for(free_descriptors(), num_workers, settings.max_connections),
             on_ready=on_ready,
             on_stopping=on_stopping,
             on_reload=on_reload,
