@@ -101,7 +101,7 @@ def main(ctx: click.Context, /, config_path: Path | None, print_config: bool, **
     if ctx.invoked_subcommand is not None:
         _refuse_options_before(ctx)
         return
-    settings = _settings(ctx, config_path)
+    settings = _settings(ctx, config_path, need_model=not print_config)
     if print_config:
         click.echo(settings.printable(), nl=False)
         return
@@ -154,14 +154,14 @@ def _refuse_options_before(ctx: click.Context) -> None:
         raise click.UsageError(f"--{name} is for serving; {ctx.invoked_subcommand} has options of its own")
 
 
-def _settings(ctx: click.Context, config_path: Path | None) -> Settings:
+def _settings(ctx: click.Context, config_path: Path | None, *, need_model: bool) -> Settings:
     given = {
         name: value
         for name, value in ctx.params.items()
         if name in Settings.model_fields and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     try:
-        return config.load(given, config_path)
+        return config.load(given, config_path, need_model=need_model)
     except ConfigError as error:
         raise click.UsageError(_one_line(error)) from None
 

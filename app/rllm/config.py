@@ -61,7 +61,17 @@ def _as_list(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _as_words(value: object) -> object:
+    """The same for what holds no commas of its own: an option given once may list several, too."""
+    if isinstance(value, str):
+        return _as_list(value)
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return [part.strip() for item in value for part in item.split(",") if part.strip()]
+    return value
+
+
 _Listed = (NoDecode, BeforeValidator(_as_list))
+_Words = (NoDecode, BeforeValidator(_as_words))
 _Keys = (NoDecode, BeforeValidator(as_keys))
 
 
@@ -259,7 +269,7 @@ class Settings(EngineSettings, BaseSettings):
         None, "TOML file with named, hashed keys and their limits; read again on SIGHUP."
     )
     allow_insecure: bool = _server(False, "Listen beyond this machine without any API key.")
-    allowed_hosts: Annotated[tuple[str, ...], *_Listed] = _server(
+    allowed_hosts: Annotated[tuple[str, ...], *_Words] = _server(
         (),
         "Name that requests may call the server by (Host header), like example.org or *.example.org; may be "
         "repeated, * allows all. Addresses and localhost always may. Default: no other on a loopback "
@@ -283,7 +293,7 @@ class Settings(EngineSettings, BaseSettings):
     )
     metrics: bool = _server(True, "Count and time, and serve /metrics.")
     open_metrics: bool = _server(False, "Serve /metrics without an API key.")
-    cors_origin: Annotated[tuple[str, ...], *_Listed] = _server(
+    cors_origin: Annotated[tuple[str, ...], *_Words] = _server(
         (), "Web page origin that may call the server; may be repeated, * allows all."
     )
     docs: bool = _server(True, "Serve /docs and /openapi.json.")
@@ -306,15 +316,15 @@ class Settings(EngineSettings, BaseSettings):
     stall_timeout_s: float = _limit(
         30.0, "A worker with work and without a step for so long is killed and replaced. 0: never.", ge=0
     )
-    degrade: Annotated[tuple[str, ...], *_Listed] = _limit(
+    degrade: Annotated[tuple[str, ...], *_Words] = _limit(
         (),
         "What to give up at which load (requests per slot): 1.5:cap=128, 2:shed=0, 3:route, 4:refuse.",
     )
     degrade_hold_s: float = _limit(5.0, "How long it must be calm before one level is taken back.", ge=0)
-    smaller: Annotated[tuple[str, ...], *_Listed] = _limit(
+    smaller: Annotated[tuple[str, ...], *_Words] = _limit(
         (), "MODEL=VARIANT: who answers for a model at a 'route' level. Both must be served here."
     )
-    fallback: Annotated[tuple[str, ...], *_Listed] = _limit(
+    fallback: Annotated[tuple[str, ...], *_Words] = _limit(
         (), "MODEL=OTHER: who answers while no instance of the model takes requests."
     )
     max_body_bytes: int = _limit(8 * 2**20, "Largest request body.", ge=1024)
@@ -342,8 +352,8 @@ class Settings(EngineSettings, BaseSettings):
     )
     otlp_endpoint: str = _log(
         "",
-        "Send traces to this OpenTelemetry collector, http://HOST:4318. Needs rllm[tracing]. Default: what "
-        "OTEL_EXPORTER_OTLP_ENDPOINT says; without either nothing is traced.",
+        "Send traces to this OpenTelemetry collector, http://HOST:4318. Needs OpenTelemetry's packages. "
+        "Default: what OTEL_EXPORTER_OTLP_ENDPOINT says; without either nothing is traced.",
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
@@ -352,8 +362,6 @@ class Settings(EngineSettings, BaseSettings):
     def _is_servable(self) -> Self:
         if self.models and self.gguf:
             raise ValueError("gguf and [[models]] exclude each other")
-        if not self.models and not self.gguf:
-            raise ValueError("no model to serve: give --gguf PATH, RLLM_GGUF, or [[models]] in a TOML file")
         if self.alias and len(self.alias) != len(self.gguf):
             raise ValueError(
                 f"{len(self.gguf)} gguf but {len(self.alias)} alias: give one for each, in order"
@@ -407,8 +415,10 @@ class Settings(EngineSettings, BaseSettings):
         return config_file.dump(values, self._origins, tables)
 
 
-def load(cli: Mapping[str, Any], path: Path | None = None) -> Settings:
+def load(cli: Mapping[str, Any], path: Path | None = None, *, need_model: bool = True) -> Settings:
     """Merge and check. ``cli`` holds only what was given on the command line.
+
+    Without ``need_model`` the settings may name none: they can be shown, and not served.
 
     Raises:
         ConfigError: one line that names every wrong setting.
@@ -426,6 +436,8 @@ def load(cli: Mapping[str, Any], path: Path | None = None) -> Settings:
         settings = _layered(file)(**cli)
     except ValidationError as error:
         raise ConfigError(config_file.explain(error, origins, Settings.model_fields)) from None
+    if need_model and not settings.served():
+        raise ConfigError("no model to serve: give --gguf PATH, RLLM_GGUF, or [[models]] in a TOML file")
     empty = [name for name in empty_variables(os.environ) if not getattr(settings, _field_name(name))]
     if empty and not settings.is_loopback:
         raise ConfigError(f"{empty[0]} is empty, and host {settings.host} is open to other machines")

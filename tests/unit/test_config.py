@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from rllm import config_example
 from rllm.config import ConfigError, Settings, load, unknown_variables
 from rllm.workers.frames import SchedulerOptions
 
@@ -255,3 +257,33 @@ def test_every_option_has_a_group_and_a_help_text() -> None:
 def test_metrics_that_are_off_cannot_be_opened() -> None:
     with pytest.raises(ConfigError, match="metrics is off"):
         load({**ONE, "metrics": False, "open_metrics": True})
+
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_settings_without_a_model_can_be_shown() -> None:
+    assert load({"slots": 3}, need_model=False).slots == 3
+
+
+def test_the_example_file_is_up_to_date_and_changes_nothing(tmp_path: Path) -> None:
+    text = (DOCS / "rllm.toml").read_text()
+    assert text == config_example.example(), "python -m rllm.config_example > docs/rllm.toml"
+    single, _, several = text.partition("# --- Several models")
+    path = tmp_path / "all.toml"
+    path.write_text(re.sub(r"^#(\w+ = .)", r"\1", single, flags=re.M))
+    assert len(tomllib.loads(path.read_text())) > 60
+    assert load(ONE, path).model_dump() == load(ONE).model_dump()
+    path.write_text(re.sub(r"^#(\w+ = .|\[\[)", r"\1", several.partition("\n")[2], flags=re.M))
+    assert [model.id for model in load({}, path).served()] == ["small", "exact"]
+
+
+@pytest.mark.parametrize("option", ["degrade", "allowed_hosts", "cors_origin"])
+def test_an_option_may_list_several_with_commas(option: str) -> None:
+    values = ("1.5:cap=128", "2:shed=0", "3:route", "4:refuse")
+    assert getattr(load({**ONE, option: (", ".join(values),)}), option) == values
+    assert getattr(load({**ONE, option: values}), option) == values
+
+
+def test_a_comma_in_a_path_is_part_of_it() -> None:
+    assert load({"gguf": ("a,b.gguf",)}).gguf == (Path("a,b.gguf"),)

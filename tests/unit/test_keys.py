@@ -71,3 +71,10 @@ def test_a_wrong_file_is_refused_without_showing_a_digest(tmp_path: Path, text: 
     with pytest.raises(StartError) as error:
         read_keys(_file(tmp_path, text))
     assert DIGEST not in str(error.value)
+
+
+def test_the_example_of_the_documentation_is_a_keys_file(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    (block,) = [part for part in page.split("```") if part.startswith("toml\n[[keys]]")]
+    entries = read_keys(_file(tmp_path, block.removeprefix("toml\n")))
+    assert [(entry.name, entry.operator) for entry in entries] == [("search-team", False), ("on-call", True)]

@@ -111,7 +111,7 @@ def _from_hf(source: HfSource, part: Path) -> str:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ModuleNotFoundError:
-        raise HubError("source kind 'hf' needs huggingface_hub: pip install 'rllm[hf]'") from None
+        raise HubError("source kind 'hf' needs a package: pip install huggingface_hub") from None
     folder = part.parent / "hf" / source.repo.replace("/", "--")
     where = f"hf:{source.repo}/{source.filename}@{source.revision}"
     try:

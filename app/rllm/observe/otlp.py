@@ -44,7 +44,9 @@ def start_tracing(endpoint: str, environ: Mapping[str, str]) -> Tracing:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError:
-        raise StartError("tracing needs an optional part: pip install 'rllm[tracing]'") from None
+        raise StartError(
+            "tracing needs packages: pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
+        ) from None
     from rllm.observe.tracing import Tracing
 
     named = environ.get("OTEL_SERVICE_NAME") or "service.name=" in environ.get("OTEL_RESOURCE_ATTRIBUTES", "")

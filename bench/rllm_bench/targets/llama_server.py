@@ -31,7 +31,7 @@ class LlamaServer:
         if self.binary is not None and self._binary() is None:
             return f"{self.binary} is not an executable"
         if self._binary() is None and package_version("xllamacpp") is None:
-            return "no llama-server on the PATH and xllamacpp is not installed (pip install 'rllm[peers]')"
+            return "no llama-server on the PATH and xllamacpp is not installed (pip install xllamacpp)"
         return None
 
     def version(self) -> str:
