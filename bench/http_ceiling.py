@@ -163,7 +163,7 @@ def _cpu_s(process: psutil.Process) -> float:
 def measure(streams: int, clients: int, seconds: float, rate: float | None) -> None:
     """One line of figures. ``rate``: tokens a second that the fake backend offers; None: all it can."""
     with _server(streams, streams / rate if rate else 0.0) as (port, api):
-        worker = api.children()[0]
+        worker = next(child for child in api.children() if "rllm.workers" in child.cmdline())
         with ProcessPoolExecutor(clients, multiprocessing.get_context("spawn")) as pool:
             list(pool.map(time.sleep, [0.3] * clients))  # they have started
             begin = time.monotonic() + 1.0

@@ -23,9 +23,9 @@ class Served:
     process: psutil.Process
 
     def processes(self) -> dict[str, psutil.Process]:
-        """The API process, and its workers in the order of their start."""
-        workers = sorted(self.process.children(recursive=True), key=lambda child: child.create_time())
-        named = {f"worker {number} (pid {child.pid})": child for number, child in enumerate(workers)}
+        """The API process, its workers and what renders chat templates, in the order of their start."""
+        children = sorted(self.process.children(recursive=True), key=lambda child: child.create_time())
+        named = {f"{_role(child)} {number} (pid {child.pid})": child for number, child in enumerate(children)}
         return {f"api (pid {self.process.pid})": self.process, **named}
 
     def cpu_seconds(self) -> dict[str, float]:
@@ -36,6 +36,10 @@ class Served:
         """Without what is mapped from files: a model's pages come and go with the page cache."""
         memory = {name: process.memory_info() for name, process in self.processes().items()}
         return {name: info.rss - info.shared for name, info in memory.items()}
+
+
+def _role(child: psutil.Process) -> str:
+    return "worker" if "rllm.workers" in child.cmdline() else "templates"
 
 
 @contextlib.contextmanager

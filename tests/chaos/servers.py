@@ -11,7 +11,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +46,7 @@ class ServerProcess:
 
     @property
     def worker_pids(self) -> list[int]:
-        return sorted(child.pid for child in self._family.children(recursive=True))
+        return sorted(_workers(self._family))
 
     def footprint(self) -> Footprint:
         rss = fds = threads = 0
@@ -188,6 +188,14 @@ async def _running(
         await _end(process)
     if folder is None:  # what went wrong is still to be read there, otherwise
         server.log.unlink()
+
+
+def _workers(family: psutil.Process) -> Iterator[int]:
+    """Not those that render chat templates."""
+    for child in family.children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "rllm.workers" in child.cmdline():
+                yield child.pid
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

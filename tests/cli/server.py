@@ -88,7 +88,8 @@ class RunningServer:
             item.close()
 
     def workers(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        return [child for child in family if "rllm.workers" in child.cmdline()]
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)

@@ -62,7 +62,7 @@ def create_app(
                 await warm()
                 yield
         finally:
-            tokenizer.close()
+            await tokenizer.close()
 
     app = FastAPI(
         title="rllm",

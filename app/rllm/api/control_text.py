@@ -72,6 +72,10 @@ class Guard:
         parts.append(text[end:])
         return self._cut_borders("".join(parts))
 
+    def protect_name(self, text: str) -> str:
+        """The name of a JSON field, by which a template may look it up: changed only where it must be."""
+        return self.protect(text) if self._controls.find(text) else text
+
     def pieces(self, rendered: str) -> list[Piece]:
         """The rendered prompt, cut at the placeholders."""
         found = re.split(f"{self._mark}([0-9]+){self._mark}", rendered)

@@ -86,6 +86,6 @@ class ApiSettings:
     """Text given to /tokenize."""
 
     text_threads: int = 2
-    """Threads that render templates and tokenize."""
+    """Threads that tokenize."""
     render_timeout_s: float = 2.0
     """Longest time one chat template may take."""

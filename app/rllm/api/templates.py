@@ -1,130 +1,99 @@
-"""A model's chat template: from messages to text, cut so that no user text can become a control token."""
+"""A chat template: from variables to text, cut so that no user text can become a control token.
+
+Runs in the rendering process, whose start every import here delays.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-import jinja2
-
-from rllm.api.control_text import ControlTexts, Piece
-from rllm.api.protocol import ChatMessage
-from rllm.api.sandbox import SandboxedTemplate, TemplateRefused, TemplateTooExpensive
+from rllm.api.control_text import ControlTexts, Guard, Piece
+from rllm.api.sandbox import SandboxedTemplate
 from rllm.errors import BadRequest
 
-CHATML = (
-    "{% for message in messages %}"
-    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""For a model whose file has no template. It may know nothing of these markers: the caller warns."""
+_USUAL_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 
 
 class ChatTemplate:
-    """One model's template. Thread-safe."""
+    """One model's template, compiled."""
 
-    def __init__(self, source: str | None, *, bos_text: str, eos_text: str) -> None:
+    def __init__(self, source: str, controls: ControlTexts, *, bos_text: str, eos_text: str) -> None:
         """
         Raises:
-            BadRequest: the model's template is broken; text completions still work.
+            Exception: the template is broken, in whatever way.
         """
-        self.is_fallback = source is None
+        self._template = SandboxedTemplate(source)
+        self._controls = controls
         self._bos_text = bos_text
-        self._eos_text = eos_text
-        try:
-            self._template = SandboxedTemplate(CHATML if source is None else source)
-        except (jinja2.TemplateError, RecursionError) as error:
-            raise BadRequest(
-                f"the model's chat template is broken ({_short(error)}); /v1/completions works without it",
-                code="chat_template_error",
-            ) from None
-        self._knows_developer = "developer" in self._template.source
-        self._optional = frozenset(name for name in _OPTIONAL if _uses(self._template.source, name))
-
-    def render(
-        self,
-        messages: Sequence[ChatMessage],
-        controls: ControlTexts,
-        *,
-        without_bos: bool,
-        timeout_s: float,
-        max_chars: int,
-    ) -> list[Piece]:
-        """The prompt up to where the assistant speaks, in pieces to be tokenized apart and joined.
-
-        ``without_bos``: the caller puts BOS in front, as the model wants it, so the template's own is left
-        out. Other models have a BOS that is an ordinary part of the template ("<|im_start|>"): it stays.
-
-        Raises:
-            BadRequest: the template refuses the messages, fails on them, or takes too long.
-        """
-        guard = controls.guard(_user_texts(messages), avoid=self._template.source)
-        shown = [self._as_variable(message, guard.protect) for message in messages]
-        variables = {
-            "messages": shown,
+        self._own = {
             "add_generation_prompt": True,
-            "bos_token": self._bos_text,
-            "eos_token": self._eos_text,
+            "bos_token": bos_text,
+            "eos_token": eos_text,
             "tools": None,
             "documents": None,
         }
-        try:
-            text = self._template.render(variables, timeout_s=timeout_s, max_chars=max_chars)
-        except TemplateTooExpensive as error:
-            raise BadRequest(str(error), param="messages", code="chat_template_error") from None
-        except TemplateRefused as error:
-            message = f"the model's chat template refuses these messages: {_short(error)}"
-            raise BadRequest(message, param="messages", code="chat_template_error") from None
-        except Exception as error:  # whatever Python raises inside a stranger's template
-            message = f"the model's chat template fails on these messages: {_short(error)}"
-            raise BadRequest(message, param="messages", code="chat_template_error") from None
-        for index, variable in enumerate(shown):
-            if variable["role"] not in _USUAL_ROLES and variable["content"].strip() not in text:
-                raise BadRequest(
-                    f"the model's chat template shows no messages of role '{variable['role']}'",
-                    param=f"messages[{index}].role",
-                    code="chat_template_error",
-                )
+
+    def render(self, variables: dict[str, Any], *, without_bos: bool, max_chars: int) -> list[Piece]:
+        """The prompt up to where the assistant speaks, in pieces to be tokenized apart and joined.
+
+        Args:
+            variables: JSON; ``messages`` and whatever else the template is to know.
+            without_bos: the caller puts BOS in front, as the model wants it, so the template's own is left
+                out. Other models have a BOS that is a part of the template ("<|im_start|>"): it stays.
+
+        Raises:
+            TemplateRefused, TemplateTooLong, Exception: see `SandboxedTemplate.render`.
+            BadRequest: the template cut a control text of a message apart, or shows nothing of its role.
+        """
+        guard = self._controls.guard(list(_texts(variables)), avoid=self._template.source)
+        guarded = {name: _guarded(value, guard) for name, value in variables.items() if name != "messages"}
+        messages = [_guarded_message(message, guard) for message in variables["messages"]]
+        text = self._template.render({**self._own, **guarded, "messages": messages}, max_chars=max_chars)
+        _refuse_hidden(messages, text)
         if without_bos and self._bos_text:
             text = text.removeprefix(self._bos_text)
         return guard.pieces(text)
 
-    def _as_variable(self, message: ChatMessage, protect: Callable[[str], str]) -> dict[str, str]:
-        """``developer`` is OpenAI's newer word for ``system``; a template that does not know it gets that.
 
-        What a template may not know is given to those that look for it: others may test for its absence.
-        """
-        role = "system" if message.role == "developer" and not self._knows_developer else message.role
-        variable = {"role": role, "content": protect(message.text)}
-        for name in _OPTIONAL:
-            value = getattr(message, name)
-            if value is not None and name in self._optional:
-                variable[name] = protect(value)
-        if message.tool_call_id is not None:
-            variable["tool_call_id"] = protect(message.tool_call_id)
-        return variable
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in a JSON value, names of fields included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from value
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)
 
 
-_USUAL_ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
-_OPTIONAL = ("name", "reasoning_content", "reasoning", "thinking")
+def _guarded(value: Any, guard: Guard) -> Any:
+    """A JSON value whose control texts are placeholders."""
+    if isinstance(value, str):
+        return guard.protect(value)
+    if isinstance(value, list):
+        return [_guarded(item, guard) for item in value]
+    if isinstance(value, dict):
+        return {guard.protect_name(name): _guarded(item, guard) for name, item in value.items()}
+    return value
 
 
-def _user_texts(messages: Sequence[ChatMessage]) -> list[str]:
-    """Everything in them that somebody may have written."""
-    return [
-        text
-        for message in messages
-        for text in (message.text, message.tool_call_id, *(getattr(message, name) for name in _OPTIONAL))
-        if text is not None
-    ]
+def _guarded_message(message: dict[str, Any], guard: Guard) -> dict[str, Any]:
+    """A usual role is left as it is: templates compare it with words of theirs."""
+    return {
+        name: item if name == "role" and item in _USUAL_ROLES else _guarded(item, guard)
+        for name, item in message.items()
+    }
 
 
-def _uses(source: str, name: str) -> bool:
-    """Whether a template looks at that field of anything."""
-    return re.search(rf"\.{name}\b|['\"]{name}['\"]", source) is not None
-
-
-def _short(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
-    return " ".join(text.split())[:200]
+def _refuse_hidden(messages: Sequence[dict[str, Any]], text: str) -> None:
+    """Templates pass over messages of roles that they do not know."""
+    for index, message in enumerate(messages):
+        if message["role"] not in _USUAL_ROLES and message["content"].strip() not in text:
+            raise BadRequest(
+                f"the model's chat template shows no messages of role '{message['role']}'",
+                param=f"messages[{index}].role",
+                code="chat_template_error",
+            )

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from rllm.api.control_text import Piece
+from rllm.api.messages import CHATML, MessageRules
 from rllm.api.protocol import ChatMessage
-from rllm.api.templates import ChatTemplate
+from rllm.api.rendering.frames import Load
+from rllm.api.rendering.renderer import Renderer
 from rllm.api.vocabulary import VocabularyFacts, study
 from rllm.engine.port import Vocabulary
-from rllm.errors import BadRequest, PromptTooLong
+from rllm.errors import PromptTooLong, RllmError
 from rllm.serving.service import ServedModel
 
 T = TypeVar("T")
@@ -22,30 +25,50 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Prepared:
-    """What is kept for one vocabulary. A broken template is an answer too."""
+    """What is kept for one vocabulary."""
 
     vocabulary: Vocabulary
     facts: VocabularyFacts
-    template: ChatTemplate | BadRequest
+    rules: MessageRules
+    renderer: Renderer
 
 
 class Tokenizer:
-    """A few threads for templates and tokenization; llama.cpp's tokenizer drops the GIL."""
+    """A process per model for its chat template, and a few threads for tokens: llama.cpp's tokenizer drops
+    the GIL. Lives on the event loop."""
 
     def __init__(self, *, threads: int, render_timeout_s: float) -> None:
         self._render_timeout_s = render_timeout_s
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rllm-text")
         self._prepared: dict[str, _Prepared] = {}
+        self._preparing = asyncio.Lock()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+        for prepared in self._prepared.values():
+            await prepared.renderer.close()
 
-    async def chat(self, model: ServedModel, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
-        return await self._run(lambda: self._chat(model, messages))
+    async def chat(
+        self,
+        model: ServedModel,
+        messages: Sequence[ChatMessage],
+        *,
+        variables: Mapping[str, Any] | None = None,
+    ) -> tuple[int, ...]:
+        """``variables``: what else the template is given, as JSON."""
+        prepared = await self._of(model)
+        _refuse_hopeless(sum(_num_bytes(message.text) for message in messages), model, prepared, "messages")
+        pieces = await prepared.renderer.render(
+            {**(variables or {}), "messages": [prepared.rules.variable(message) for message in messages]},
+            without_bos=bool(prepared.facts.beginning),
+            max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
+        )
+        return await self._run(lambda: self._tokens(model, prepared, pieces))
 
     async def text(self, model: ServedModel, text: str, *, param: str) -> tuple[int, ...]:
         """A raw prompt: there the caller writes the whole prompt, control tokens included."""
-        return await self._run(lambda: self._text(model, text, param))
+        prepared = await self._of(model)
+        return await self._run(lambda: self._text(model, prepared, text, param))
 
     async def any_text(
         self, model: ServedModel, text: str, *, add_special: bool, parse_special: bool
@@ -60,33 +83,43 @@ class Tokenizer:
         return await self._run(lambda: model.vocabulary.detokenize(tokens, special=True))
 
     async def warm(self, model: ServedModel) -> None:
-        """Study the vocabulary before the first request does it."""
-        await self._run(lambda: self._of(model))
+        """Study the vocabulary and compile the template before the first request does it."""
+        prepared = await self._of(model)
+        try:
+            await prepared.renderer.prepare()
+        except RllmError as error:
+            _logger.error("model %s: %s", model.id, error)
 
     async def _run(self, job: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, job)
 
-    def _of(self, model: ServedModel) -> _Prepared:
-        """Two threads may do the same work the first time; the last one stays."""
+    async def _of(self, model: ServedModel) -> _Prepared:
         prepared = self._prepared.get(model.id)
         if prepared is None or prepared.vocabulary is not model.vocabulary:
-            prepared = _prepare(model)
-            self._prepared[model.id] = prepared
+            async with self._preparing:
+                return await self._prepare(model)
         return prepared
 
-    def _chat(self, model: ServedModel, messages: Sequence[ChatMessage]) -> tuple[int, ...]:
-        prepared = self._of(model)
-        if isinstance(prepared.template, BadRequest):
-            raise BadRequest(str(prepared.template), code=prepared.template.code)
-        _refuse_hopeless(sum(_num_bytes(message.text) for message in messages), model, prepared, "messages")
-        limit = 2 * _most_bytes(model, prepared)  # the template's own text comes on top
-        pieces = prepared.template.render(
-            messages,
-            prepared.facts.controls,
-            without_bos=bool(prepared.facts.beginning),
-            timeout_s=self._render_timeout_s,
-            max_chars=limit,
-        )
+    async def _prepare(self, model: ServedModel) -> _Prepared:
+        old, vocabulary = self._prepared.get(model.id), model.vocabulary
+        if old is not None:
+            if old.vocabulary is vocabulary:  # somebody else was first
+                return old
+            await old.renderer.close()
+        facts = await self._run(lambda: study(vocabulary))
+        source = vocabulary.chat_template
+        if source is None:
+            _logger.warning(
+                "model %s has no chat template: ChatML is used for /v1/chat/completions", model.id
+            )
+            source = CHATML
+        load = Load(source, vocabulary.bos_text, vocabulary.eos_text, facts.controls)
+        renderer = Renderer(load, timeout_s=self._render_timeout_s, name=model.id)
+        prepared = _Prepared(vocabulary, facts, MessageRules(source), renderer)
+        self._prepared[model.id] = prepared
+        return prepared
+
+    def _tokens(self, model: ServedModel, prepared: _Prepared, pieces: Sequence[Piece]) -> tuple[int, ...]:
         _refuse_hopeless(sum(_num_bytes(piece.text) for piece in pieces), model, prepared, "messages")
         tokens = list(prepared.facts.beginning)
         for piece in pieces:
@@ -95,26 +128,9 @@ class Tokenizer:
             )
         return tuple(tokens)
 
-    def _text(self, model: ServedModel, text: str, param: str) -> tuple[int, ...]:
-        _refuse_hopeless(_num_bytes(text), model, self._of(model), param)
+    def _text(self, model: ServedModel, prepared: _Prepared, text: str, param: str) -> tuple[int, ...]:
+        _refuse_hopeless(_num_bytes(text), model, prepared, param)
         return tuple(model.vocabulary.tokenize(text, add_special=True, parse_special=True))
-
-
-def _prepare(model: ServedModel) -> _Prepared:
-    vocabulary = model.vocabulary
-    template: ChatTemplate | BadRequest
-    try:
-        template = ChatTemplate(
-            vocabulary.chat_template, bos_text=vocabulary.bos_text, eos_text=vocabulary.eos_text
-        )
-        if template.is_fallback:
-            _logger.warning(
-                "model %s has no chat template: ChatML is used for /v1/chat/completions", model.id
-            )
-    except BadRequest as error:
-        _logger.error("model %s: %s", model.id, error)
-        template = error
-    return _Prepared(vocabulary, study(vocabulary), template)
 
 
 def _num_bytes(text: str) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rllm.api.control_text import ControlTexts
 from rllm.engine.port import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class VocabularyFacts:
-    controls: ControlTexts
+    controls: tuple[str, ...]
+    """The texts of its control tokens."""
     longest_piece: int
     """Bytes. Text of more than this times N bytes cannot fit in N tokens."""
     beginning: tuple[int, ...]
@@ -28,7 +28,7 @@ def study(vocabulary: Vocabulary) -> VocabularyFacts:
         else:
             texts.append(vocabulary.detokenize([token], special=True))
     longest = max(longest, *(len(text.encode()) for text in texts), 1)
-    return VocabularyFacts(ControlTexts(texts), longest, _beginning(vocabulary))
+    return VocabularyFacts(tuple(texts), longest, _beginning(vocabulary))
 
 
 def _beginning(vocabulary: Vocabulary) -> tuple[int, ...]:
