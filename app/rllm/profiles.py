@@ -94,7 +94,7 @@ class ProfileKeeper(Observer):
     def on_fallback(self, model: str, instance: str, fallback: Fallback) -> None:
         file = self._files[model]
         known = self._store.load(file)
-        if known is not None and known.fallback == fallback:
+        if not fallback.certain or (known is not None and known.fallback == fallback):
             return
         try:
             path = self._store.update(file, fallback=fallback)

@@ -47,7 +47,7 @@ def test_it_runs_within_a_limit(kind: str, tiny_model: Path) -> None:
     made = FakeBackend(within=within) if kind == "fake" else LlamaBackend(tiny_model, SMALL, within=within)
     with closing(made):
         assert len(limits) == 2
-        assert 0 < limits[0] < 60
+        assert 0 < limits[0] < 120
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_it_computes_many_rows_a_few_several_sequences_and_one(tiny_model: Path)
     options = LlamaOptions(slots=4, ctx_per_slot=256, threads=1)
     with closing(LlamaBackend(tiny_model, options)) as backend:
         batches = list(self_test.batches(backend._ctx, options.slots))
-    assert [[len(chunk.tokens) for chunk in chunks] for chunks in batches] == [[64], [4], [1, 1, 1, 1], [1]]
+    assert [[len(chunk.tokens) for chunk in chunks] for chunks in batches] == [[64], [4, 1, 1, 1], [1]]
     ends = {0: 0}
     for chunk in (chunk for chunks in batches for chunk in chunks):
         assert chunk.start == ends.get(chunk.seq, 0)
@@ -89,7 +89,7 @@ def test_one_bad_row_of_several_is_enough() -> None:
 
 
 def test_a_large_model_is_given_more_time() -> None:
-    assert self_test.limit_s(0) == 20
+    assert self_test.limit_s(0) == 60
     assert self_test.limit_s(40 * 10**9) > 600
 
 

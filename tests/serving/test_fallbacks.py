@@ -29,6 +29,7 @@ async def test_the_first_options_that_compute_are_kept(start_pool: StartPool, fa
     ]
     ((name, fallback),) = pool.health().fallbacks
     assert (name, fallback.options) == ("m-0", {"flash_attn": "off"})
+    assert fallback.certain is (fault != "hang")
     assert pool.health().ready
     assert await text_of(pool.submit(pool.model("m"), [ask("a", "[[say yes]]")]).streams[0]) == "yes"
 

@@ -63,6 +63,12 @@ def test_what_instances_find_out_is_written_once(tmp_path: Path, tiny_model: Pat
     assert said == ["profile kept"]
 
 
+def test_what_only_took_too_long_is_tried_again_at_the_next_start(tmp_path: Path, tiny_model: Path) -> None:
+    keeper = ProfileKeeper(store(tmp_path), {"m": tiny_model}, lambda _event, _fields: None)
+    keeper.on_fallback("m", "m-0", Fallback(options={"repack": "off"}, reason="no end", certain=False))
+    assert store(tmp_path).load(tiny_model) is None
+
+
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path, tiny_model: Path) -> None:
     (tmp_path / "file").write_text("")
     said: list[str] = []

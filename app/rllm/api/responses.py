@@ -157,6 +157,7 @@ class Alive(_Answer):
 class FallbackReport(_Answer):
     options: dict[str, str]
     reason: str
+    certain: bool
 
 
 class HealthReport(_Answer):

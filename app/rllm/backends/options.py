@@ -55,6 +55,8 @@ class Fallback(msgspec.Struct, frozen=True, kw_only=True):
     options: dict[str, str]
     reason: str
     """What happened without them."""
+    certain: bool = True
+    """False: something took too long without them, as it also does on a machine that is busy."""
 
 
 _SAFER = ("repack", "flash_attn", "cuda_graphs")

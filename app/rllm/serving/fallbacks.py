@@ -16,6 +16,7 @@ class Ways:
         self._left = iter(others)
         self._options: dict[str, str] = {}
         self._faults: list[str] = []
+        self._is_certain = True
 
     def apply(self, spec: WorkerSpec) -> WorkerSpec:
         return spec.with_options(self._options) if self._options else spec
@@ -23,18 +24,21 @@ class Ways:
     @property
     def fallback(self) -> Fallback | None:
         """The way that is tried now, with what it leads around; None: the one that was asked for."""
-        return Fallback(options=self._options, reason=self._faults[0]) if self._options else None
+        if not self._options:
+            return None
+        return Fallback(options=self._options, reason=self._faults[0], certain=self._is_certain)
 
     @property
     def words(self) -> str:
         return in_words(self._options) if self._options else "as it was asked for"
 
-    def failed(self, fault: str) -> None:
-        """Go on to the next way.
+    def failed(self, fault: str, *, certain: bool = True) -> None:
+        """Go on to the next way. Not ``certain``: it only took too long.
 
         Raises:
             StartError: there is none.
         """
+        self._is_certain &= certain
         fault = fault.removeprefix(f"{self._name} ")
         self._faults.append(f"with {self.words}, {fault}" if self._options else fault)
         following = next(self._left, None)

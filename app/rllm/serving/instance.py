@@ -244,7 +244,7 @@ class Instance:
             except StartError as error:
                 if worker.crashed_at_start:
                     self._observer.on_crash_at_start(self.model, self.name, ways.words, str(error))
-                    ways.failed(str(error))
+                    ways.failed(str(error), certain=not worker.was_stuck)
                 elif not (worker.was_out_of_memory and self._give_up_slots()):
                     raise
                 await worker.stop(grace_s=0)

@@ -86,6 +86,11 @@ class WorkerProcess:
         return self._process is not None and self._process.returncode == OUT_OF_MEMORY
 
     @property
+    def was_stuck(self) -> bool:
+        """Its first computation took longer than it may."""
+        return self._process is not None and self._process.returncode == STUCK
+
+    @property
     def crashed_at_start(self) -> bool:
         """Whether it ended before it was ready in a way that other kernels may spare it: it computed nonsense
         or for ever, or crashed. Being killed by somebody else is no reason to change anything."""
