@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import click
 
-from rllm_bench.commands import ceiling, compare, figures, knee, matrix, report, summary, sweep, workload
+from rllm_bench.commands import (
+    ceiling,
+    compare,
+    figures,
+    index,
+    knee,
+    matrix,
+    report,
+    summary,
+    sweep,
+    workload,
+)
 from rllm_bench.commands.quality import quality
 from rllm_bench.commands.recommend import recommend
 
@@ -15,7 +26,7 @@ def main() -> None:
     """Measure LLM servers, and say what can be believed about it."""
 
 
-for module in (matrix, sweep, knee, compare, report, summary, figures, ceiling, workload):
+for module in (matrix, sweep, knee, compare, report, summary, figures, index, ceiling, workload):
     main.add_command(module.command)
 main.add_command(quality)
 main.add_command(recommend)

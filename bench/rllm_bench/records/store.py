@@ -1,7 +1,7 @@
 """Where a run lives on disk.
 
 run.json                      plan, machine, settings, subjects: written once, before the first cell
-vocabulary.json               the words that prompts are made of
+vocabulary.json               the words of prompts; of kept runs vocabularies/DIGEST.json in a folder above
 raw/CELL.requests.jsonl       one line per request
 raw/CELL.telemetry.jsonl      samples of server and machine
 raw/CELL.cell.json            written last; a cell without it never happened
@@ -47,7 +47,12 @@ class Store:
         return msgspec.json.decode((self.folder / "run.json").read_bytes(), type=RunRecord)
 
     def vocabulary(self) -> Vocabulary:
-        return msgspec.json.decode(self.vocabulary_path.read_bytes(), type=Vocabulary)
+        """Kept runs share one copy, which stands above them under its digest."""
+        shared = [folder / "vocabularies" / f"{self.run().vocabulary}.json" for folder in self.folder.parents]
+        found = next(
+            (path for path in (self.vocabulary_path, *shared) if path.exists()), self.vocabulary_path
+        )
+        return msgspec.json.decode(found.read_bytes(), type=Vocabulary)
 
     def part(self, spec: CellSpec, process: int) -> Path:
         """Where a generator process writes while the cell is in flight."""

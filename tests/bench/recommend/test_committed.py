@@ -176,7 +176,7 @@ def test_the_command_writes_answer_and_plot(speed: Path, tmp_path: Path) -> None
 def test_goal_and_floor_move_the_answer(
     engine: str, ttft: float, tpot: float, max_kld: float, answer: tuple[str, str] | None
 ) -> None:
-    """The answers that reports/recommend-cpu gives."""
+    """The answers that reports/2026-11-25-recommend-2cpu gives."""
     found = options(REPORTS / "cpu-peers", {"ttft": ttft, "tpot": tpot})
     decision = decide([one for one in found if one.engine == engine], Floor(max_mean_kld=max_kld), SHARE)
     assert decision.answer == answer

@@ -1,0 +1,32 @@
+"""rllm-bench index"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("index")
+@click.option("--check", is_flag=True, help="Write nothing; fail where the page is not what it should be.")
+@click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    show_default="the current folder",
+    help="The checkout, with reports/index.toml.",
+)
+def command(check: bool, root: Path) -> None:
+    """Write reports/README.md: every report with its question and its answer in a line."""
+    from rllm_bench.figures.keys import UnknownFigure
+    from rllm_bench.report.index import BadIndex, render
+
+    page = root / "reports" / "README.md"
+    try:
+        text = render(root)
+    except (BadIndex, UnknownFigure, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    if not check:
+        page.write_text(text)
+    elif not page.exists() or page.read_text() != text:
+        raise click.ClickException(f"{page} is not what index.toml and the records say: run rllm-bench index")
