@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-import click
 import msgspec
 import psutil
 import uvloop
@@ -34,6 +35,7 @@ from rllm.lifecycle import listen, serve, survive_signals
 from rllm.observe.gpu import Gpus
 from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
+from rllm.observe.queued_writer import QueuedWriter
 from rllm.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
 from rllm.profiles import ProfileKeeper, ProfileStore, apply, default_folder, describe_machine
 from rllm.reliability import KeyFile, pool_settings, replicate
@@ -42,6 +44,9 @@ from rllm.serving.observer import Observer
 from rllm.serving.pool import ModelPlan, Pool
 from rllm.watching import Watchers
 from rllm.workers.frames import WorkerSpec
+
+_LAST_WORDS_S = 1.0
+"""Until a log that nobody reads is left behind."""
 
 
 def run(settings: Settings) -> int:
@@ -63,12 +68,19 @@ def run(settings: Settings) -> int:
             _plan(checked, settings.log_level, smaller, fallback, profiles)
             for checked in _with_stores(models, gpus)
         ]
-        logger = make_logger(settings.log_format, settings.log_level)
+        log = QueuedWriter(sys.stderr)
+        logger = make_logger(settings.log_format, settings.log_level, log)
+        log.on_dropped(lambda count: logger.error("log lines dropped", count=count))
         capture_libraries(logger, settings.log_level)
         lib.send_log_to(native_sink(logger))
         files = {checked.model.id: checked.model.gguf for checked in models}
         keeper = ProfileKeeper(profiles, files, lambda event, fields: logger.warning(event, **fields))
-        serve_plans(settings, plans, listener, logger, gpus, (keeper,))
+        try:
+            serve_plans(
+                settings, plans, listener, logger, gpus, (keeper,), num_lines_dropped=lambda: log.num_dropped
+            )
+        finally:
+            log.close(_LAST_WORDS_S)
     return 0
 
 
@@ -79,14 +91,15 @@ def serve_plans(
     logger: FilteringBoundLogger,
     gpus: Gpus,
     observers: Sequence[Observer] = (),
+    num_lines_dropped: Callable[[], int] = lambda: 0,
 ) -> None:
-    """Serve ``plans`` with ``settings`` for all the rest.
+    """Serve ``plans`` with ``settings`` for all the rest. ``num_lines_dropped``: of the log, so far.
 
     Raises:
         StartError: one line for the operator.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, plans, listener, logger, gpus, observers))
+        runner.run(_serve(settings, plans, listener, logger, gpus, observers, num_lines_dropped))
     logger.info("stopped")
 
 
@@ -106,12 +119,13 @@ async def _serve(
     logger: FilteringBoundLogger,
     gpus: Gpus,
     observers: Sequence[Observer],
+    num_lines_dropped: Callable[[], int],
 ) -> None:
     def detokenize(model: str, tokens: Sequence[int]) -> str:
         return pool.model(model).vocabulary.detokenize(tokens, special=True)
 
     keys = KeyFile(settings.keys_file)
-    watchers = Watchers(settings, logger, gpus, detokenize, observers)
+    watchers = Watchers(settings, logger, gpus, detokenize, observers, num_lines_dropped)
     watchers.know_keys(keys.limits)
     background.hear_faults(asyncio.get_running_loop(), watchers.on_fault)
     pool = Pool(plans, pool_settings(settings, keys.limits), watchers.observer)
@@ -134,7 +148,7 @@ async def _serve(
         threads = settings.threads or default_threads()
         with_key = bool(settings.api_key or keys.entries)
         health = pool.health()
-        click.echo(banner(pool.models(), health, address, threads, _resident_bytes(), with_key, settings.ui))
+        _say(banner(pool.models(), health, address, threads, _resident_bytes(), with_key, settings.ui))
         logger.info("ready", address=address, models=[model.id for model in pool.models()])
         for model in pool.models():
             if settings.gpu_layers != 0 and (reason := unused_gpu(gpus, model.info.device)):
@@ -169,6 +183,12 @@ async def _serve(
         )
     finally:
         await watchers.close()
+
+
+def _say(text: str) -> None:
+    """On standard output, whether or not somebody reads it."""
+    with contextlib.suppress(OSError, ValueError):  # it is closed
+        QueuedWriter(sys.stdout).write(text + "\n")
 
 
 def _profiles(settings: Settings, gpus: Gpus) -> ProfileStore:

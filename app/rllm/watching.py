@@ -34,14 +34,17 @@ class Watchers:
         gpus: Gpus,
         detokenize: Detokenize,
         others: Sequence[Observer] = (),
+        num_lines_dropped: Callable[[], int] = lambda: 0,
     ) -> None:
-        """
+        """``num_lines_dropped``: of the log, so far.
+
         Raises:
             StartError: traces are asked for and cannot be made.
         """
-        self._metrics = (
-            Metrics(gpus, vllm_names=settings.metrics_compat == "vllm") if settings.metrics else None
-        )
+        self._metrics: Metrics | None = None
+        if settings.metrics:
+            vllm_names = settings.metrics_compat == "vllm"
+            self._metrics = Metrics(gpus, vllm_names=vllm_names, num_lines_dropped=num_lines_dropped)
         self._tracing = _tracing(settings, logger)
         log = LogObserver(logger, detokenize if settings.log_prompts else None)
         listeners = [log.on_request] if self._tracing is None else [log.on_request, self._tracing.on_request]

@@ -1,9 +1,9 @@
-"""Readings taken when somebody scrapes, and never in between: processes and GPUs."""
+"""Readings taken when somebody scrapes, and never in between: processes, the log and GPUs."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -41,6 +41,17 @@ class ProcessCollector(Collector):
                 files.add_metric([name], process.num_fds())
                 started.add_metric([name], process.create_time())
         yield from (cpu, memory, threads, files, started)
+
+
+class LogCollector(Collector):
+    """What became of the log."""
+
+    def __init__(self, num_dropped: Callable[[], int]) -> None:
+        self._num_dropped = num_dropped
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Lines of the log that are lost, because nobody read it or it was closed."
+        yield CounterMetricFamily("rllm_log_lines_dropped", text, value=self._num_dropped())
 
 
 class GpuCollector(Collector):

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable
-from typing import Literal, TextIO
+from typing import Literal, Protocol, TextIO, cast
 
 import orjson
 import structlog
@@ -18,13 +18,23 @@ NATIVE_LEVELS = {"debug": "debug", "info": "debug", "warning": "warning", "error
 """llama.cpp says hundreds of things at its level "info" while it loads: they are details here."""
 
 
-def make_logger(format: Format, level: str, stream: TextIO | None = None) -> FilteringBoundLogger:
+class LineStream(Protocol):
+    """What of a text stream is used here."""
+
+    def write(self, text: str, /) -> int: ...
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool: ...
+
+
+def make_logger(format: Format, level: str, stream: LineStream | None = None) -> FilteringBoundLogger:
     """A logger that writes to ``stream`` (standard error). Owns no global state."""
     stream = stream or sys.stderr
     console = format == "console" or (format == "auto" and stream.isatty())
     renderer: Processor = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if console else _json
     logger: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.WriteLogger(stream),
+        structlog.WriteLogger(cast("TextIO", stream)),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -9,7 +9,7 @@ Labels are bounded: models and instances are those configured, routes are patter
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -17,7 +17,7 @@ from rllm import __version__
 from rllm.api.records import RequestRecord
 from rllm.backends.options import Fallback
 from rllm.engine.types import ComputePath, EngineRequest, Event, ModelInfo, StepRecord
-from rllm.observe.collectors import GpuCollector, ProcessCollector
+from rllm.observe.collectors import GpuCollector, LogCollector, ProcessCollector
 from rllm.observe.exposition import Renderer
 from rllm.observe.gpu import Gpus
 from rllm.observe.http_metrics import HttpMetrics
@@ -38,8 +38,14 @@ _UNKNOWN = ""
 class Metrics(Observer):
     """One registry with everything. Call it from the event loop only."""
 
-    def __init__(self, gpus: Gpus | None = None, *, vllm_names: bool = False) -> None:
-        """``vllm_names``: show the common ones also under vLLM's names."""
+    def __init__(
+        self,
+        gpus: Gpus | None = None,
+        *,
+        vllm_names: bool = False,
+        num_lines_dropped: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """``vllm_names``: show the common ones also under vLLM's names. ``num_lines_dropped``: of the log."""
         self.registry = CollectorRegistry()
         self._vllm_names = vllm_names
         self._renderer = Renderer()
@@ -54,6 +60,7 @@ class Metrics(Observer):
         self._bound: dict[str, InstanceMetrics] = {}
         self._processes = ProcessCollector()
         self.registry.register(self._processes)
+        self.registry.register(LogCollector(num_lines_dropped))
         self.registry.register(GpuCollector(gpus if gpus is not None else Gpus()))
         build = Gauge(
             "rllm_build_info", "Version of the server; always 1.", ["version"], registry=self.registry
