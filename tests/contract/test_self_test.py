@@ -47,7 +47,7 @@ def test_it_runs_within_a_limit(kind: str, tiny_model: Path) -> None:
     made = FakeBackend(within=within) if kind == "fake" else LlamaBackend(tiny_model, SMALL, within=within)
     with closing(made):
         assert len(limits) == 2
-        assert 0 < limits[0] < 120
+        assert 0 < limits[0] < 200
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_one_bad_row_of_several_is_enough() -> None:
 
 
 def test_a_large_model_is_given_more_time() -> None:
-    assert self_test.limit_s(0) == 60
+    assert self_test.limit_s(0) == 180
     assert self_test.limit_s(40 * 10**9) > 600
 
 
