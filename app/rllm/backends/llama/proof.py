@@ -99,7 +99,9 @@ def decode(path: Path, rows: int) -> int:
                     context.clear()
                 start = context.length(0)
                 batch.clear()
-                batch.add(0, [token % _VOCAB for token in range(start, start + rows)], start, outputs=1)
+                batch.add(
+                    0, [token % model.vocab_size for token in range(start, start + rows)], start, outputs=1
+                )
                 code = context.decode(batch)
                 logits = np.ctypeslib.as_array(_logits(context), (1, model.vocab_size))
                 if code != 0 or (fault := fault_of(logits)):
