@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,29 +11,24 @@ import pytest
 from click.testing import CliRunner
 
 from rllm_bench.commands.recommend import recommend
+from rllm_bench.figures import metrics
+from rllm_bench.figures.summary import judged
 from rllm_bench.quality.gate import load_limits
 from rllm_bench.recommend import join
 from rllm_bench.recommend.decide import decide
 from rllm_bench.recommend.options import Floor, Option
+from rllm_bench.records.store import Store
 
 REPORTS = Path(__file__).parents[3] / "reports"
-QUALITY = REPORTS / "quality-smollm2"
+QUALITY = REPORTS / "2026-11-25-quality-smollm2-2cpu"
+PEERS = REPORTS / "2026-11-25-peers-2cpu"
 SHARE = 0.95
 GOAL = "server"
 
-pytestmark = pytest.mark.skipif(not (QUALITY / "quality.json").exists(), reason="no committed quality run")
 
-
-@pytest.fixture(
-    params=[
-        pytest.param(
-            name, marks=pytest.mark.skipif(not (REPORTS / name / "run.json").exists(), reason="absent")
-        )
-        for name in ("cpu-quick", "cpu-peers")
-    ]
-)
-def speed(request: pytest.FixtureRequest) -> Path:
-    return REPORTS / str(request.param)
+@pytest.fixture
+def speed() -> Path:
+    return PEERS
 
 
 def options(speed: Path, goal: dict[str, float] | None = None) -> list[Option]:
@@ -49,7 +43,7 @@ def by_workload(found: Sequence[Option]) -> Iterator[list[Option]]:
 
 @dataclass
 class Row:
-    """Of the tables: summary.csv over its repeats, and the divergence beside it."""
+    """The figures of a subject under a load over its repeats, and the divergence beside them."""
 
     subject: str
     group: str
@@ -63,23 +57,23 @@ def table(speed: Path) -> list[Row]:
     kld = {one["model"]["sha256"]: one["divergence"]["kld_mean"]["value"] for one in quality["variants"]}
     kld[quality["reference"]["model"]["sha256"]] = 0.0
     hashes = {one["name"]: one["model_sha256"] for one in run["subjects"]}
-    grouped: dict[tuple[str, str], list[dict[str, str]]] = {}
-    with (speed / "summary.csv").open() as file:
-        for line in csv.DictReader(file):
-            grouped.setdefault((line["subject"], line["group"]), []).append(line)
+    grouped: dict[tuple[str, str], list[dict[str, float]]] = {}
+    for cell in judged(Store(speed)):
+        spec = cell.record.spec
+        grouped.setdefault((spec.subject, spec.group), []).append(metrics.summarize(cell, run["slos"]))
 
-    def mean(lines: list[dict[str, str]], name: str) -> float:
-        return sum(float(line[name]) for line in lines) / len(lines)
+    def mean(repeats: list[dict[str, float]], name: str) -> float:
+        return sum(values[name] for values in repeats) / len(repeats)
 
     return [
         Row(
             subject,
             group,
-            mean(lines, "output_tps"),
-            mean(lines, f"attained_{GOAL}"),
+            mean(repeats, "output_tps"),
+            mean(repeats, f"attained_{GOAL}"),
             kld.get(hashes[subject]),
         )
-        for (subject, group), lines in grouped.items()
+        for (subject, group), repeats in grouped.items()
     ]
 
 
@@ -159,7 +153,6 @@ def test_the_command_writes_answer_and_plot(speed: Path, tmp_path: Path) -> None
     assert list((tmp_path / "out").glob("cost-*.png"))
 
 
-@pytest.mark.skipif(not (REPORTS / "cpu-peers" / "run.json").exists(), reason="no committed run")
 @pytest.mark.parametrize(
     ("engine", "ttft", "tpot", "max_kld", "answer"),
     [
@@ -177,6 +170,6 @@ def test_goal_and_floor_move_the_answer(
     engine: str, ttft: float, tpot: float, max_kld: float, answer: tuple[str, str] | None
 ) -> None:
     """The answers that reports/2026-11-25-recommend-2cpu gives."""
-    found = options(REPORTS / "cpu-peers", {"ttft": ttft, "tpot": tpot})
+    found = options(PEERS, {"ttft": ttft, "tpot": tpot})
     decision = decide([one for one in found if one.engine == engine], Floor(max_mean_kld=max_kld), SHARE)
     assert decision.answer == answer
