@@ -28,7 +28,7 @@ from rllm.engine.port import (
     StoreReport,
     Truncate,
 )
-from rllm.engine.types import SamplingParams
+from rllm.engine.types import SamplingParams, TokenLogprob
 
 SLOTS, CTX, BATCH = 4, 256, 64
 GREEDY = SamplingParams(temperature=0.0)
@@ -283,6 +283,41 @@ def test_prefill_beside_decode(driver: Driver) -> None:
         others.append(result.tokens[2][0])
     assert tokens[:4] == expected_first
     assert others == expected_second
+
+
+def test_a_prompt_scored_in_pieces_is_scored_like_the_whole(driver: Driver) -> None:
+    """Beside a sequence that decodes; the rows of the last piece are also drawn from."""
+    params = SamplingParams(temperature=0.0, num_prompt_logprobs=2)
+    tokens = prompt(driver.backend, "the rain in Spain")
+    other = [driver.prefill(2, prompt(driver.backend, "and in Hertford"), [Truncate(2, 0)])]
+
+    def score(*pieces: range) -> tuple[list[TokenLogprob], int]:
+        ops: list[Op] = [Truncate(0, 0), OpenSampler(0, params, tokens)]
+        found: list[TokenLogprob] = []
+        for piece in pieces:
+            last = piece.stop == len(tokens)
+            chunk = Chunk(
+                0,
+                tokens[piece.start : piece.stop],
+                piece.start,
+                last,
+                scored=tokens[piece.start + 1 : piece.stop + 1],
+            )
+            beside = Chunk(2, other[-1:], driver.length[2], True)
+            result = driver.backend.execute(Plan(tuple(ops), (chunk, beside)))
+            driver.length[2] += 1
+            other.append(result.tokens[2][0])
+            ops = []
+            found += result.scores[0] if chunk.scored else []
+        return found, result.tokens[0][0]
+
+    whole, drawn = score(range(len(tokens)))
+    pieces, again = score(range(2), range(2, 3), range(3, len(tokens)))
+    assert drawn == again == driver.prefill(1, tokens, [Truncate(1, 0)])
+    assert [one.token for one in whole] == [one.token for one in pieces] == tokens[1:]
+    assert all(len(one.top) == 2 and one.rank >= 1 for one in whole)
+    # not bit by bit: kernels differ with the number of rows
+    assert [one.logprob for one in whole] == pytest.approx([one.logprob for one in pieces], abs=0.3)
 
 
 def test_a_copied_prefix_is_as_good_as_a_computed_one(driver: Driver) -> None:

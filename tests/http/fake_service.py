@@ -93,6 +93,7 @@ def model_info(**changes: object) -> ModelInfo:
         "batch_size": 64,
         "device": "cpu",
         "can_reuse_prefix": True,
+        "max_scored": 16,
     }
     return ModelInfo(**{**fields, **changes})  # type: ignore[arg-type]
 
@@ -205,6 +206,8 @@ class FakeService:
         tokens = tuple(text.encode())
         text *= self.script.repeat_text
         usage = Usage(len(request.prompt), count, self.script.cached_tokens) if finish else None
+        num_scored = request.sampling.num_prompt_logprobs
+        scores = request.prompt[1:] if num_scored >= 0 and count <= self.script.tokens_per_step else ()
         return Event(
             request_id=request.id,
             text=text,
@@ -215,6 +218,7 @@ class FakeService:
             finish=finish,
             usage=usage,
             timings=Timings(0.001, 0.002, 0.5) if finish else None,
+            prompt_logprobs=tuple(_logprob(token, num_scored) for token in scores),
         )
 
 

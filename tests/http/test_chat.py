@@ -3,9 +3,10 @@ from __future__ import annotations
 import aiohttp
 import pytest
 from fake_service import ANSWER, Script
-from http_api import CHAT, Api, events
+from http_api import CHAT, Api, StartApi, events
 
 from rllm.api.responses import ChatCompletion, Completion
+from rllm.api.settings import ApiSettings
 
 
 async def test_a_plain_answer_has_openais_shape(api: Api, http: aiohttp.ClientSession) -> None:
@@ -181,7 +182,51 @@ async def test_text_offsets_go_on_over_the_chunks(api: Api, http: aiohttp.Client
     logprobs = [chunk["choices"][0]["logprobs"] for chunk in chunks if chunk["choices"][0]["logprobs"]]
     assert [offset for item in logprobs for offset in item["text_offset"]] == [0, 1, 2]
     assert [token for item in logprobs for token in item["tokens"]] == ["T", "h", "e"]
-    assert all(len(top) == 2 for item in logprobs for top in item["top_logprobs"])
+    tops = [top for item in logprobs for top in item["top_logprobs"]]
+    assert [set(top) for top in tops] == [{"\x00", "\x01", letter} for letter in "The"]
+
+
+async def test_a_prompt_is_reported_in_openais_and_in_vllms_way(
+    api: Api, http: aiohttp.ClientSession
+) -> None:
+    body = {"prompt": "<s>ab", "max_tokens": 0, "echo": True, "logprobs": 0, "prompt_logprobs": 1}
+    async with http.post(f"{api.url}/v1/completions", json=body) as response:
+        answer = Completion.model_validate(await response.json(), strict=True)
+    choice = answer.choices[0]
+    assert (choice.text, choice.finish_reason) == ("<s>ab", "length")
+    assert choice.logprobs is not None
+    assert choice.logprobs.tokens == ["<s>", "<s>", "a", "b"]
+    assert choice.logprobs.token_logprobs == [None, -0.5, -0.5, -0.5]
+    assert choice.logprobs.top_logprobs == [None, {"<s>": -0.5}, {"a": -0.5}, {"b": -0.5}]
+    assert choice.logprobs.text_offset == [0, 0, 3, 4]
+    assert choice.prompt_logprobs is not None
+    assert [entry and list(entry) for entry in choice.prompt_logprobs] == [
+        None,
+        ["0", "256"],
+        ["0", "97"],
+        ["0", "98"],
+    ]
+    request = api.service.submitted.get_nowait()
+    assert (request.max_tokens, request.sampling.num_prompt_logprobs) == (0, 1)
+
+
+async def test_figures_of_prompts_are_bounded(start_api: StartApi, http: aiohttp.ClientSession) -> None:
+    api = start_api(ApiSettings(max_prompt_logprobs=50))
+    body = {"prompt": "x" * 10, "prompt_logprobs": 4}
+    async with http.post(f"{api.url}/v1/completions", json=body) as response:
+        assert (await response.json())["error"]["param"] == "prompt_logprobs"
+    body["prompt_logprobs"] = 3
+    async with http.post(f"{api.url}/v1/completions", json=body) as response:
+        assert response.status == 200
+
+
+@pytest.mark.parametrize("limit", [4096, -1, 10**9])
+async def test_more_tokens_than_there_is_room_for_are_as_many_as_that(
+    api: Api, http: aiohttp.ClientSession, limit: int
+) -> None:
+    async with http.post(f"{api.url}/v1/completions", json={"prompt": "ab", "max_tokens": limit}) as response:
+        answer = await response.json()
+    assert (answer["usage"]["total_tokens"], answer["choices"][0]["finish_reason"]) == (512, "length")
 
 
 async def test_a_record_tells_what_happened(api: Api, http: aiohttp.ClientSession) -> None:

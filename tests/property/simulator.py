@@ -28,7 +28,7 @@ from rllm.engine.port import (
     Truncate,
     Unload,
 )
-from rllm.engine.types import ModelInfo
+from rllm.engine.types import ModelInfo, TokenLogprob
 
 END = 0
 ALPHABET = 5
@@ -68,6 +68,7 @@ def make_info(
         device="none",
         can_reuse_prefix=can_trim,
         max_drafted=batch if can_trim else 0,
+        max_scored=3,
         store_bytes=store_bytes,
         store_disk_bytes=store_disk_bytes,
     )
@@ -89,12 +90,22 @@ def answer(
 ) -> list[int]:
     """What a request gets when it is alone."""
     tokens = list(prompt)
+    if max_tokens == 0:
+        return []
     while True:
         drawn = len(tokens) - len(prompt)
         token = successor(tokens, banned=ignore_eos or drawn < min_tokens)
         tokens.append(token)
         if token == END or drawn + 1 >= max_tokens or len(tokens) > ctx:
             return tokens[len(prompt) :]
+
+
+def score(before: list[int] | tuple[int, ...], token: int) -> TokenLogprob:
+    """The "log probability" of a token after everything before it."""
+    value = 3
+    for one in (*before, token):
+        value = (value * 29 + one + 1) % 1013
+    return TokenLogprob(token, float(-value), (), rank=1)
 
 
 class Vocabulary:
@@ -181,6 +192,7 @@ class Simulator:
         chunks = [chunk for chunk in plan.chunks if chunk.seq not in lost]
         assert plan.num_tokens <= self.info.batch_size
         assert plan.num_drafted <= self.info.max_drafted
+        assert sum(len(chunk.scored) for chunk in plan.chunks) <= self.info.max_scored
         assert [c.seq for c in plan.chunks] == sorted({c.seq for c in plan.chunks})
         if faults.no_cells and plan.chunks:
             return StepResult(Status.NO_CELLS, lost_prefix=frozenset(lost), store=report)
@@ -195,12 +207,21 @@ class Simulator:
                 self.held[chunk.seq] = []
                 continue
             self.held[chunk.seq] += [(next(self._fresh), token) for token in chunk.tokens]
+            if chunk.scored:
+                result.scores[chunk.seq] = self._score(chunk)  # type: ignore[index]
             if chunk.sample:
                 tokens[chunk.seq] = self._draw(chunk)
         result.tokens, result.failed = tokens, frozenset(failed)
         if failed:
             result.status = Status.FAILED
         return result
+
+    def _score(self, chunk: Chunk) -> list[TokenLogprob]:
+        assert not chunk.drafted
+        content = [token for _, token in self.held[chunk.seq]]
+        first = len(content) - chunk.num_outputs + 1
+        assert first > chunk.start
+        return [score(content[: first + i], token) for i, token in enumerate(chunk.scored)]
 
     def _draw(self, chunk: Chunk) -> list[int]:
         """One token, and one more for each guess that was right; the cells of the others are gone then."""

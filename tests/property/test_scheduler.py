@@ -15,10 +15,10 @@ from rllm.engine.scheduler import Scheduler
 from rllm.engine.snapshot import Phase
 from rllm.engine.speculation import Speculation
 from rllm.engine.store import Place
-from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo
+from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, SamplingParams
 from rllm.engine.waiting import AGING_S
 from tests.property.guessing import Clairvoyant, Eager
-from tests.property.simulator import Faults, FreeCosts, Simulator, answer, make_info
+from tests.property.simulator import Faults, FreeCosts, Simulator, answer, make_info, score
 
 PROMPTS = st.lists(st.integers(1, 2), min_size=1, max_size=9).map(tuple)
 
@@ -108,6 +108,7 @@ class Harness:
                 request.ignore_eos,
             )
             said = self.tokens(request_id)
+            self._check_scores(request, last.finish)
             if last.finish in (FinishReason.STOP, FinishReason.LENGTH):
                 assert said == expected, request
                 assert last.usage is not None
@@ -115,6 +116,17 @@ class Harness:
                 assert last.usage.prompt_tokens == len(request.prompt) > last.usage.cached_tokens >= 0
             else:
                 assert said == expected[: len(said)], request
+
+    def _check_scores(self, request: EngineRequest, finish: FinishReason | None) -> None:
+        """Each token of the prompt but the first has its log probability once, whatever happened."""
+        found = [one for event in self.events[request.id] for one in event.prompt_logprobs]
+        expected = [score(request.prompt[:i], request.prompt[i]) for i in range(1, len(request.prompt))]
+        if not request.computes_all:
+            assert not found
+        elif finish in (FinishReason.STOP, FinishReason.LENGTH):
+            assert found == expected
+        else:
+            assert found == expected[: len(found)]
 
 
 INFOS = [
@@ -150,11 +162,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule(
         prompt=PROMPTS,
-        max_tokens=st.integers(1, 5),
+        max_tokens=st.integers(0, 5),
         min_tokens=st.integers(0, 3),
         ignore_eos=st.booleans(),
         priority=st.integers(-1, 1),
         salt=st.sampled_from(["", "t"]),
+        scored=st.booleans(),
     )
     def submit(
         self,
@@ -164,6 +177,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         ignore_eos: bool,
         priority: int,
         salt: str,
+        scored: bool,
     ) -> None:
         self.harness.submit(
             prompt,
@@ -172,6 +186,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             ignore_eos=ignore_eos,
             priority=priority,
             cache_salt=salt,
+            sampling=SamplingParams(num_prompt_logprobs=0 if scored else -1),
         )
 
     @precondition(lambda self: self.harness.requests)
@@ -308,6 +323,18 @@ def test_a_shared_prefix_is_computed_once() -> None:
     cached = [harness.events[i][-1].usage.cached_tokens for i in ids]  # type: ignore[union-attr]
     assert cached[0] == 0
     assert all(tokens > len(shared) - MIN_WAIT for tokens in cached[1:])
+
+
+@pytest.mark.parametrize("info", INFOS)
+def test_a_scored_prompt_is_computed_whole_and_kept_for_nobody(info: ModelInfo) -> None:
+    harness = Harness(info)
+    prompt = (1, 2, 1, 1, 2, 2)
+    scored = SamplingParams(num_prompt_logprobs=0)
+    ids = [harness.submit(prompt, most, sampling=scored) for most in (2, 0, 2)]
+    harness.run()
+    harness.check_answers()
+    assert [harness.events[i][-1].usage.cached_tokens for i in ids] == [0, 0, 0]  # type: ignore[union-attr]
+    assert harness.scheduler.cells_used == 0
 
 
 def test_salts_keep_tenants_apart() -> None:

@@ -15,7 +15,7 @@ from rllm.backends.llama import lib
 from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.context import default_threads
 from rllm.backends.llama.engine import LlamaBackend
-from rllm.backends.llama.sampler import token_logprob
+from rllm.backends.llama.scoring import prompt_logprobs, token_logprob
 from rllm.backends.llama.vocabulary import load_vocabulary
 from rllm.backends.options import LlamaOptions
 from rllm.engine.port import BackendFailed, Chunk, CopyPrefix, OpenSampler, Plan, Status, Truncate
@@ -172,6 +172,22 @@ def test_a_recurrent_memory_gives_no_prefixes_and_says_so(tmp_path: Path) -> Non
         made.close()
 
 
+def test_more_rows_of_logits_than_are_reserved_are_refused(tiny_model: Path) -> None:
+    """llama.cpp would end the process."""
+    made = LlamaBackend(tiny_model, LlamaOptions(slots=1, ctx_per_slot=256, batch_size=128, threads=1))
+    try:
+        most = made.info.num_sequences + made.info.max_scored
+        tokens = [10 + i % 100 for i in range(most + 2)]
+        ops = (OpenSampler(0, SamplingParams(num_prompt_logprobs=0), tokens),)
+        too_many = Chunk(0, tokens[: most + 1], 0, False, scored=tokens[1:])
+        with pytest.raises(ValueError, match="reserved"):
+            made.execute(Plan(ops, (too_many,)))
+        chunk = Chunk(0, tokens[:most], 0, False, scored=tokens[1 : most + 1])
+        assert len(made.execute(Plan(ops, (chunk,))).scores[0]) == most
+    finally:
+        made.close()
+
+
 # Sampling
 
 
@@ -185,6 +201,17 @@ def test_logprobs_are_those_of_a_softmax() -> None:
     assert [top.token for top in result.top] == order[:5].tolist()
     assert [top.logprob for top in result.top] == pytest.approx(logs[order[:5]].tolist(), abs=1e-5)
     assert len(token_logprob(row, 0, 5000).top) == 1000
+    assert result.rank == 0
+    scored = prompt_logprobs(np.stack([row, row[::-1]]), [17, 999 - 17], 5)
+    assert [one.logprob for one in scored] == [result.logprob, result.logprob]
+    assert scored[0].top == result.top
+    assert [one.rank for one in scored] == [1 + int(np.flatnonzero(order == 17)[0])] * 2
+
+
+def test_among_equally_likely_tokens_the_first_are_reported() -> None:
+    """As a greedy draw takes the first: it is among those that are reported."""
+    row = np.zeros(1000, dtype=np.float32)
+    assert [top.token for top in token_logprob(row, 0, 3).top] == [0, 1, 2]
 
 
 def test_penalties_look_back_on_the_prompt(backend: LlamaBackend) -> None:

@@ -10,7 +10,7 @@ import rllm
 from rllm.api.chunks import ChatChunks, Chunks, CompletionChunks
 from rllm.api.collect import Choice, total_usage, wire_timings
 from rllm.api.convert import Job
-from rllm.api.logprobs import chat_logprobs, completion_logprobs
+from rllm.api.logprobs import Shape
 from rllm.engine.types import ModelInfo, TokenLogprob
 
 
@@ -38,20 +38,40 @@ def chunks_of(job: Job) -> Chunks:
     head, count = head_of(job), len(job.requests)
     if job.is_chat:
         return ChatChunks(head, count, with_usage=job.include_usage)
-    return CompletionChunks(head, count, with_usage=job.include_usage, echo=job.echo)
+    echo = () if job.echoes_logprobs else job.echo  # which then comes with them
+    return CompletionChunks(head, count, with_usage=job.include_usage, echo=echo)
+
+
+def shape_of(job: Job) -> Shape:
+    vocabulary = job.model.vocabulary
+    return Shape(vocabulary, added=vocabulary.piece)
 
 
 def wire_logprobs(job: Job, choice: Choice, items: Sequence[TokenLogprob]) -> dict[str, Any] | None:
     """``None`` where none were asked for. Remembers how far text offsets have come."""
     if job.num_logprobs < 0:
         return None
-    vocabulary = job.model.vocabulary
-    if job.is_chat:
-        return chat_logprobs(vocabulary, items)
-    shaped = completion_logprobs(vocabulary, items, choice.offset)
-    if shaped["tokens"]:
-        choice.offset = shaped["text_offset"][-1] + len(shaped["tokens"][-1])
-    return shaped
+    shape = shape_of(job)
+    return shape.chat(items) if job.is_chat else shape.completion(items, choice.offsets)
+
+
+def echoed_logprobs(job: Job, index: int, choice: Choice) -> dict[str, Any] | None:
+    """Of the prompt that begins the answer. What follows has its offsets behind it."""
+    if not job.echoes_logprobs:
+        return None
+    text = job.echo[index]
+    choice.offsets.jump(len(text))
+    prompt = job.requests[index].prompt
+    return shape_of(job).completion_prompt(prompt, choice.prompt_logprobs, job.num_logprobs, text)
+
+
+def prompt_logprobs(job: Job, index: int, choice: Choice) -> dict[str, Any]:
+    """vLLM's field, where it was asked for."""
+    if job.num_prompt_logprobs < 0:
+        return {}
+    prompt = job.requests[index].prompt
+    found = shape_of(job).prompt_logprobs(prompt, choice.prompt_logprobs, job.num_prompt_logprobs)
+    return {"prompt_logprobs": found}
 
 
 def full_answer(job: Job, choices: Sequence[Choice]) -> dict[str, Any]:
@@ -61,16 +81,19 @@ def full_answer(job: Job, choices: Sequence[Choice]) -> dict[str, Any]:
     timings = wire_timings(choices[0]) if len(choices) == 1 else None
     if timings:
         answer["timings"] = timings
+    if job.is_chat:
+        answer |= prompt_logprobs(job, 0, choices[0])
     return answer
 
 
 def _full_choice(job: Job, index: int, choice: Choice) -> dict[str, Any]:
     text = "".join(choice.parts)
-    common = {
-        "index": index,
-        "logprobs": wire_logprobs(job, choice, choice.logprobs),
-        "finish_reason": str(choice.finish),
-    }
+    echoed = echoed_logprobs(job, index, choice)
+    logprobs = wire_logprobs(job, choice, choice.logprobs)
+    if echoed is not None and logprobs is not None:
+        logprobs = {name: echoed[name] + values for name, values in logprobs.items()}
+    common = {"index": index, "logprobs": logprobs, "finish_reason": str(choice.finish)}
     if job.is_chat:
         return {**common, "message": {"role": "assistant", "content": text, "refusal": None}}
-    return {**common, "text": (job.echo[index] if job.echo else "") + text}
+    text = (job.echo[index] if job.echo else "") + text
+    return {**common, "text": text, **prompt_logprobs(job, index, choice)}

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rllm.api.logprobs import TextOffsets
 from rllm.engine.types import Event, FinishReason, Timings, TokenLogprob, Usage
 from rllm.errors import EngineError
 from rllm.serving.stream import Stream
@@ -55,11 +56,12 @@ class Choice:
 
     parts: list[str] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)
     finish: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
-    offset: int = 0
-    """Characters of token texts that log probabilities were reported for."""
+    offsets: TextOffsets = field(default_factory=TextOffsets)
+    """Where the tokens begin that log probabilities were reported for."""
 
     def add(self, event: Event) -> None:
         """
@@ -70,6 +72,7 @@ class Choice:
             raise EngineError(event.error or "the engine failed while computing this request")
         if event.finish is FinishReason.CANCELLED:
             raise EngineError("the server ended this request before it was complete", code="cancelled")
+        self.prompt_logprobs += event.prompt_logprobs
         if event.finish is not None:
             self.finish, self.usage, self.timings = event.finish, event.usage, event.timings
 

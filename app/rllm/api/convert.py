@@ -33,6 +33,17 @@ class Job:
     num_per_prompt: int
     echo: tuple[str, ...] = ()
     """Text that begins the answers, one per choice; empty without ``echo``."""
+    num_prompt_logprobs: int = -1
+    """Reported in vLLM's way; -1: none."""
+
+    @property
+    def echoes_logprobs(self) -> bool:
+        """Prompts are repeated together with their log probabilities."""
+        return bool(self.echo) and self.num_logprobs >= 0
+
+    @property
+    def reports_prompts(self) -> bool:
+        return self.echoes_logprobs or self.num_prompt_logprobs >= 0
 
 
 def check_settings(request: GenerationRequest, num_prompts: int, settings: ApiSettings) -> None:
@@ -71,6 +82,14 @@ def check_model(request: AnyGeneration, model: ServedModel, settings: ApiSetting
             raise BadRequest(message, param="logit_bias")
     name = "top_logprobs" if isinstance(request, ChatCompletionRequest) else "logprobs"
     _at_most(name, request.num_logprobs, min(settings.max_top_logprobs, vocab_size))
+    _at_most("prompt_logprobs", request.prompt_logprobs or 0, min(settings.max_top_logprobs, vocab_size))
+    if request.num_scored >= 0 and not model.info.max_scored:
+        name = "echo" if request.prompt_logprobs is None else "prompt_logprobs"
+        raise BadRequest(
+            f"log probabilities of the prompt cannot be computed for the model '{model.id}'",
+            param=name,
+            code="unsupported_parameter",
+        )
     context = model.info.ctx_per_slot
     if request.min_tokens is not None and request.min_tokens > context:
         raise PromptTooLong(
@@ -101,13 +120,13 @@ def max_tokens_for(request: AnyGeneration, num_prompt_tokens: int, model: Served
     room = context - num_prompt_tokens
     if num_prompt_tokens == 0:
         raise BadRequest(f"{param} has no tokens in this model's vocabulary", param=param)
-    if room < 1:
+    limit = request.token_limit
+    if room < (0 if limit == 0 else 1):
         raise PromptTooLong(
             f"This model's maximum context length is {context} tokens, and at least one must be left for the"
             f" answer; your {param} has {num_prompt_tokens} tokens.",
             param=param,
         )
-    limit = request.token_limit
     if limit is None:
         limit = room if is_chat else COMPLETION_MAX_TOKENS
     limit = min(limit, room)
@@ -117,6 +136,18 @@ def max_tokens_for(request: AnyGeneration, num_prompt_tokens: int, model: Served
             param="min_tokens",
         )
     return limit
+
+
+def check_scores(request: AnyGeneration, prompts: Sequence[Sequence[int]], settings: ApiSettings) -> None:
+    """Log probabilities of prompts are held in memory until the answer is complete."""
+    figures = (request.n or 1) * sum(map(len, prompts)) * (request.num_scored + 1)
+    if figures > settings.max_prompt_logprobs:
+        name = "prompt_logprobs" if request.prompt_logprobs is not None else "echo"
+        raise BadRequest(
+            f"the prompts' log probabilities would be {figures} figures; at most"
+            f" {settings.max_prompt_logprobs} are reported in one answer",
+            param=name,
+        )
 
 
 def engine_requests(
@@ -157,6 +188,7 @@ def _sampling(request: AnyGeneration, seed: int, defaults: SamplingDefaults) -> 
         seed=seed,
         logit_bias=request.logit_bias,
         num_logprobs=request.num_logprobs,
+        num_prompt_logprobs=request.num_scored,
     )
 
 

@@ -60,7 +60,7 @@ _GENERATION = (
     _honoured("model", _BOTH, "OVLA", "a name from /v1/models; without one, the first model"),
     _honoured("stream", _BOTH, "OVLA", "", False),
     _honoured("stream_options", _BOTH, "OVLA", "only with `stream`", {}),
-    _honoured("max_tokens", _BOTH, "OVLA", "cut to what the context has room for; -1: that", -1),
+    _honoured("max_tokens", _BOTH, "OVLA", "cut to what the context has room for; -1: all of it", -1),
     _honoured("max_completion_tokens", _CHAT, "OVL", "of it and `max_tokens` the smaller one holds", -1),
     _honoured("min_tokens", _BOTH, "V", "", 0),
     _honoured("temperature", _BOTH, "OVLA", "0 is greedy"),
@@ -74,6 +74,7 @@ _GENERATION = (
     _honoured("seed", _BOTH, "OVLA"),
     _honoured("stop", _BOTH, "OVLA", "a string or several", []),
     _honoured("logit_bias", _BOTH, "OVL", "", {}),
+    _honoured("prompt_logprobs", _BOTH, "V", "0: those of the prompt's own tokens; not with `stream`"),
     _honoured("n", _BOTH, "OVL", "", 1),
     _honoured("ignore_eos", _BOTH, "VL", "", False),
     _honoured("priority", _BOTH, "V", "lower runs earlier", 0),
@@ -82,7 +83,7 @@ _GENERATION = (
     _honoured("prompt", _COMPLETION, "OVLA"),
     _honoured("logprobs", _BOTH, "OVLA"),
     _honoured("top_logprobs", _CHAT, "OVLA", "only with `logprobs`", 0),
-    _honoured("echo", _COMPLETION, "OVL", "", False),
+    _honoured("echo", _COMPLETION, "OVL", "with `logprobs` also those of the prompt", False),
 )
 
 _NAMES = (
@@ -168,9 +169,6 @@ _REFUSED = (
     _refused("allowed_token_ids", _BOTH, "V", "this server cannot restrict the vocabulary"),
     _refused("bad_words", _BOTH, "V", "this server cannot ban words; see logit_bias", []),
     _refused("logits_processors", _BOTH, "V", "programs in requests are not run", []),
-    _refused(
-        "prompt_logprobs", _BOTH, "V", "log probabilities of the prompt are not supported by this server"
-    ),
     _refused("logprob_token_ids", _BOTH, "V", _NOT_REPORTED, []),
     _refused("return_token_ids", _BOTH, "V", _NOT_REPORTED, False),
     _refused("return_tokens_as_token_ids", _BOTH, "V", _NOT_REPORTED, False),

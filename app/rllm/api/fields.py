@@ -22,12 +22,12 @@ Integer = BeforeValidator(_integral)
 """Put into every ``Annotated[int, …]``."""
 
 _MOST = 2**31 - 1
-MaxTokens = Annotated[
-    int,
-    Field(ge=1, le=_MOST, json_schema_extra={"minimum": -1, "not": {"const": 0}}),
-    BeforeValidator(lambda value: _MOST if _integral(value) == -1 else _integral(value)),
-]
+_ALL_ROOM = BeforeValidator(lambda value: _MOST if _integral(value) == -1 else _integral(value))
 """-1, as llama-server has it, is as many as there is room for."""
+MaxTokens = Annotated[
+    int, Field(ge=1, le=_MOST, json_schema_extra={"minimum": -1, "not": {"const": 0}}), _ALL_ROOM
+]
+MaxTokensOrNone = Annotated[int, Field(ge=0, le=_MOST, json_schema_extra={"minimum": -1}), _ALL_ROOM]
 
 Role = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Any word: the chat template says whether it takes it."""

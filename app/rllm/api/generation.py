@@ -99,7 +99,10 @@ class Generation(Response):
                 choices[index].logprobs += event.logprobs
         client.raise_if_gone()
         check_complete(choices)
-        body = orjson.dumps(full_answer(job, choices))
+        if job.reports_prompts:  # as many figures as a long prompt has tokens, many times over
+            body = await asyncio.to_thread(lambda: orjson.dumps(full_answer(job, choices)))
+        else:
+            body = orjson.dumps(full_answer(job, choices))
         await send_json(send, 200, body)
 
     async def _stream(

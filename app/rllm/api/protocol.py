@@ -12,7 +12,17 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from rllm.api.field_table import TABLE
-from rllm.api.fields import Content, Integer, LogitBias, MaxTokens, Prompts, Role, Stop, TokenId
+from rllm.api.fields import (
+    Content,
+    Integer,
+    LogitBias,
+    MaxTokens,
+    MaxTokensOrNone,
+    Prompts,
+    Role,
+    Stop,
+    TokenId,
+)
 from rllm.api.known_fields import Place, refuse
 
 _Finite = Field(allow_inf_nan=False)
@@ -71,6 +81,10 @@ class GenerationRequest(WireModel):
     )
     stop: Stop = ()
     logit_bias: LogitBias = ()
+    prompt_logprobs: Annotated[int, Field(ge=0, le=20), Integer] | None = Field(
+        None,
+        description="Also report each token of the prompt, and so many rivals of it. Not with stream.",
+    )
     n: Annotated[int, Field(ge=1), Integer] | None = None
     ignore_eos: bool | None = None
     priority: Annotated[int, Field(ge=0, le=1000), Integer] | None = Field(
@@ -84,6 +98,8 @@ class GenerationRequest(WireModel):
     def _options_of_a_stream(self) -> Self:
         if self.stream_options and not self.stream and any(dict(self.stream_options).values()):
             raise refuse("stream_options is allowed only where stream is true", param="stream_options")
+        if self.stream and self.prompt_logprobs is not None:
+            raise refuse("prompt_logprobs is reported only without stream", param="prompt_logprobs")
         return self
 
     @property
@@ -149,20 +165,24 @@ class ChatCompletionRequest(GenerationRequest):
         """-1: none."""
         return (self.top_logprobs or 0) if self.logprobs else -1
 
+    @property
+    def num_scored(self) -> int:
+        """How many rivals of each token of the prompt are wanted; -1: not even its log probability."""
+        return -1 if self.prompt_logprobs is None else self.prompt_logprobs
+
 
 class CompletionRequest(GenerationRequest):
     place = Place.COMPLETION
     prompt: Prompts
-    echo: bool | None = Field(None, description="Begin each answer with its prompt.")
-    logprobs: Annotated[int, Field(ge=0, le=20), Integer] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.echo and self.logprobs is not None:
-            raise refuse(
-                "echo with logprobs is not supported: prompts have no log probabilities here", param="echo"
-            )
-        return self
+    max_tokens: MaxTokensOrNone | None = Field(
+        None, description="Cut to what the context has room for. -1: as many as that. 0: no answer."
+    )
+    echo: bool | None = Field(
+        None, description="Begin each answer with its prompt, with `logprobs` with those of its tokens, too."
+    )
+    logprobs: Annotated[int, Field(ge=0, le=20), Integer] | None = Field(
+        None, description="How many rivals of each token are reported beside it."
+    )
 
     @property
     def token_limit(self) -> int | None:
@@ -171,6 +191,12 @@ class CompletionRequest(GenerationRequest):
     @property
     def num_logprobs(self) -> int:
         return -1 if self.logprobs is None else self.logprobs
+
+    @property
+    def num_scored(self) -> int:
+        """How many rivals of each token of the prompt are wanted; -1: not even its log probability."""
+        asked = -1 if self.prompt_logprobs is None else self.prompt_logprobs
+        return max(asked, self.num_logprobs) if self.echo else asked
 
 
 class TokenizeRequest(WireModel):

@@ -56,6 +56,16 @@ class TokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
+class RankedLogprob(_Answer):
+    logprob: float
+    rank: int
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, RankedLogprob] | None]
+"""vLLM's: by token id, for each token of the prompt but the first."""
+
+
 class ChatLogprobs(_Answer):
     content: list[TokenLogprob]
     refusal: None
@@ -83,12 +93,13 @@ class ChatCompletion(_Answer):
     choices: list[ChatChoice]
     usage: Usage
     timings: Timings | None = None
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 class CompletionLogprobs(_Answer):
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 
@@ -97,6 +108,7 @@ class CompletionChoice(_Answer):
     text: str
     logprobs: CompletionLogprobs | None
     finish_reason: Literal["stop", "length"]
+    prompt_logprobs: PromptLogprobs | None = None
 
 
 class Completion(_Answer):

@@ -82,6 +82,8 @@ class ApiSettings:
     """Length of one stop string."""
     max_logit_bias: int = 1024
     max_top_logprobs: int = 20
+    max_prompt_logprobs: int = 1_000_000
+    """Figures in one answer: tokens of all prompts, times choices, times rivals of each and itself."""
     max_tokenize_bytes: int = 1024 * 1024
     """Text given to /tokenize."""
 

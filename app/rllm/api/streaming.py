@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.types import Send
 
-from rllm.api.answers import chunks_of, wire_logprobs
+from rllm.api.answers import chunks_of, echoed_logprobs, wire_logprobs
 from rllm.api.chunks import DONE, error_event
 from rllm.api.collect import Batch, Choice, check_complete, total_usage, wire_timings
 from rllm.api.convert import Job
@@ -38,6 +38,8 @@ class StreamedAnswer:
         self._batches = batches
         self._chunks = chunks_of(job)
         self._on_token = on_token
+        self._unechoed = set(range(len(choices))) if job.echoes_logprobs else set()
+        """Whose prompt is still to be repeated."""
         self.error_code: str | None = None
         """Of an error that was sent as an event."""
 
@@ -104,17 +106,25 @@ class StreamedAnswer:
         """The chunks for one batch; empty while the engine holds its text back."""
         index, events = batch
         choice = self._choices[index]
-        self._on_token()
         for event in events:
             choice.add(event)
+        if not any(event.tokens or event.finish for event in events):
+            return b""
+        self._on_token()
         text = events[0].text if len(events) == 1 else "".join(event.text for event in events)
-        data = b""
+        data = self._echo(index) if index in self._unechoed else b""
         logprobs = self._logprobs(choice, events)
         if text or logprobs is not None:
-            data = self._chunks.text(index, text, logprobs)
+            data += self._chunks.text(index, text, logprobs)
         if choice.finish is not None:
             data += self._chunks.finish(index, str(choice.finish), wire_timings(choice))
         return data
+
+    def _echo(self, index: int) -> bytes:
+        """The prompt with its log probabilities, which are complete when the first token is there."""
+        self._unechoed.remove(index)
+        logprobs = echoed_logprobs(self._job, index, self._choices[index])
+        return self._chunks.text(index, self._job.echo[index], logprobs)
 
     def _logprobs(self, choice: Choice, events: Sequence[Event]) -> dict[str, Any] | None:
         items = [item for event in events for item in event.logprobs]

@@ -10,6 +10,8 @@ CPU_UBATCH, GPU_UBATCH = 512, 2048
 """Most tokens computed at once, where the worker chooses and the batch allows it."""
 MAX_DRAFTED = 64
 """Most guesses of all sequences in one step: more rows than that take their time on any device."""
+MIN_SCORED, MAX_SCORED, SCORED_BYTES = 16, 64, 16 * 2**20
+"""Prompt tokens scored in one step: as many rows of logits as fit the bytes, within these bounds."""
 
 
 class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +103,8 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Added to a step for each token computed."""
     babbles: bool = False
     """Every token is the same letter and prompts direct nothing: costs next to nothing."""
+    max_scored: int = 0
+    """Most prompt tokens scored in one step. 0: the batch."""
     most_slots: int = 0
     """With more, it does not start for want of memory. 0: any number; -1: none."""
     self_test: str = ""

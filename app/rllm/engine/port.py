@@ -130,6 +130,9 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     With ``sample`` the next token is drawn after the last of them. The last ``drafted`` tokens are guesses at
     what will be drawn: a token is drawn after each of them too, as long as the one before was drawn as
     guessed. The cells of the other guesses are dropped again.
+
+    ``scored`` is what follows each of the last tokens (with ``sample``: of those before the very last), where
+    the log probability of that is wanted. Guesses and scores never meet in a chunk.
     """
 
     seq: int
@@ -137,6 +140,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     start: int
     sample: bool
     drafted: int = 0
+    scored: Sequence[int] = ()
 
     @property
     def num_sure(self) -> int:
@@ -149,8 +153,8 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def num_outputs(self) -> int:
-        """After how many tokens, the last ones, something may be drawn."""
-        return 1 + self.drafted if self.sample else 0
+        """After how many tokens, the last ones, logits are wanted."""
+        return len(self.scored) + (1 + self.drafted if self.sample else 0)
 
     @property
     def is_decode(self) -> bool:
@@ -180,6 +184,10 @@ class Plan:
     @cached_property
     def num_drafted(self) -> int:
         return sum(chunk.drafted for chunk in self.chunks)
+
+    @cached_property
+    def num_outputs(self) -> int:
+        return sum(chunk.num_outputs for chunk in self.chunks)
 
     @property
     def num_prefill(self) -> int:
@@ -249,6 +257,8 @@ class StepResult:
     guess that was right."""
     logprobs: Mapping[int, Sequence[TokenLogprob]] = field(default_factory=dict)
     """seq -> log probabilities, where the sampler was opened with ``num_logprobs >= 0``."""
+    scores: Mapping[int, Sequence[TokenLogprob]] = field(default_factory=dict)
+    """seq -> log probabilities of what its chunk's ``scored`` names."""
     failed: frozenset[int] = frozenset()
     lost_prefix: frozenset[int] = frozenset()
     """Sequences whose Truncate, CopyPrefix or Restore the memory refused: they are empty, nothing was

@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
+import msgspec
+
 from rllm.engine.budget import StepBudget
 from rllm.engine.costs import Costs
 from rllm.engine.overtaking import is_short_beside, may_pass
@@ -65,10 +67,13 @@ class _Sketch:
 
     chunks: dict[int, Chunk] = field(default_factory=dict)
     tokens: int = 0
+    scored: int = 0
+    """Prompt tokens whose log probabilities are wanted."""
 
     def add(self, chunk: Chunk) -> None:
         self.chunks[chunk.seq] = chunk
         self.tokens += len(chunk.tokens)
+        self.scored += len(chunk.scored)
 
 
 class Scheduler:
@@ -142,12 +147,15 @@ class Scheduler:
         if request.id in self._requests:
             self._unsent.append(_refusal(request, now, f"request id {request.id!r} is already in use"))
             return
+        if request.computes_all and not self._info.max_scored:
+            self._unsent.append(_refusal(request, now, "log probabilities of a prompt cannot be computed"))
+            return
         if not request.prompt or len(request.prompt) > self._limit:
             message = f"the prompt has {len(request.prompt)} tokens; from 1 to {self._limit} fit"
             self._unsent.append(_refusal(request, now, message))
             return
         sequence = Sequence(request, now, self._line.place(request.priority, now))
-        sequence.uncached = self._residence.num_uncached_soon(request.prompt, request.cache_salt)
+        sequence.uncached = self._residence.num_uncached_soon(request.prompt, request.salt)
         self._requests[request.id] = sequence
         self._line.push(sequence)
 
@@ -237,7 +245,7 @@ class Scheduler:
 
     def _enter(self, sequence: Sequence, head: Sequence, first: Sequence, now: float) -> bool:
         """Place a newcomer that may pass, if that is still so and leaves room for the ``head``."""
-        tokens, salt = sequence.tokens, sequence.request.cache_salt
+        tokens, salt = sequence.tokens, sequence.request.salt
         if self._residence.is_worth_waiting(tokens, salt):
             return False
         sequence.uncached = self._residence.num_uncached(tokens, salt)
@@ -339,6 +347,8 @@ class Scheduler:
             count = min(sequence.num_pending, limit - sketch.tokens)
         else:
             count = self._packing.piece(sequence.num_pending, sketch.tokens, limit)
+        if sequence.unscored < len(sequence.request.prompt):  # each row of logits takes memory
+            count = min(count, self._info.max_scored - sketch.scored)
         taken = (
             sketch.tokens if self._info.kv_unified else 0
         )  # of the same cells, by this step's other chunks
@@ -356,6 +366,7 @@ class Scheduler:
                 sequence.tokens[sequence.computed : end],
                 sequence.computed,
                 sample=end == len(sequence.tokens),
+                scored=sequence.scored_by(end),
             )
         )
         return count
@@ -369,7 +380,7 @@ class Scheduler:
             sequence = self._line.pop()
             if sequence is None:
                 break
-            if self._residence.is_worth_waiting(sequence.tokens, sequence.request.cache_salt):
+            if self._residence.is_worth_waiting(sequence.tokens, sequence.request.salt):
                 stepped_over.append(sequence)
                 continue
             if not self._place(sequence, spoken_for, now):
@@ -384,7 +395,7 @@ class Scheduler:
     def _place(self, sequence: Sequence, spoken_for: int, now: float) -> bool:
         """Give a newcomer a sequence id and what can be reused for it; False when its prompt has no room."""
         request = sequence.request
-        placed = self._residence.place(sequence.tokens, request.cache_salt, sequence.seq, spoken_for)
+        placed = self._residence.place(sequence.tokens, request.salt, sequence.seq, spoken_for)
         if placed is None:
             return False
         self.counters.evicted_tokens += placed.evicted
@@ -418,7 +429,8 @@ class Scheduler:
         if result.status is Status.OK and not result.lost_prefix:
             seconds = result.execute_s + result.sample_s
             prefill = plan.num_prefill
-            self._budget.learn(plan.num_decodes, prefill, seconds)
+            if not prefill or not any(chunk.scored for chunk in plan.chunks):  # scoring takes its own time
+                self._budget.learn(plan.num_decodes, prefill, seconds)
             self._rhythm.took(prefill=prefill > 0, seconds=seconds)
             if self._speculation is not None and not prefill:
                 self._speculation.learn(plan.num_tokens, seconds, reused=result.graphs_reused > 0)
@@ -439,12 +451,22 @@ class Scheduler:
         seq = chunk.seq
         drawn = result.tokens[seq] if chunk.sample else ()
         confirmed = len(drawn) - 1 if chunk.drafted else 0
+        self.counters.accepted_tokens += confirmed
         count = chunk.num_sure + confirmed
         sequence.computed += count
         self._residence.grew(seq, count)
-        if not chunk.sample:
-            return None
-        self.counters.accepted_tokens += confirmed
+        scores = tuple(result.scores[seq]) if chunk.scored else ()
+        sequence.unscored += len(scores)
+        event = self._draw(sequence, chunk, result, now) if chunk.sample else None
+        if not scores:
+            return event
+        event = event or Event(request_id=sequence.request.id)
+        return msgspec.structs.replace(event, prompt_logprobs=scores)
+
+    def _draw(self, sequence: Sequence, chunk: Chunk, result: StepResult, now: float) -> Event:
+        if sequence.request.max_tokens <= 0:
+            return self._end(sequence, FinishReason.LENGTH, now)
+        seq, drawn = chunk.seq, result.tokens[chunk.seq]
         if sequence.state is not State.DECODING:
             sequence.move(State.DECODING)
         if self._speculation is not None:
@@ -519,7 +541,8 @@ class Scheduler:
         else:
             del self._running[sequence.seq]
             content = [*sequence.tokens, *unwanted][: sequence.computed]
-            self._residence.release(sequence.seq, content, keep=finish is not FinishReason.ERROR)
+            keep = finish is not FinishReason.ERROR and not sequence.request.computes_all
+            self._residence.release(sequence.seq, content, keep=keep)
         sequence.move(State.FINISHED)
         del self._requests[sequence.request.id]
         return sequence.last_event(now, finish, error, text=text, tokens=tokens, logprobs=logprobs)

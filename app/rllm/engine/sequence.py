@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as SequenceOf
 from enum import Enum
 
 from rllm.engine.lookup import Lookup
@@ -48,6 +49,7 @@ class Sequence:
         "text",
         "tokens",
         "uncached",
+        "unscored",
     )
 
     def __init__(self, request: EngineRequest, arrived_at: float, order: tuple[float, int]) -> None:
@@ -70,6 +72,8 @@ class Sequence:
         """Prompt tokens of others that were let pass: see `rllm.engine.overtaking`."""
         self.gave_way = False
         """Somebody took a slot that this request was the first to wait for."""
+        self.unscored = 1 if request.computes_all else len(request.prompt)
+        """The first token of the prompt whose log probability is wanted and not known."""
         self.lookup: Lookup | None = None
         """Where guesses come from, once it decodes: see `rllm.engine.speculation`."""
 
@@ -86,6 +90,10 @@ class Sequence:
     def num_uncached(self) -> int:
         """Tokens to compute until the next one is drawn; an estimate while waiting."""
         return self.uncached if self.state is State.WAITING else len(self.tokens) - self.computed
+
+    def scored_by(self, end: int) -> SequenceOf[int]:
+        """Whose log probabilities become known by computing the tokens up to ``end``."""
+        return self.request.prompt[self.unscored : end + 1]
 
     def move(self, to: State) -> None:
         if to is not self.state and to not in _MOVES[self.state]:

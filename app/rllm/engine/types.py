@@ -41,6 +41,8 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: tuple[tuple[int, float], ...] = ()
     num_logprobs: int = -1
     """-1: none are reported; N >= 0: the drawn token's log probability and the N most likely tokens."""
+    num_prompt_logprobs: int = -1
+    """The same for the prompt's tokens, which are then all computed."""
 
     @property
     def is_greedy(self) -> bool:
@@ -67,6 +69,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One sequence to generate. ``n > 1`` and lists of prompts are several of these.
 
     ``prompt`` is never empty. The door has already checked that prompt and ``max_tokens`` fit the context.
+    With ``max_tokens`` 0 the prompt is computed and nothing is drawn.
     """
 
     id: str
@@ -81,6 +84,16 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     cache_salt: str = ""
     """Prefixes are shared only between requests with the same salt."""
 
+    @property
+    def salt(self) -> str:
+        """``cache_salt``, or one that nobody else has: a prompt that has to be computed shares nothing."""
+        return f"{self.cache_salt}\0{self.id}" if self.computes_all else self.cache_salt
+
+    @property
+    def computes_all(self) -> bool:
+        """A prefix that is there already has no logits any more."""
+        return self.sampling.num_prompt_logprobs >= 0
+
 
 class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
     token: int
@@ -88,11 +101,13 @@ class TopLogprob(msgspec.Struct, frozen=True, array_like=True):
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):
-    """Log probability (natural log, before penalties and filters) of a drawn token and of its rivals."""
+    """Log probability (natural log, before penalties and filters) of a token and of its rivals."""
 
     token: int
     logprob: float
     top: tuple[TopLogprob, ...]
+    rank: int = 0
+    """Of the token among all, from 1 on; counted for prompts only."""
 
 
 class Timings(msgspec.Struct, frozen=True, array_like=True):
@@ -129,6 +144,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_def
     """With ``finish == ERROR``: one sentence that may be shown to the client."""
     usage: Usage | None = None
     timings: Timings | None = None
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()
+    """Of prompt tokens, where they are wanted: of each but the first, in order, over several events."""
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True):
@@ -228,6 +245,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """False where the memory cannot drop the tail of a sequence (recurrent, hybrid, sliding window)."""
     max_drafted: int = 0
     """Most guesses that one step can compute, of all sequences together."""
+    max_scored: int = 0
+    """Most prompt tokens whose log probabilities one step can compute. 0: none ever."""
     flat_decode: bool = False
     """A decode step takes about as long for many sequences as for few: on a GPU."""
     copy_cells: int = 0

@@ -147,7 +147,7 @@ class Instance:
         return Candidate(
             outstanding_tokens=self._outstanding_tokens,
             free_slots=self._known().slots - len(self._flights),
-            resident_tokens=self._prefixes.match(request.prompt, request.cache_salt),
+            resident_tokens=self._prefixes.match(request.prompt, request.salt),
         )
 
     @property
@@ -314,13 +314,13 @@ class Instance:
         if self._worker is None or not self.is_ready:
             raise RuntimeError(f"{self.name} is {self.state.value}")
         request = flight.request
-        resident = self._prefixes.match(request.prompt, request.cache_salt)
+        resident = self._prefixes.match(request.prompt, request.salt)
         flight.instance = self
         flight.attempts += 1
         flight.uncached_tokens = len(request.prompt) - resident
         flight.predicted_ttft_s = predicted_ttft_s(self.load, flight.uncached_tokens)
         flight.expected_tokens = self._output.expect(request.max_tokens)
-        self._prefixes.add(request.prompt, request.cache_salt)
+        self._prefixes.add(request.prompt, request.salt)
         self._flights[request.id] = flight
         self._pending_prompt_tokens += flight.uncached_tokens
         self._outstanding_tokens += flight.uncached_tokens + flight.expected_tokens

@@ -7,7 +7,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from rllm.api.context import Context, new_response_id, now
-from rllm.api.convert import AnyGeneration, Job, check_model, check_settings, check_token_ids, engine_requests
+from rllm.api.convert import (
+    AnyGeneration,
+    Job,
+    check_model,
+    check_scores,
+    check_settings,
+    check_token_ids,
+    engine_requests,
+)
 from rllm.api.fields import Prompt
 from rllm.api.generation import Generation
 from rllm.api.json_body import check, read_json
@@ -38,7 +46,7 @@ def make_router(context: Context) -> APIRouter:
         async def prepare() -> Job:
             model = enter(wire, 1, record, terms)
             prompt = await context.tokenizer.chat(model, wire.messages)
-            return _job(wire, [prompt], model, record.request_id)
+            return job(wire, [prompt], model, record.request_id)
 
         return Generation(context.service, settings, record, terms, prepare)
 
@@ -60,7 +68,7 @@ def make_router(context: Context) -> APIRouter:
                 for index, prompt in enumerate(wire.prompt)
             ]
             echo = await _echo(wire, model) if wire.echo else ()
-            return _job(wire, prompts, model, record.request_id, echo)
+            return job(wire, prompts, model, record.request_id, echo)
 
         return Generation(context.service, settings, record, terms, prepare)
 
@@ -72,6 +80,16 @@ def make_router(context: Context) -> APIRouter:
         check_model(wire, model, settings)
         context.service.check_open(model, num_prompts * (wire.n or 1), wire.priority or 0, terms)
         return model
+
+    def job(
+        wire: AnyGeneration,
+        prompts: list[tuple[int, ...]],
+        model: ServedModel,
+        request_id: str,
+        echo: tuple[str, ...] = (),
+    ) -> Job:
+        check_scores(wire, prompts, settings)
+        return _job(wire, prompts, model, request_id, echo)
 
     async def _tokens(prompt: Prompt, index: int, count: int, model: ServedModel) -> tuple[int, ...]:
         param = "prompt" if count == 1 else f"prompt[{index}]"
@@ -113,4 +131,5 @@ def _job(
         num_logprobs=wire.num_logprobs,
         num_per_prompt=wire.n or 1,
         echo=echo,
+        num_prompt_logprobs=-1 if wire.prompt_logprobs is None else wire.prompt_logprobs,
     )

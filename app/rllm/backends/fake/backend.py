@@ -113,6 +113,7 @@ class FakeBackend:
             device="none",
             can_reuse_prefix=self.script.can_reuse_prefix,
             max_drafted=options.batch_size if self.script.can_reuse_prefix else 0,
+            max_scored=options.max_scored or options.batch_size,
             store_bytes=options.store_bytes,
             store_disk_bytes=options.store_disk_bytes,
         )
@@ -143,7 +144,7 @@ class FakeBackend:
         if not chunks:
             return StepResult(Status.OK, lost_prefix=lost, store=store)
         for chunk in chunks:
-            if chunk.sample and chunk.seq not in self._samplers:
+            if chunk.num_outputs and chunk.seq not in self._samplers:
                 raise ValueError(f"sequence {chunk.seq} has no sampler")
         step, self.num_steps = self.num_steps, self.num_steps + 1
         began = time.perf_counter()
@@ -222,6 +223,14 @@ class FakeBackend:
         result = StepResult(Status.FAILED if failed else Status.OK, failed=frozenset(failed))
         drawn = [chunk for chunk in chunks if chunk.sample and chunk.seq not in failed]
         result.tokens = {chunk.seq: self._draw_chunk(chunk) for chunk in drawn}
+        result.scores = {
+            chunk.seq: [
+                _logprob(token, self._samplers[chunk.seq].params.num_prompt_logprobs, rank=1)
+                for token in chunk.scored
+            ]
+            for chunk in chunks
+            if chunk.scored and chunk.seq not in failed
+        }
         result.logprobs = {
             seq: [_logprob(token, self._samplers[seq].params.num_logprobs) for token in tokens]
             for seq, tokens in result.tokens.items()
@@ -282,10 +291,10 @@ def _self_test(options: FakeOptions) -> None:
             raise Miscomputed(f"fake: the first logits are {options.self_test}")
 
 
-def _logprob(token: int, num_top: int) -> TokenLogprob:
+def _logprob(token: int, num_top: int, rank: int = 0) -> TokenLogprob:
     """The drawn token has a probability of one half, its next rival of a quarter, and so on."""
     ranked = [token, *(other for other in range(SIZE) if other != token)][:num_top]
     top = tuple(
         TopLogprob(token=other, logprob=-0.6931471805599453 * (i + 1)) for i, other in enumerate(ranked)
     )
-    return TokenLogprob(token=token, logprob=-0.6931471805599453, top=top)
+    return TokenLogprob(token=token, logprob=-0.6931471805599453, top=top, rank=rank)

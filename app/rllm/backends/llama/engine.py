@@ -28,11 +28,13 @@ from rllm.backends.llama.drawing import Drawer
 from rllm.backends.llama.memory import Memory
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.padding import padding
-from rllm.backends.llama.sampler import Sampler, token_logprob
+from rllm.backends.llama.sampler import Sampler
+from rllm.backends.llama.scoring import prompt_logprobs, token_logprob
 from rllm.backends.llama.settings import (
     context_options,
     ctx_per_slot,
     max_drafted,
+    max_scored,
     open_store,
     store_bytes,
     uses_gpu,
@@ -73,6 +75,7 @@ class _Step:
 
     tokens: dict[int, list[int]] = field(default_factory=dict)
     logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)
+    scores: dict[int, list[TokenLogprob]] = field(default_factory=dict)
     failed: set[int] = field(default_factory=set)
     execute_s: float = 0.0
     sample_s: float = 0.0
@@ -126,6 +129,7 @@ class LlamaBackend:
             raise
         self._info = _describe(self._model, self._context, wanted, options, perf_counter() - began)
         self._graphs_reused = self._context.num_graphs_reused()
+        self._rows_beside = max(self._info.max_drafted, self._info.max_scored)
         self._pads = not self._info.kv_unified and self._info.can_reuse_prefix
         self._learns_rows = self._pads and not self._info.flat_decode
 
@@ -146,7 +150,7 @@ class LlamaBackend:
         lost = self._apply(plan.ops, step)
         chunks = [chunk for chunk in plan.chunks if chunk.seq not in lost]
         for chunk in chunks:
-            if chunk.sample and chunk.seq not in self._samplers:
+            if chunk.num_outputs and chunk.seq not in self._samplers:
                 raise ValueError(f"sequence {chunk.seq} has no sampler")
         status = self._compute(chunks, step) if chunks else Status.OK
         if self._store is not None and self._store.is_loading and not chunks:
@@ -155,6 +159,7 @@ class LlamaBackend:
             status,
             tokens=step.tokens,
             logprobs=step.logprobs,
+            scores=step.scores,
             failed=frozenset(step.failed),
             lost_prefix=lost,
             copied=step.copied,
@@ -188,6 +193,8 @@ class LlamaBackend:
             raise ValueError(
                 f"a plan of {plan.num_drafted} guesses; up to {self._info.max_drafted} are drawn"
             )
+        if plan.num_outputs > (most := self._info.num_sequences + self._rows_beside):
+            raise ValueError(f"a plan of {plan.num_outputs} rows of logits; up to {most} are reserved")
         seqs = [chunk.seq for chunk in plan.chunks]
         if len(set(seqs)) != len(seqs):
             raise ValueError("a sequence has two chunks in one plan")
@@ -300,7 +307,7 @@ class LlamaBackend:
     # Drawing
 
     def _draw(self, chunks: Sequence[Chunk], step: _Step, skip: frozenset[int] = frozenset()) -> None:
-        """Draw for every chunk of the last decode that wants a token; its rows are valid until the next.
+        """Draw and score for every chunk of the last decode that wants it; its rows are valid until the next.
 
         The rows of sequences in ``skip`` are nobody's.
         """
@@ -310,14 +317,17 @@ class LlamaBackend:
         index = -1
         for chunk in chunks:
             index += len(chunk.tokens)
-            if not chunk.sample:
+            if not chunk.num_outputs:
                 continue
             if rows is None:
                 rows = self._rows.read(sum(chunk.num_outputs for chunk in chunks))
             own = rows[num_outputs : num_outputs + chunk.num_outputs]
             num_outputs += chunk.num_outputs
-            if chunk.seq not in skip:
-                self._draw_chunk(chunk, own, index - chunk.drafted, step)
+            if scored := len(chunk.scored):
+                num_top = self._samplers[chunk.seq].params.num_prompt_logprobs
+                step.scores[chunk.seq] = prompt_logprobs(own[:scored], chunk.scored, num_top)
+            if chunk.sample and chunk.seq not in skip:
+                self._draw_chunk(chunk, own[scored:], index - chunk.drafted, step)
         step.sample_s += perf_counter() - began
 
     def _draw_chunk(self, chunk: Chunk, rows: NDArray[np.float32], index: int, step: _Step) -> None:
@@ -454,6 +464,7 @@ def _describe(
         device=", ".join(lib.device_names(gpus=uses_gpu(options))),
         can_reuse_prefix=model.can_drop_tail,
         max_drafted=max_drafted(options, model),
+        max_scored=max_scored(model, context.batch_size),
         flat_decode=uses_gpu(options),
         copy_cells=context.num_cells_per_sequence if context.copies_streams else 0,
         store_bytes=memory_bytes,

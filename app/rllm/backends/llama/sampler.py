@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rllm.backends.llama import lib
 from rllm.backends.llama.drawing import Drawer, can_draw
 from rllm.engine.port import OpenSampler
-from rllm.engine.types import SamplingParams, TokenLogprob, TopLogprob
+from rllm.engine.types import SamplingParams
 
 api = lib.api
 
@@ -146,19 +146,3 @@ def _look_back(params: SamplingParams, num_ctx: int) -> int:
 def _native_seed(seed: int) -> int:
     """32 bits, never 0xFFFFFFFF, which asks llama.cpp for a random seed."""
     return seed % 0xFFFF_FFFF
-
-
-def token_logprob(row: NDArray[np.float32], token: int, num_top: int) -> TokenLogprob:
-    """Log probabilities from raw logits: of ``token``, and of the ``num_top`` most likely tokens."""
-    highest = float(row.max())
-    log_sum = highest + float(np.log(np.exp(row - highest).sum(dtype=np.float64)))
-    num_top = min(num_top, len(row))
-    top: Sequence[int] = ()
-    if num_top > 0:
-        candidates = np.argpartition(row, -num_top)[-num_top:]
-        top = candidates[np.argsort(-row[candidates], kind="stable")].tolist()
-    return TokenLogprob(
-        token=token,
-        logprob=float(row[token]) - log_sum,
-        top=tuple(TopLogprob(token=other, logprob=float(row[other]) - log_sum) for other in top),
-    )

@@ -10,7 +10,17 @@ from rllm.backends.llama.disk import Disk
 from rllm.backends.llama.fingerprint import fingerprint
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.state_store import StateStore
-from rllm.backends.options import CPU_BATCH, CPU_UBATCH, GPU_BATCH, GPU_UBATCH, MAX_DRAFTED, LlamaOptions
+from rllm.backends.options import (
+    CPU_BATCH,
+    CPU_UBATCH,
+    GPU_BATCH,
+    GPU_UBATCH,
+    MAX_DRAFTED,
+    MAX_SCORED,
+    MIN_SCORED,
+    SCORED_BYTES,
+    LlamaOptions,
+)
 from rllm.errors import StartError
 from rllm.gguf_info import CACHE_TYPES
 
@@ -35,7 +45,7 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
         batch_size=batch_size,
         ubatch_size=min(max(options.ubatch_size or _ubatch_size(options), options.slots), batch_size),
         # rows of logits; for 0, llama.cpp reserves some for the whole batch
-        num_outputs=num_sequences + max_drafted(options, model),
+        num_outputs=num_sequences + max(max_drafted(options, model), max_scored(model, batch_size)),
         threads=options.threads,
         threads_batch=options.threads_batch,
         kv_unified=kv_unified,
@@ -49,6 +59,11 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
 def max_drafted(options: LlamaOptions, model: Model) -> int:
     """Most guesses in one step; none where wrong ones could not be dropped again."""
     return min(options.slots * options.speculative_tokens, MAX_DRAFTED) if model.can_drop_tail else 0
+
+
+def max_scored(model: Model, batch_size: int) -> int:
+    """Most prompt tokens whose logits one step gives: llama.cpp reserves memory for the rows, twice."""
+    return min(MAX_SCORED, max(MIN_SCORED, SCORED_BYTES // (4 * model.vocab_size)), batch_size)
 
 
 def store_bytes(options: LlamaOptions, model: Model) -> tuple[int, int]:
