@@ -48,14 +48,14 @@ def browser() -> Iterator[Any]:
 class Visit:
     """One tab of a fresh profile, and what its console complained about."""
 
-    def __init__(self, context: Any, url: str) -> None:
+    def __init__(self, context: Any, url: str, path: str) -> None:
         self.context = context
         self.page = context.new_page()
         self.page.set_default_timeout(WAIT_S * 1000)
         self.complaints: list[str] = []
         self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.goto(f"{url}/ui")
+        self.page.goto(f"{url}{path}")
 
     def _hear(self, message: Any) -> None:
         if message.type in ("error", "warning"):
@@ -80,14 +80,20 @@ class Visit:
 
 @contextmanager
 def visit(
-    browser: Any, url: str, *, width: int = 1280, height: int = 800, scheme: str = "light"
+    browser: Any,
+    url: str,
+    *,
+    path: str = "/ui",
+    width: int = 1280,
+    height: int = 800,
+    scheme: str = "light",
 ) -> Iterator[Visit]:
     """Leaves nothing open, and nothing may have gone wrong in the page."""
     context = browser.new_context(
         viewport={"width": width, "height": height}, color_scheme=scheme, reduced_motion="reduce"
     )
     try:
-        tab = Visit(context, url)
+        tab = Visit(context, url, path)
         yield tab
         assert tab.complaints == []
     finally:

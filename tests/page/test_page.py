@@ -31,6 +31,21 @@ def address(server: RunningServer) -> str:
     return f"http://127.0.0.1:{server.port}"
 
 
+def test_the_api_is_documented_and_tried_with_nothing_from_elsewhere(
+    browser: Any, server: RunningServer
+) -> None:
+    with visit(browser, address(server), path="/docs") as tab:
+        asked: list[str] = []
+        tab.page.on("request", lambda request: asked.append(request.url))
+        tab.page.reload()
+        tab.page.click("#operations-models-models_v1_models_get")
+        tab.page.click(".try-out__btn")
+        tab.page.click(".execute")
+        assert '"id": "two"' in tab.text(".live-responses-table")
+    assert len(asked) > 4
+    assert all(url.startswith((f"{address(server)}/", "data:")) for url in asked)
+
+
 def endless(rng: random.Random) -> Body:
     return {
         "model": "one",

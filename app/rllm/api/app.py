@@ -21,7 +21,7 @@ from rllm.api.hosts import Hosts
 from rllm.api.live_state import Look
 from rllm.api.middleware import BodyLimit, Crowd, RequestScope, record_of
 from rllm.api.records import Observer, Starter, ignore, ignore_start
-from rllm.api.routes import generate, live, models, operations, tokens
+from rllm.api.routes import docs, generate, live, models, operations, tokens
 from rllm.api.settings import ApiSettings
 from rllm.api.tokenizing import Tokenizer
 from rllm.errors import RllmError
@@ -70,7 +70,7 @@ def create_app(
         description="GGUF models over the OpenAI API.",
         lifespan=life,
         openapi_url="/openapi.json" if settings.docs else None,
-        docs_url="/docs" if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
@@ -78,6 +78,8 @@ def create_app(
     context = Context(service, settings, tokenizer, render_metrics)
     for module in (generate, models, tokens, operations):
         app.include_router(module.make_router(context))
+    if settings.docs:
+        app.include_router(docs.make_router())
     if look is not None:
         app.include_router(live.make_router(look))
     _answer_errors(app)

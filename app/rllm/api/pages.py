@@ -1,10 +1,14 @@
-"""The files of the live page, read once, and the headers they go out with."""
+"""Files of our pages, read once, and the headers they go out with."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.resources import files
+
+from starlette.requests import Request
+from starlette.responses import Response
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -12,10 +16,12 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-_POLICY = (
+STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+WITH_ICONS = STRICT.replace("img-src 'self'", "img-src 'self' data:")
+"""For Swagger UI, whose icons are in its style sheet."""
 INDEX = "index.html"
 
 
@@ -29,24 +35,32 @@ class Page:
         return self.headers["etag"]
 
 
-def load() -> dict[str, Page]:
-    """By file name."""
-    folder = files("rllm.api") / "ui"
+def load(
+    package: str, folder: str, policy: str = STRICT, *, names: Collection[str] | None = None
+) -> dict[str, Page]:
+    """By file name. ``names``: only these."""
     return {
-        entry.name: _page(entry.read_bytes(), _TYPES[suffix])
-        for entry in folder.iterdir()
+        entry.name: _page(entry.read_bytes(), _TYPES[suffix], policy)
+        for entry in (files(package) / folder).iterdir()
         if (suffix := "." + entry.name.rpartition(".")[2]) in _TYPES
+        and (names is None or entry.name in names)
     }
 
 
-def _page(body: bytes, kind: str) -> Page:
+def send(page: Page, request: Request) -> Response:
+    if request.headers.get("if-none-match") == page.etag:
+        return Response(status_code=304, headers=page.headers)
+    return Response(page.body, headers=page.headers)
+
+
+def _page(body: bytes, kind: str, policy: str) -> Page:
     return Page(
         body,
         {
             "content-type": kind,
             "etag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
             "cache-control": "no-cache",
-            "content-security-policy": _POLICY,
+            "content-security-policy": policy,
             "x-content-type-options": "nosniff",
             "referrer-policy": "no-referrer",
             "cross-origin-opener-policy": "same-origin",

@@ -21,7 +21,7 @@ _encoder = msgspec.json.Encoder()
 
 def make_router(look: Look) -> APIRouter:
     router = APIRouter(tags=["operations"])
-    files = pages.load()
+    files = pages.load("rllm.api", "ui")
 
     @router.get(
         "/v1/rllm/state",
@@ -37,7 +37,7 @@ def make_router(look: Look) -> APIRouter:
 
     @router.get("/ui", include_in_schema=False)
     async def index(request: Request) -> Response:
-        return _send(files[pages.INDEX], request)
+        return pages.send(files[pages.INDEX], request)
 
     @router.get("/ui/", include_in_schema=False)
     async def slash() -> Response:
@@ -47,7 +47,7 @@ def make_router(look: Look) -> APIRouter:
     async def file(name: str, request: Request) -> Response:
         if name not in files:
             raise NotFound(f"There is no file {shorten(name)!r} here.")
-        return _send(files[name], request)
+        return pages.send(files[name], request)
 
     return router
 
@@ -60,9 +60,3 @@ def _since(text: str) -> float:
     if not math.isfinite(since) or since < 0:
         raise BadRequest(f"since must be a number of seconds, not {shorten(text)!r}", param="since")
     return since
-
-
-def _send(page: pages.Page, request: Request) -> Response:
-    if request.headers.get("if-none-match") == page.etag:
-        return Response(status_code=304, headers=page.headers)
-    return Response(page.body, headers=page.headers)
