@@ -13,6 +13,7 @@ import faulthandler
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
@@ -89,6 +90,7 @@ async def serve(
     on_ready: Callable[[], Awaitable[None]],
     on_stopping: Callable[[str, float], None],
     on_reload: Callable[[], None] = lambda: None,
+    tls: ssl.SSLContext | None = None,
 ) -> None:
     """Run until a signal comes, then drain. ``on_ready`` is called once when every model is loaded.
 
@@ -112,6 +114,7 @@ async def serve(
         server_header=False,
         timeout_graceful_shutdown=1,
         timeout_keep_alive=_KEEP_ALIVE_S,
+        ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
     http = _HttpServer(config)
     serving = asyncio.create_task(http.serve(sockets=[listener]), name="http")

@@ -42,6 +42,7 @@ from rllm.reliability import KeyFile, pool_settings, replicate
 from rllm.sampling import sampling_defaults
 from rllm.serving.observer import Observer
 from rllm.serving.pool import ModelPlan, Pool
+from rllm.tls import Certificate
 from rllm.watching import Watchers
 from rllm.workers.frames import WorkerSpec
 
@@ -124,7 +125,7 @@ async def _serve(
     def detokenize(model: str, tokens: Sequence[int]) -> str:
         return pool.model(model).vocabulary.detokenize(tokens, special=True)
 
-    keys = KeyFile(settings.keys_file)
+    keys, certificate = KeyFile(settings.keys_file), _certificate(settings)
     watchers = Watchers(settings, logger, gpus, detokenize, observers, num_lines_dropped)
     watchers.know_keys(keys.limits)
     background.hear_faults(asyncio.get_running_loop(), watchers.on_fault)
@@ -138,7 +139,7 @@ async def _serve(
         more_keys=lambda: keys.entries,
         look=Live(pool, watchers.history, gpus) if watchers.history is not None else None,
     )
-    address = _address(listener)
+    address = _address(listener, "http" if certificate is None else "https")
 
     async def on_ready() -> None:
         await app.state.warm()
@@ -160,6 +161,8 @@ async def _serve(
     def on_reload() -> None:
         try:
             keys.reload()
+            if certificate is not None:
+                certificate.load()
         except StartError as error:
             logger.error("reload failed", error=str(error))
             return
@@ -180,6 +183,7 @@ async def _serve(
             on_ready=on_ready,
             on_stopping=on_stopping,
             on_reload=on_reload,
+            tls=None if certificate is None else certificate.context,
         )
     finally:
         await watchers.close()
@@ -303,9 +307,18 @@ def _with_stores(models: Sequence[Checked], gpus: Gpus) -> list[Checked]:
     ]
 
 
-def _address(listener: socket.socket) -> str:
+def _certificate(settings: Settings) -> Certificate | None:
+    if settings.ssl_certfile is None:
+        return None
+    password = settings.ssl_keyfile_password
+    return Certificate(
+        settings.ssl_certfile, settings.ssl_keyfile, password.get_secret_value() if password else ""
+    )
+
+
+def _address(listener: socket.socket, scheme: str) -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _resident_bytes() -> int:

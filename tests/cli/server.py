@@ -111,7 +111,7 @@ def running(*arguments: str | Path, wait: bool = True, **env: str) -> Iterator[R
     )
     server = RunningServer(process)
     try:
-        server.port = int(server.wait_for(r'"address":"http://127\.0\.0\.1:(\d+)"')[1])
+        server.port = int(server.wait_for(r'"address":"https?://127\.0\.0\.1:(\d+)"')[1])
         if wait:
             server.wait_for('"event":"ready"')
         yield server
