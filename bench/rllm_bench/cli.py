@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rllm_bench.commands import (
+    capacity,
     ceiling,
     compare,
     figures,
@@ -26,7 +27,7 @@ def main() -> None:
     """Measure LLM servers, and say what can be believed about it."""
 
 
-for module in (matrix, sweep, knee, compare, report, summary, figures, index, ceiling, workload):
+for module in (matrix, sweep, knee, compare, report, summary, figures, index, capacity, ceiling, workload):
     main.add_command(module.command)
 main.add_command(quality)
 main.add_command(recommend)

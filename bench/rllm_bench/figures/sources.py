@@ -13,6 +13,8 @@ import jmespath
 import jmespath.exceptions
 import numpy as np
 
+from rllm_bench.capacity.machines import machines
+from rllm_bench.capacity.model import forecast
 from rllm_bench.figures import cost, metrics, stats
 from rllm_bench.figures.keys import Source, UnknownFigure
 from rllm_bench.figures.metrics import CellData
@@ -111,6 +113,19 @@ class Json:
         return json.loads(self.path.read_bytes())
 
 
+class Forecasts:
+    """What `rllm-bench capacity` forecasts: MACHINE TYPE USERS PROMPT OUTPUT FIGURE."""
+
+    def find(self, query: str) -> Array:
+        try:
+            machine, kind, users, prompt, output, figure = query.split()
+            speeds = machines()[machine].types[kind].speeds()
+            found = forecast(speeds, int(users), int(prompt), int(output))
+            return np.asarray([float(getattr(found, figure))])
+        except (ValueError, KeyError, AttributeError) as wrong:
+            raise UnknownFigure(f"no forecast {query!r}: {wrong}") from wrong
+
+
 class Catalog:
     """The sources that a project's pages may name."""
 
@@ -125,6 +140,8 @@ class Catalog:
         self.source = cache(self._open)
 
     def _open(self, name: str) -> Source:
+        if name == "forecast":
+            return Forecasts()
         if name not in self._entries:
             known = ", ".join(self._entries)
             raise UnknownFigure(f"no source {name!r} in docs/figures.toml; there are {known}")
