@@ -89,7 +89,7 @@ def test_a_slot_that_is_too_small_is_refused_with_the_numbers() -> None:
     model = str(ROOT / "models" / "q4.gguf")
     done = CliRunner().invoke(main, ["capacity", model, "--machine", "epyc-2", "--ctx-size", "10"])
     assert done.exit_code == 1
-    assert "--ctx-size 10 is less than --prompt 400 and --output 128" in done.output
+    assert "--ctx-size 10: less than --prompt 400 and --output 128" in done.output
 
 
 def test_a_type_that_was_not_measured_is_refused_by_name(tmp_path: Path) -> None:

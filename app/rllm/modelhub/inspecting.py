@@ -36,6 +36,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     num_ctx_train: int
     file_type: str
     bits_per_weight: float
+    """Of the whole file, vocabulary included: 8 x bytes / parameters, as in quality reports."""
     tensor_types: tuple[Share, ...]
     fallback_share: float
     """Share of the parameters whose type was replaced because their rows do not divide by 256."""
@@ -67,7 +68,7 @@ def inspect(path: Path) -> Inspection:
         vocab_size=info.vocab_size,
         num_ctx_train=info.num_ctx_train,
         file_type=file_type,
-        bits_per_weight=sum(tensor.num_bytes for tensor in info.tensors) * 8 / num_params,
+        bits_per_weight=8 * info.file_bytes / num_params,
         tensor_types=tuple(
             Share(
                 type=share.type,

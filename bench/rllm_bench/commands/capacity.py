@@ -58,9 +58,7 @@ def command(
         )
     context = ctx_size or prompt + output
     if context < prompt + output:
-        raise click.ClickException(
-            f"--ctx-size {context} is less than --prompt {prompt} and --output {output}"
-        )
+        raise click.ClickException(f"--ctx-size {context}: less than --prompt {prompt} and --output {output}")
     measured = known.types[kind]
     speeds = measured.speeds().scaled(info.file_bytes, info.num_params)
     room = _memory(known, info.file_bytes, per_token, context, users, memory_gb or known.memory_gb)
