@@ -9,6 +9,7 @@ from textwrap import dedent
 from rllm import __version__
 from rllm.engine.types import ModelInfo, SamplingDefaults
 from rllm.preflight import gib
+from rllm.printable import printable
 from rllm.serving.fallbacks import in_words
 from rllm.serving.service import Health, ServedModel
 
@@ -74,7 +75,7 @@ def banner(
         ]
     lines += _exceptions(health)
     lines += [f"  {threads} threads, {gib(memory)} resident in all processes", ""]
-    return "\n".join(lines) + dedent(f"""
+    return "\n".join(map(printable, lines)) + dedent(f"""
         Try it:
           curl -N {address}/v1/chat/completions -H 'content-type: application/json' {header}\\
             -d '{{"messages":[{{"role":"user","content":"What is the capital of France?"}}],"stream":true}}'

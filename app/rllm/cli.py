@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from rllm import __version__, config, config_access
 from rllm.config import GROUPS, ConfigError, Settings
 from rllm.errors import StartError
+from rllm.printable import printable
 
 _EPILOG = """\b
 Every option can also be set as RLLM_<OPTION> in the environment (RLLM_CTX_SIZE=8192) or in a TOML file
@@ -136,13 +137,13 @@ def top(url: str, api_key: str | None, interval_s: float, once: bool) -> None:
 
     try:
         scraper = Scraper(url, (api_key or "").partition(",")[0])
-        console = Console()
+        console = Console(markup=False)  # names come from the server
         if once or not console.is_terminal:
             show_once(scraper, console)
         else:
             watch(scraper, console, interval_s)
     except ScrapeError as error:
-        click.echo(f"rllm-serve top: {error}", err=True)
+        click.echo(f"rllm-serve top: {_one_line(error)}", err=True)
         sys.exit(1)
 
 
@@ -167,7 +168,7 @@ def _settings(ctx: click.Context, config_path: Path | None, *, need_model: bool)
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    return printable(" ".join(str(error).split()))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,9 @@ import msgspec
 
 from rllm.engine.types import SamplingDefaults
 from rllm.errors import StartError
+from rllm.regular_file import open_regular
+
+_MOST_SIDECAR_BYTES = 2**20
 
 
 def sampling_defaults(gguf: Path, given: Mapping[str, float | None]) -> SamplingDefaults:
@@ -29,8 +32,9 @@ def sampling_defaults(gguf: Path, given: Mapping[str, float | None]) -> Sampling
 def _recommended(gguf: Path) -> dict[str, float]:
     """A sidecar that is absent or is not ours recommends nothing."""
     try:
-        sidecar = json.loads(gguf.with_name(f"{gguf.name}.json").read_bytes())
+        with open_regular(gguf.with_name(f"{gguf.name}.json")) as file:
+            sidecar = json.loads(file.read(_MOST_SIDECAR_BYTES))
         found = sidecar.get("sampling") or {}
         return {str(name): value for name, value in found.items() if math.isfinite(value)}
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         return {}

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,6 +21,7 @@ from rllm.errors import StartError
 
 TOKENS, SALT = (1, 2, 70_000), "tenant"
 MINE, OTHER = "a" * 64, "b" * 64
+IDENTITY = state_file.identity(state_file.as_bytes(TOKENS), SALT)
 
 
 @pytest.fixture
@@ -82,7 +87,7 @@ def test_what_is_deleted_is_gone(tmp_path: Path, state: State) -> None:
 
 @pytest.mark.parametrize(
     ("at", "problem"),
-    [(0, "not a stored prefix"), (10, "not a stored prefix"), (30, "header is damaged"), (-1, "checksum")],
+    [(0, "not a stored prefix"), (10, "not a stored prefix"), (30, "header is damaged"), (-1, "digest")],
 )
 def test_every_flipped_bit_is_noticed(tmp_path: Path, state: State, at: int, problem: str) -> None:
     path = tmp_path / "00000001.prefix"
@@ -91,7 +96,7 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path, state: State, at: int, pro
     data[at] ^= 1
     path.write_bytes(data)
     with pytest.raises(Refused, match=problem):
-        state_file.read_state(path, MINE)
+        state_file.read_state(path, MINE, IDENTITY)
 
 
 @pytest.mark.parametrize("length", [0, 5, 40, 200, -1])
@@ -116,6 +121,64 @@ def test_what_does_not_belong_there_is_deleted(tmp_path: Path, state: State) -> 
         assert [stored.key for stored in disk.stored] == [7]
     assert sorted(path.name for path in folder.iterdir()) == ["00000007.prefix", "lock"]
     assert len(log.lines) == 3
+
+
+def _folder(tmp_path: Path, state: State) -> Path:
+    """A worker's, with prefix 7 in it."""
+    with open_disk(tmp_path) as disk:
+        disk.write(7, TOKENS, SALT, state)
+        assert list(events(disk, 1)) == [Written(7)]
+    (folder,) = tmp_path.iterdir()
+    return folder
+
+
+def _forged(path: Path, tokens: bytes, state: State, num_bytes: int) -> None:
+    """A header whose checksum is right, whatever it says."""
+    header = msgspec.msgpack.encode(state_file.Header(MINE, tokens, SALT, num_bytes, b"x" * 32))
+    preamble = struct.pack("<8sIII", b"rllmkv\r\n", 2, len(header), zlib.crc32(header))
+    path.write_bytes(preamble + header + state.tobytes())
+
+
+def test_whatever_lies_in_the_folder_the_worker_starts(tmp_path: Path, state: State) -> None:
+    """What is not a stored prefix is deleted with a line in the log, and nothing is waited for."""
+    folder = _folder(tmp_path, state)
+    os.mkfifo(folder / "00000001.prefix")
+    (folder / "00000002.prefix").symlink_to(folder / "nothing")
+    (folder / "00000003.prefix").symlink_to(folder / "00000007.prefix")
+    (folder / "00000004.prefix").mkdir()
+    _forged(folder / "00000005.prefix", b"\0" * 7, state, state.nbytes)
+    _forged(folder / "00000006.prefix", b"\0" * 8, state, -5)
+    (folder / "00000008.prefix").write_bytes(b"\xff" * 100)
+    log = Log()
+    with open_disk(tmp_path, log=log) as disk:
+        assert [stored.key for stored in disk.stored] == [7]
+    assert sorted(path.name for path in folder.iterdir()) == ["00000007.prefix", "lock"]
+    assert len(log.lines) == 7
+    assert sum("not a regular file" in line for line in log.lines) == 1
+
+
+def test_a_state_is_given_back_under_its_own_tokens_only(tmp_path: Path, state: State) -> None:
+    """Files that changed their names, and a state that changed its file, its checksums made right."""
+    other = state[::-1].copy()
+    with open_disk(tmp_path) as disk:
+        disk.write(1, TOKENS, SALT, state)
+        disk.write(2, TOKENS[:2], SALT, other)
+        disk.write(3, TOKENS, "", other)
+        list(events(disk, 3))
+        (folder,) = tmp_path.iterdir()
+        first, second, third = (folder / f"0000000{key}.prefix" for key in (1, 2, 3))
+        first.rename(folder / "x")
+        second.rename(first)
+        (folder / "x").rename(second)
+        third.write_bytes(third.read_bytes()[: -other.nbytes] + state.tobytes())
+        for key in (1, 2, 3):
+            disk.read(key)
+        found = list(events(disk, 3))
+    assert [isinstance(event, Loaded) and event.state for event in found] == [None] * 3
+    problems = [event.problem for event in found]
+    assert "another prefix" in problems[0]
+    assert "another prefix" in problems[1]
+    assert "digest is wrong" in problems[2]
 
 
 def test_each_worker_has_a_folder_of_its_own(tmp_path: Path, state: State) -> None:

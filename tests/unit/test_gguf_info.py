@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +14,8 @@ from gguf import GGUFWriter
 from gguf.constants import GGML_QUANT_SIZES
 
 from rllm.errors import StartError
-from rllm.gguf_info import (
-    _TENSOR_TYPES,
-    CACHE_TYPES,
-    LongArray,
-    TypeShare,
-    kv_bytes_per_token,
-    read_gguf,
-    shard_paths,
-)
+from rllm.gguf_info import CACHE_TYPES, TypeShare, kv_bytes_per_token, read_gguf, shard_paths
+from rllm.gguf_reader import TENSOR_TYPES, LongArray
 
 
 @pytest.fixture
@@ -73,8 +70,8 @@ def test_layers_may_have_different_numbers_of_heads() -> None:
 
 
 def test_type_table_agrees_with_the_gguf_package() -> None:
-    assert {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()} == _TENSOR_TYPES
-    assert {name.upper() for name in CACHE_TYPES} <= {name for name, _, _ in _TENSOR_TYPES.values()}
+    assert {int(kind): (kind.name, *sizes) for kind, sizes in GGML_QUANT_SIZES.items()} == TENSOR_TYPES
+    assert {name.upper() for name in CACHE_TYPES} <= {name for name, _, _ in TENSOR_TYPES.values()}
 
 
 @pytest.mark.parametrize("kept", [1, 20, 200, 5000, 20000])
@@ -102,3 +99,87 @@ def test_shards_are_named_from_any_one_of_them() -> None:
         "m-00002-of-00002.gguf",
     ]
     assert shard_paths(Path("m.gguf")) == [Path("m.gguf")]
+
+
+def _text(text: bytes) -> bytes:
+    return struct.pack("<Q", len(text)) + text
+
+
+def _value(key: bytes, kind: int, data: bytes) -> bytes:
+    return _text(key) + struct.pack("<I", kind) + data
+
+
+def _header(*values: bytes, num_tensors: int = 0, num_values: int | None = None, rest: bytes = b"") -> bytes:
+    count = len(values) if num_values is None else num_values
+    return b"GGUF" + struct.pack("<IQQ", 3, num_tensors, count) + b"".join(values) + rest
+
+
+_LLAMA = _value(b"general.architecture", 8, _text(b"llama"))
+
+
+def _of_llama(name: bytes, kind: int, data: bytes) -> bytes:
+    return _header(_LLAMA, _value(b"llama." + name, kind, data))
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "2^63 layers": lambda: _of_llama(b"block_count", 10, struct.pack("<Q", 2**63)),
+    "2*10^9 layers": lambda: _of_llama(b"block_count", 4, struct.pack("<I", 2 * 10**9)),
+    "layers that are a text": lambda: _of_llama(b"block_count", 8, _text(b"x")),
+    "layers that are true": lambda: _of_llama(b"block_count", 7, b"\1"),
+    "a width below zero": lambda: _of_llama(b"embedding_length", 5, struct.pack("<i", -5)),
+    "heads that are texts": lambda: _of_llama(
+        b"attention.head_count", 9, struct.pack("<IQ", 8, 1) + _text(b"4")
+    ),
+    "heads that are fractions": lambda: _of_llama(b"attention.head_count", 9, struct.pack("<IQf", 6, 1, 4.0)),
+    "arrays 5,000 deep": lambda: _header(_value(b"a", 9, struct.pack("<IQ", 9, 1) * 5000)),
+    "an array of unknown things": lambda: _header(_value(b"a", 9, struct.pack("<IQ", 77, 5000))),
+    "an architecture that is a number": lambda: _header(_value(b"general.architecture", 4, b"\1\0\0\0")),
+    "2M zero-filled values": lambda: _header(num_values=2**21, rest=bytes(60 * 2**20)),
+    "2M zero-filled tensors": lambda: _header(num_tensors=2**21, rest=bytes(60 * 2**20)),
+    "60,000 zero-filled values": lambda: _header(num_values=60_000, rest=bytes(2**21)),
+    "60,000 zero-filled tensors": lambda: _header(num_tensors=60_000, rest=bytes(2**22)),
+    "an array of 2^60 texts": lambda: _header(
+        _value(b"a", 9, struct.pack("<IQ", 8, 2**60)), rest=bytes(2**20)
+    ),
+    "many arrays of texts": lambda: _header(
+        *(_value(b"%d" % i, 9, struct.pack("<IQ", 8, 2**20) + bytes(2**23)) for i in range(4))
+    ),
+    "60,000 arrays": lambda: _header(
+        *(_value(b"%d" % i, 9, struct.pack("<IQ", 0, 1024) + bytes(1024)) for i in range(60_000))
+    ),
+    "a text of 2^63 bytes": lambda: _header(_value(b"a", 8, struct.pack("<Q", 2**63))),
+    "a text of 100 MB": lambda: _header(_value(b"a", 8, _text(bytes(100 * 2**20)))),
+    "a name of 1 MB": lambda: _header(_value(bytes(2**20), 0, b"\0")),
+    "a tensor of 2^256 weights": lambda: _header(
+        num_tensors=1, rest=_text(b"t") + struct.pack("<IQQQQIQ", 4, *[2**64 - 1] * 4, 0, 2**64 - 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_header_is_refused_in_one_line_and_soon(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "hostile.gguf"
+    path.write_bytes(HOSTILE[name]())
+    began = time.process_time()
+    with pytest.raises(StartError, match=r"hostile\.gguf: (damaged|truncated)") as refused:
+        read_gguf(path)
+    assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 500
+    assert time.process_time() - began < 2
+
+
+def test_the_largest_header_that_is_read_takes_seconds_not_minutes(tmp_path: Path) -> None:
+    path = tmp_path / "large.gguf"
+    values = [_value(b"%d" % i, 0, b"\0") for i in range(65_000)]
+    texts = _value(b"tokens", 9, struct.pack("<IQ", 8, 3 * 2**20) + bytes(8 * 3 * 2**20))
+    path.write_bytes(_header(*values, texts))
+    began = time.process_time()
+    assert len(read_gguf(path).metadata) == 65_001
+    assert time.process_time() - began < 5
+
+
+def test_a_fifo_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    for path in (tmp_path / "pipe.gguf", Path("/dev/zero")):
+        with pytest.raises(StartError, match="not a regular file"):
+            read_gguf(path)

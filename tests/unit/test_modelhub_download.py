@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +136,31 @@ def test_a_right_file_in_place_is_adopted(tmp_path: Path, server: FileServer, bo
 
 def test_something_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     page = b"<html>please log in</html>"
-    with serve(page) as server, pytest.raises(Exception, match="not a GGUF"):
+    with serve(page) as server, pytest.raises(HubError, match=r"not a GGUF.*the download was removed"):
         _pull(tmp_path, server, sha256(page))
-    assert not (tmp_path / "tiny.gguf").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_half_fetched_is_for_nobody_else(tmp_path: Path, server: FileServer, body: bytes) -> None:
+    """Also where it was begun by a version that did not care; what is whole is as readable as other files."""
+    part = tmp_path / "tiny.gguf.part"
+    part.write_bytes(body[:10])
+    part.chmod(0o644)
+    part.with_name("tiny.gguf.part.etag").write_text(server.etag)
+    server.hang_up_after = [0] * 20
+    with pytest.raises(HubError, match="run again"):
+        download(server.url, part, pause_s=0)
+    assert part.stat().st_mode & 0o777 == 0o600
+    server.hang_up_after = []
+    _pull(tmp_path, server, sha256(body))
+    mask = os.umask(0)
+    os.umask(mask)
+    assert (tmp_path / "tiny.gguf").stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+def test_a_link_in_the_place_of_a_part_is_not_followed(tmp_path: Path, server: FileServer) -> None:
+    (tmp_path / "mine").write_text("precious")
+    (tmp_path / "x.part").symlink_to(tmp_path / "mine")
+    with pytest.raises(OSError, match="symbolic links"):
+        download(server.url, tmp_path / "x.part", pause_s=0)
+    assert (tmp_path / "mine").read_text() == "precious"

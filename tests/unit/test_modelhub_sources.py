@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rllm.errors import HubError
-from rllm.modelhub.catalog import Part, PartsSource
+from rllm.modelhub.catalog import Model, Part, PartsSource
 from rllm.modelhub.sources import bring
 
 
@@ -29,6 +30,37 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def source(*numbers: int) -> PartsSource:
     parts = tuple(Part(package=f"rllm-test-part{n}", member=f"rllm_test_part{n}/piece") for n in numbers)
     return PartsSource(version="1.0", parts=parts)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"kind": "package", "package": "-rhttp://127.0.0.1/x", "version": "1", "member": "x"},
+        {"kind": "package", "package": "--index-url=http://x", "version": "1", "member": "x"},
+        {"kind": "package", "package": "git+https://x/y", "version": "1", "member": "x"},
+        {"kind": "package", "package": "./here", "version": "1", "member": "x"},
+        {"kind": "package", "package": "x y", "version": "1", "member": "x"},
+        {"kind": "package", "package": "x", "version": "1 @ http://127.0.0.1", "member": "x"},
+        {"kind": "package", "package": "x", "version": "1", "member": "../../secret"},
+        {"kind": "package", "package": "x", "version": "1", "member": "a/../../secret"},
+        {"kind": "package", "package": "x", "version": "1", "member": "/etc/passwd"},
+        {"kind": "parts", "version": "1", "parts": [{"package": "-r/etc/passwd", "member": "x"}]},
+        {"kind": "hf", "repo": "../..", "filename": "x.gguf"},
+        {"kind": "hf", "repo": "a/b", "filename": "../x.gguf"},
+        {"kind": "hf", "repo": "a/b", "filename": "x.gguf", "revision": "--force"},
+    ],
+)
+def test_names_that_are_more_than_names_are_refused(source: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError, match="matching regex"):
+        msgspec.convert({"file": "x.gguf", "source": source}, Model)
+
+
+def test_ordinary_names_are_names() -> None:
+    for member in ("pkg/data/x.gguf", "x.gguf", "a/.hidden/x", "a..b/x"):
+        package = {"kind": "package", "package": "Foo.bar-baz_2", "version": "1!2.0rc1+cpu", "member": member}
+        msgspec.convert({"file": "x.gguf", "source": package}, Model)
+    hub = {"kind": "hf", "repo": "Qwen/Qwen3-0.6B-GGUF", "filename": "x/y.gguf", "revision": "refs/pr/1"}
+    msgspec.convert({"file": "x.gguf", "source": hub}, Model)
 
 
 def test_parts_are_joined_in_order(packages: Path, tmp_path: Path) -> None:

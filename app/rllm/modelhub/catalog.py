@@ -13,6 +13,14 @@ from rllm.modelhub.quant_types import QUANT_TYPES
 
 FileName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\.][^/\\]*\.gguf$")]
 """A plain name ending in .gguf: an entry cannot reach outside the models directory."""
+PlainName = Annotated[str, msgspec.Meta(pattern=r"^[^/\\.-][^/\\]*$")]
+Package = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")]
+"""As Python packages are called: nothing that pip would take for an option, a path or an address."""
+Version = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")]
+Member = Annotated[str, msgspec.Meta(pattern=r"^(?!(.*/)?\.{1,2}(/|$))[^/\\-][^\\]*$")]
+"""A path inside a package or repository, which it cannot leave."""
+Repo = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+Revision = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][\w./-]*$")]
 Sha256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
@@ -23,27 +31,27 @@ class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class PackageSource(_Strict, frozen=True, tag="package", tag_field="kind"):
     """A file inside a Python package; its dependencies are not installed."""
 
-    package: str
-    version: str
-    member: str
+    package: Package
+    version: Version
+    member: Member
 
 
 class Part(_Strict, frozen=True):
-    package: str
-    member: str
+    package: Package
+    member: Member
 
 
 class PartsSource(_Strict, frozen=True, tag="parts", tag_field="kind"):
     """A file cut into pieces that come in a package each, all of one version, in this order."""
 
-    version: str
+    version: Version
     parts: Annotated[tuple[Part, ...], msgspec.Meta(min_length=1)]
 
 
 class HfSource(_Strict, frozen=True, tag="hf", tag_field="kind"):
-    repo: str
-    filename: str
-    revision: str = "main"
+    repo: Repo
+    filename: Member
+    revision: Revision = "main"
 
 
 class UrlSource(_Strict, frozen=True, tag="url", tag_field="kind"):
@@ -64,7 +72,7 @@ class Variant(_Strict, frozen=True):
     type: str
     source: FileName
     allow_requantize: bool = False
-    imatrix: str | None = None
+    imatrix: PlainName | None = None
     """An importance matrix in the folder of models.toml."""
 
 

@@ -15,6 +15,7 @@ import msgspec
 from rllm.errors import HubError, RllmError
 from rllm.modelhub.catalog import HfSource, Model, PathSource, Source, UrlSource, load_catalog
 from rllm.modelhub.quant_types import QUANT_TYPES
+from rllm.printable import printable, printable_json
 
 _GGUF = click.Path(path_type=Path, dir_okay=False)
 _HF = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+)(?:@(?P<revision>.+))?")
@@ -56,7 +57,7 @@ def pull(
     """
     from rllm.modelhub.pull import Pull
 
-    worker = Pull(directory, say=click.echo, force=force, threads=threads)
+    worker = Pull(directory, say=_say, force=force, threads=threads)
     for model in [_model(directory, name, sha256) for name in models or ("default",)]:
         worker.model(model, with_variants=variants)
 
@@ -80,7 +81,11 @@ def _source(name: str) -> Source | None:
     if name.startswith(("http://", "https://")):
         return UrlSource(url=name)
     if found := _HF.fullmatch(name):
-        return HfSource(repo=found["repo"], filename=found["file"], revision=found["revision"] or "main")
+        fields = {"repo": found["repo"], "filename": found["file"], "revision": found["revision"] or "main"}
+        try:
+            return msgspec.convert({"kind": "hf", **fields}, HfSource)
+        except msgspec.ValidationError as error:
+            raise HubError(f"{name}: {error}") from None
     if name.startswith("hf:"):
         raise HubError(f"{name}: expected hf:OWNER/REPOSITORY/FILE.gguf[@REVISION]")
     if "/" in name or name.endswith(".gguf"):
@@ -154,7 +159,7 @@ def quantize(
                 allow_requantize=allow_requantize,
             )
         )
-    click.echo(f"{target}: {record.type}, {record.size_bytes / 2**20:,.1f} MiB, sha256 {record.sha256}")
+    _say(f"{target}: {record.type}, {record.size_bytes / 2**20:,.1f} MiB, sha256 {record.sha256}")
     if record.num_fallbacks:
         click.echo(
             f"warning: {record.num_fallbacks} tensors fell back to another type; see rllm-models inspect"
@@ -196,11 +201,15 @@ def export_hf(file: Path, folder: Path, force: bool) -> None:
     from rllm.modelhub.export_hf import export_hf as run
 
     run(file, folder, force=force)
-    click.echo(f"{folder}: exported from {file}")
+    _say(f"{folder}: exported from {file}")
 
 
 def _json(value: object) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    return printable_json(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _say(line: str) -> None:
+    click.echo(printable(line))
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
@@ -223,7 +232,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    click.echo(f"rllm-models: error: {message}", err=True)
+    click.echo(printable(f"rllm-models: error: {message}"), err=True)
     sys.exit(1)
 
 

@@ -10,14 +10,14 @@ import urllib.request
 from pathlib import Path
 
 from rllm.errors import HubError
-from rllm.modelhub.files import replace_text, require_space
+from rllm.modelhub.files import open_part, remove_part, replace_text, require_space, stamp_of
 from rllm.modelhub.progress import Advance, progress
 
 _CHUNK = 1 << 18
 _TRIES = 5
 _TIMEOUT_S = 30.0
 _TRANSIENT = (OSError, http.client.HTTPException)
-_LOCAL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS})
+_LOCAL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.ELOOP})
 _RETRIED_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -49,7 +49,7 @@ def download(url: str, part: Path, *, pause_s: float = 1.0) -> None:
 
 def _continue(url: str, part: Path) -> None:
     have = _size(part)
-    stamp = _stamp_of(part).read_text(encoding="utf-8") if have and _stamp_of(part).exists() else ""
+    stamp = stamp_of(part).read_text(encoding="utf-8") if have and stamp_of(part).exists() else ""
     request = urllib.request.Request(
         url, headers={"Accept-Encoding": "identity", "User-Agent": "rllm-models"}
     )
@@ -63,7 +63,7 @@ def _continue(url: str, part: Path) -> None:
             raise
         # The part is as long as the file or longer: the checksum could not have passed. Start over.
         error.close()
-        part.unlink()
+        remove_part(part)
         raise ConnectionError("the range was refused") from None
     with answer:
         resumed = answer.status == 206
@@ -77,11 +77,11 @@ def _continue(url: str, part: Path) -> None:
             done = _append(answer, part, have, advance)
         if total is not None and done != total:
             raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
-    _stamp_of(part).unlink(missing_ok=True)
+    stamp_of(part).unlink(missing_ok=True)
 
 
 def _append(answer: http.client.HTTPResponse, part: Path, have: int, advance: Advance) -> int:
-    with part.open("r+b" if have else "wb") as file:
+    with open_part(part, "r+b" if have else "wb") as file:
         file.seek(have)
         while block := answer.read(_CHUNK):
             file.write(block)
@@ -99,11 +99,7 @@ def _remember(part: Path, answer: http.client.HTTPResponse) -> None:
     """Keep what identifies this version of the file; a weak ETag may not be used with If-Range."""
     etag = answer.headers.get("ETag", "")
     stamp = etag if etag and not etag.startswith("W/") else answer.headers.get("Last-Modified", "")
-    replace_text(_stamp_of(part), stamp)
-
-
-def _stamp_of(part: Path) -> Path:
-    return part.with_name(part.name + ".etag")
+    replace_text(stamp_of(part), stamp)
 
 
 def _size(part: Path) -> int:

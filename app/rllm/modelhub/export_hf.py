@@ -17,6 +17,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from numpy.typing import NDArray
 
 from rllm.errors import HubError
+from rllm.gguf_info import read_gguf
 from rllm.modelhub.export_tokenizer import tokenizer_files
 
 _PLAIN = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}
@@ -42,6 +43,7 @@ def export_hf(source: Path, target: Path, *, force: bool = False) -> None:
     """
     if (target / "config.json").exists() and not force:
         raise HubError(f"{target} holds a model already; --force replaces it")
+    read_gguf(source)  # refuses what the reader below would trip over
     reader = GGUFReader(source)
     fields = {name: field.contents() for name, field in reader.fields.items()}
     _check(source, reader, fields)

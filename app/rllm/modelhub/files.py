@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Literal
 
 from rllm.errors import HubError
 
@@ -18,9 +19,32 @@ def part_of(target: Path) -> Path:
     return target.with_name(target.name + ".part")
 
 
+def stamp_of(part: Path) -> Path:
+    """Beside a ``part``: which version of the source it is a part of."""
+    return part.with_name(part.name + ".etag")
+
+
+def open_part(part: Path, mode: Literal["wb", "ab", "r+b"]) -> BinaryIO:
+    """Nobody else may read it before it is checked, however long it waits to be continued."""
+
+    def private(path: str, flags: int) -> int:
+        handle = os.open(path, flags | os.O_NOFOLLOW, 0o600)
+        os.fchmod(handle, 0o600)
+        return handle
+
+    return open(part, mode, opener=private)  # Path.open takes no opener
+
+
+def remove_part(part: Path) -> None:
+    """There is nothing in it to continue from."""
+    part.unlink(missing_ok=True)
+    stamp_of(part).unlink(missing_ok=True)
+
+
 def move_into_place(part: Path, target: Path) -> None:
     """Make ``part`` the new ``target``: after a crash there is the old file or the new one, never half."""
     with part.open("rb") as file:
+        os.fchmod(file.fileno(), 0o666 & ~_umask())
         os.fsync(file.fileno())
     part.replace(target)
 
@@ -72,6 +96,13 @@ def only_one(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def _umask() -> int:
+    """It can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _mib(num_bytes: int) -> str:

@@ -9,6 +9,7 @@ from rllm.gguf_info import GgufInfo, read_gguf
 from rllm.modelhub.child import events_of
 from rllm.modelhub.files import part_of
 from rllm.modelhub.progress import progress
+from rllm.regular_file import open_regular
 
 _NUM_CTX = 512
 
@@ -59,5 +60,5 @@ def check_importance(path: Path, model: GgufInfo) -> None:
 
 
 def _is_gguf(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return file.read(4) == b"GGUF"

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import msgspec
 
-from rllm.gguf_info import GgufInfo, Tensor, kv_bytes_per_token, read_gguf
+from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf
+from rllm.gguf_reader import Tensor
 from rllm.modelhub import provenance
 from rllm.modelhub.provenance import Provenance, State
 from rllm.modelhub.quant_types import fallen_back, file_type_name
+from rllm.printable import printable
 
 FALLBACK_WARNING_SHARE = 0.10
 
@@ -126,7 +128,8 @@ def as_text(found: Inspection) -> str:
         ("provenance", _provenance_words(found.provenance)),
     ]
     lines = [f"{name:<14} {value}" for name, value in rows]
-    return "\n".join([*lines, *(f"warning: {warning}" for warning in found.warnings)])
+    lines += [f"warning: {warning}" for warning in found.warnings]
+    return "\n".join(map(printable, lines))
 
 
 def _share_rows(found: Inspection) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from rllm.gguf_info import read_gguf
 from rllm.modelhub import provenance
 from rllm.modelhub.catalog import Catalog
 from rllm.modelhub.quant_types import file_type_name
+from rllm.printable import printable
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +57,10 @@ def _missing(files: list[str], owners: dict[str, str]) -> Iterator[Entry]:
 
 def as_table(found: list[Entry]) -> str:
     rows = [
-        (e.file, e.type, "-" if e.size_bytes is None else f"{e.size_bytes / 2**20:,.0f} MiB", e.model, e.note)
-        for e in found
+        tuple(map(printable, (e.file, e.type, _size_words(e.size_bytes), e.model, e.note))) for e in found
     ]
     return tabulate(rows, headers=["file", "type", "size", "model", "note"], disable_numparse=True)
+
+
+def _size_words(num_bytes: int | None) -> str:
+    return "-" if num_bytes is None else f"{num_bytes / 2**20:,.0f} MiB"

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rllm.printable import printable
+
 Advance = Callable[[int], None]
 """Called with how much is done so far, in bytes or in tensors."""
 
@@ -17,7 +19,7 @@ _LINE_EVERY_S = 10.0
 def progress(label: str, total: int | None, *, in_bytes: bool = True) -> Iterator[Advance]:
     """Show ``label`` and how far it is; ``total`` may be unknown. Everything goes to standard error."""
     bar = _bar if sys.stderr.isatty() else _lines
-    with bar(label, total, in_bytes) as advance:
+    with bar(printable(label), total, in_bytes) as advance:
         yield advance
 
 
@@ -38,7 +40,7 @@ def _bar(label: str, total: int | None, in_bytes: bool) -> Iterator[Advance]:
     counts: list[ProgressColumn] = (
         [DownloadColumn(binary_units=True), TransferSpeedColumn()] if in_bytes else [MofNCompleteColumn()]
     )
-    columns = [TextColumn("{task.description}"), BarColumn(), *counts, TimeRemainingColumn()]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), *counts, TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True)) as display:
         task = display.add_task(label, total=total)
         yield lambda done: display.update(task, completed=done)

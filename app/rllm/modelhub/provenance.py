@@ -19,8 +19,10 @@ import msgspec
 
 from rllm.errors import HubError
 from rllm.modelhub.files import replace_text
+from rllm.regular_file import open_regular
 
 _CHUNK = 1 << 20
+_MOST_SIDECAR_BYTES = 1 << 20
 
 
 class Ancestor(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +76,8 @@ def sidecar(path: Path) -> Path:
 def load(path: Path) -> Provenance | None:
     """The provenance of a model file, if it has one that can be read."""
     try:
-        return msgspec.json.decode(sidecar(path).read_bytes(), type=Provenance)
+        with open_regular(sidecar(path)) as file:
+            return msgspec.json.decode(file.read(_MOST_SIDECAR_BYTES), type=Provenance)
     except (FileNotFoundError, msgspec.DecodeError):
         return None
 
@@ -114,7 +117,7 @@ def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
     digest = hashlib.sha256()
     done = 0
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             while block := file.read(_CHUNK):
                 digest.update(block)
                 done += len(block)

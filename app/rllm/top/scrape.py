@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from rllm.printable import printable
+
 Sample = tuple[Mapping[str, str], float]
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """The server that is watched is asked itself, whatever ``http_proxy`` says."""
@@ -59,7 +61,8 @@ def parse(text: str, at: float) -> Reading:
     samples: dict[str, list[Sample]] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            samples.setdefault(sample.name, []).append((sample.labels, sample.value))
+            labels = {name: printable(value) for name, value in sample.labels.items()}
+            samples.setdefault(sample.name, []).append((labels, sample.value))
     return Reading(at, samples)
 
 

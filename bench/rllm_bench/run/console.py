@@ -15,7 +15,14 @@ class Plain:
 
     def cell_finished(self, spec: CellSpec, error: str | None) -> None:
         if error is not None:
-            click.echo(f"  {spec.id}: {error}", err=True)
+            click.echo(f"  {spec.id}: {printable(error)}", err=True)
 
     def note(self, text: str) -> None:
-        click.echo(text, err=True)
+        click.echo(printable(text), err=True)
+
+
+def printable(text: str) -> str:
+    """Of a server that is measured: control characters are shown, not sent to the terminal."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text
+    )

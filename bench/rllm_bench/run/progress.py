@@ -17,6 +17,7 @@ from rich.progress import (
 from rllm_bench.records.cells import CellSpec
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.store import Store
+from rllm_bench.run.console import printable
 from rllm_bench.run.plan import estimate_s
 
 
@@ -71,4 +72,4 @@ class Bar:
             self.note(f"[{self._count}/{self._total}] {spec.id} done")
 
     def note(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False, markup=False)
+        self._progress.console.print(printable(text), highlight=False, markup=False)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 
 from rllm.errors import StartError
-from rllm.gguf_info import Tensor
+from rllm.gguf_reader import Tensor
 
 CHOICES = ("auto", "on", "off")
 _SWITCH = "GGML_CUDA_DISABLE_GRAPHS"

@@ -59,6 +59,7 @@ class _Write:
 @dataclass(frozen=True, slots=True)
 class _Read:
     key: int
+    identity: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Disk:
             StartError: the folder cannot be used.
         """
         self._fingerprint = fingerprint
+        self._identities: dict[int, bytes] = {}
+        """Of what is on disk or about to be: a file must still be the same prefix when it is read."""
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             _remove_outdated(folder, _model_id(model), fingerprint)
@@ -95,13 +98,15 @@ class Disk:
 
     def write(self, key: int, tokens: Sequence[int], salt: str, state: State) -> None:
         self._waiting[key] = state
+        self._identities[key] = state_file.identity(state_file.as_bytes(tokens), salt)
         self._jobs.put(_Write(key, tokens, salt))
 
     def read(self, key: int) -> None:
-        self._jobs.put(_Read(key))
+        self._jobs.put(_Read(key, self._identities.get(key, b"")))  # nothing has that one
 
     def delete(self, key: int) -> None:
         self._waiting.pop(key, None)
+        self._identities.pop(key, None)
         self._jobs.put(_Delete(key))
 
     def take_done(self) -> Iterator[Written | Loaded]:
@@ -129,8 +134,8 @@ class Disk:
             match job:
                 case _Write():
                     self._write(job)
-                case _Read(key):
-                    self._read(key)
+                case _Read():
+                    self._read(job.key, job.identity)
                 case _Delete(key):
                     self._delete(key)
 
@@ -145,10 +150,10 @@ class Disk:
         else:
             self._tell(Written(job.key))
 
-    def _read(self, key: int) -> None:
+    def _read(self, key: int, identity: bytes) -> None:
         began, state, problem = perf_counter(), None, ""
         try:
-            state = state_file.read_state(self._path(key), self._fingerprint)
+            state = state_file.read_state(self._path(key), self._fingerprint, identity)
             os.utime(self._path(key))  # least recently used first, when the folder is used again
         except (Refused, OSError, MemoryError) as error:
             problem = f"{self._path(key)} is deleted: {error}"
@@ -171,17 +176,19 @@ class Disk:
     def _scan(self, log: Log) -> Iterator[StoredPrefix]:
         """What can be used of what is there; the rest is deleted."""
         paths = [path for path in self._folder.iterdir() if path.name != "lock"]
-        for path in sorted(paths, key=lambda path: path.stat().st_mtime):
+        for path in sorted(paths, key=lambda path: path.lstat().st_mtime):
             try:
                 key = int(path.stem, 16) if path.suffix == SUFFIX else -1
-                if path != self._path(key):
+                if path != self._path(key) or path.is_symlink():
                     raise Refused("not a stored prefix")
                 header = state_file.read_header(path, self._fingerprint)
+                stored = StoredPrefix(key, header.token_ids(), header.salt, header.num_bytes)
             except (Refused, ValueError, OSError) as error:
                 log("warning", f"prefix store: {path} is deleted: {error}")
                 _remove(path)
             else:
-                yield StoredPrefix(key, header.token_ids(), header.salt, header.num_bytes)
+                self._identities[key] = header.identity
+                yield stored
 
 
 def _model_id(model: Path) -> str:
@@ -219,7 +226,7 @@ def _remove_outdated(parent: Path, model: str, fingerprint: str) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

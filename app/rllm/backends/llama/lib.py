@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from rllm.printable import printable
+
 LogSink = Callable[[str, str], None]
 """Receives a level ("debug", "info", "warning" or "error") and one line."""
 
@@ -120,7 +122,7 @@ def is_fatal_shortage(level: str, line: str) -> bool:
 
 def warnings_to_stderr(level: str, line: str) -> None:
     if level in ("warning", "error"):
-        print(f"llama.cpp {level}: {line}", file=sys.stderr, flush=True)
+        print(printable(f"llama.cpp {level}: {line}"), file=sys.stderr, flush=True)
 
 
 log = Log(warnings_to_stderr)
