@@ -26,9 +26,9 @@ class Numbers:
     [
         ("n one", "1.00"),
         ("n pairs / n peers", "2.00"),  # the median of 2, 4 and 1: paired first
-        ("n pairs - n one * 100 | .0f", "200"),  # from left to right
+        ("n pairs - n one * 100 as .0f", "200"),  # from left to right
         ("n one * 1234567", "1,234,567"),
-        ("n one / 8 | .1%", "12.5%"),
+        ("n one / 8 as .1%", "12.5%"),
     ],
 )
 def test_a_key_is_computed(key: str, figure: str) -> None:
@@ -60,8 +60,8 @@ def catalog(tmp_path: Path) -> Catalog:
 
 
 PAGE = (
-    "KLD <!--= quality variants[?name=='q4'].kld | .3f -->?<!--/-->, "
-    '<!--= quality found."llama-server split"[*]."tok/s" * 2 | .0f -->?<!--/--> tokens.\n'
+    "KLD <!--= quality variants[?name=='q4'].kld as .3f -->?<!--/-->, "
+    '<!--= quality found."llama-server split"[*]."tok/s" * 2 as .0f -->?<!--/--> tokens.\n'
 )
 
 
@@ -82,12 +82,13 @@ def test_a_filled_page_passes_the_check_and_a_changed_figure_does_not(catalog: C
         ("elsewhere x", "no source 'elsewhere'"),
         ("quality variants[0].name", "no number"),
         ("quality variants[", "no JMESPath"),
+        ("quality variants | [0].kld", "a bar in a key"),
     ],
 )
 def test_a_key_that_no_record_answers_is_named(catalog: Catalog, key: str, problem: str) -> None:
     page = catalog.root / "page.md"
     page.write_text(f"<!--= {key} -->1<!--/-->")
-    (wrong,) = check(page, catalog)
+    wrong = next(check(page, catalog))
     assert problem in str(wrong)
 
 

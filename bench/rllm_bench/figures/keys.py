@@ -1,14 +1,14 @@
-"""What a key says: `TERM [+-*/ TERM]... [| FORMAT]`, evaluated from left to right.
+"""What a key says: `TERM [+-*/ TERM]... [as FORMAT]`, evaluated from left to right.
 
 A term is a number, `( KEY )`, or a source's name followed by a query that this source understands:
 
     cpu-peers rllm/f16 c8-p128-o64 output_tps                one figure of a run: subject, group, metric
     quality variants[?name=='q4'].divergence.kld_mean.value  a JMESPath query into a JSON record
-    h100 rllm/f16 c64-p400-o128 output_tps / h100 vllm/f16 c64-p400-o128 output_tps | .2f
+    h100 rllm/f16 c64-p400-o128 output_tps / h100 vllm/f16 c64-p400-o128 output_tps as .2f
 
 Operators and parentheses stand between spaces and outside quotes. Operands that are lists combine item by
 item, so that a ratio of pairs stays paired; the median of what remains is the figure. FORMAT is Python's
-format specification; without one, three significant digits.
+format specification; without one, three significant digits. (A bar would end a cell of a Markdown table.)
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Key:
 
 def parse(text: str) -> Key:
     """Split a key at its operators. Raises `UnknownFigure` where a term is missing."""
-    expression, _, spec = text.partition(" | ")
+    expression, _, spec = text.partition(" as ")
     words = _words(expression.strip())
     found = _expression(words)
     if words:

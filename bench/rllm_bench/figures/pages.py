@@ -45,6 +45,8 @@ def check(page: Path, catalog: Catalog) -> Iterator[Wrong]:
         yield Wrong(page, 1, "", "a figure's comment is not closed with <!--/-->")
     for match in marks:
         line = text.count("\n", 0, match.start()) + 1
+        if "|" in match["key"]:
+            yield Wrong(page, line, match["key"], "a bar in a key ends a cell of a table")
         try:
             figure = parse(match["key"]).compute(catalog.source)
         except UnknownFigure as wrong:

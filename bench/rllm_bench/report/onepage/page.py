@@ -56,9 +56,9 @@ class Writer:
                 peer=peer.name,
                 tps=self._mark(mine),
                 peer_tps=self._mark(theirs),
-                ratio=self._mark(f"{mine} / {theirs} | .2f"),
+                ratio=self._mark(f"{mine} / {theirs} as .2f"),
                 memory=self._mark(
-                    f"( {_in_use(table, ours, users)} ) / ( {_in_use(table, peer, users)} ) * 100 | .0f"
+                    f"( {_in_use(table, ours, users)} ) / ( {_in_use(table, peer, users)} ) * 100 as .0f"
                 ),
             )
             head = self._words["one"] if users == 1 else self._words["many"].format(users=users)
@@ -109,20 +109,20 @@ class Writer:
         return f"**{self._mark(key)}**" if bold else self._mark(key)
 
     def _memory(self, table: Table, row: Row, users: int) -> str:
-        held = f"{_figure(table, row, users, table.memory)} / 1000 | .1f"
-        in_use = f"{_in_use(table, row, users)} | .1f"
+        held = f"{_figure(table, row, users, table.memory)} / 1000 as .1f"
+        in_use = f"{_in_use(table, row, users)} as .1f"
         return f"{self._known(in_use)} ({self._known(held)})"
 
     def _cost(self, table: Table, row: Row, users: int) -> str:
         cell = _figure(table, row, users, "usd_per")
-        million, thousand = self._known(f"{cell}_1m | .2f"), self._known(f"{cell}_1k | .5f")
+        million, thousand = self._known(f"{cell}_1m as .2f"), self._known(f"{cell}_1k as .5f")
         return f"{million} ({thousand})"
 
     def _users(self, table: Table, row: Row) -> str:
         shape = f"p{table.prompt_tokens}-o{table.output_tokens}"
         source = row.source or table.source
         found = [
-            f"{source} {row.subject} {shape} most_users_{goal} | .0f" for goal in ("server", "interactive")
+            f"{source} {row.subject} {shape} most_users_{goal} as .0f" for goal in ("server", "interactive")
         ]
         return " · ".join(self._known(key) for key in found)
 
@@ -143,9 +143,9 @@ class Writer:
                 [
                     name,
                     self._known(f"{cell} output_tps"),
-                    " / ".join(self._known(f"{cell} ttft_{q}_ms | .0f") for q in ("p50", "p99")),
+                    " / ".join(self._known(f"{cell} ttft_{q}_ms as .0f") for q in ("p50", "p99")),
                     self._known(f"{cell} tpot_p50_ms"),
-                    " / ".join(self._known(f"{cell} itl_{q}_ms | .1f") for q in ("p50", "p99")),
+                    " / ".join(self._known(f"{cell} itl_{q}_ms as .1f") for q in ("p50", "p99")),
                 ]
             )
         return f"## {tuned.title[self._language]}\n\n{_markdown(lines)}"
