@@ -13,8 +13,10 @@ from rllm_bench.commands import (
     knee,
     matrix,
     report,
+    study,
     summary,
     sweep,
+    versus,
     workload,
 )
 from rllm_bench.commands.quality import quality
@@ -27,7 +29,11 @@ def main() -> None:
     """Measure LLM servers, and say what can be believed about it."""
 
 
-for module in (matrix, sweep, knee, compare, report, summary, figures, index, capacity, ceiling, workload):
+_MODULES = (
+    *(matrix, versus, study, sweep, knee, compare, report, summary, figures, index, capacity, ceiling),
+    workload,
+)
+for module in _MODULES:
     main.add_command(module.command)
 main.add_command(quality)
 main.add_command(recommend)

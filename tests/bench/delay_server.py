@@ -75,7 +75,7 @@ class DelayServer:
         self._served += 1
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
         sent = await self._stream(body["max_tokens"], arrived, writer)
-        usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": body["max_tokens"]}
+        usage = {"prompt_tokens": len(body.get("prompt", "x")), "completion_tokens": body["max_tokens"]}
         last: dict[str, Any] = {"choices": []}
         if self._behaviour.send_usage:
             last["usage"] = usage

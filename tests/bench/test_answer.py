@@ -9,8 +9,8 @@ import pytest
 
 from rllm_bench.figures.stats import Estimate, Interval
 from rllm_bench.figures.summary import Result, Summary
-from rllm_bench.records.cells import Load, WorkloadSpec
-from rllm_bench.records.runs import RunRecord, Settings, Subject
+from rllm_bench.records.cells import Load, Settings, WorkloadSpec
+from rllm_bench.records.runs import RunRecord, Subject
 from rllm_bench.report.answer import answer, choose, standing
 from rllm_bench.report.tables import best_per_load, verdict_table
 

@@ -12,7 +12,6 @@ from click.testing import CliRunner, Result
 from rllm_bench.cli import main
 from rllm_bench.quality.served import ServedError, score_served
 from rllm_bench.run import prometheus
-from rllm_bench.study.vllm import Running
 from tests.bench.conftest import Delay
 
 DEAD = "http://127.0.0.1:9"  # the port "discard": nobody listens
@@ -50,8 +49,6 @@ def test_metrics_and_quality_are_asked_for_directly(tmp_path: Path) -> None:
         listener.settimeout(10)
         assert prometheus.scrape(url, timeout_s=0.1) == {}
         listener.accept()[0].close()  # it came here, and did not hear an answer
-        assert not Running(url).is_ready() or pytest.fail("nobody answered")
-        listener.accept()[0].close()
     with pytest.raises(ServedError, match="refused"):
         score_served(url, [], None, None)  # type: ignore[arg-type]  # it fails before it looks at them
 

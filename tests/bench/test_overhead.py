@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import test_utils, web
 
-from observability_overhead import (
+from micro.observability import (
     STREAMS,
     UI_PATH,
     Plan,
@@ -82,7 +82,7 @@ class Server:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        self.asked.append(body["prompt"])
+        self.asked.append(str(body["prompt"]))
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         chunks = [{"choices": [{"text": "x"}]} for _ in range(body["max_tokens"])]

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rllm_bench import scenarios
 from rllm_bench.figures import metrics, stats
 from rllm_bench.figures.compare import compare
 from rllm_bench.figures.metrics import CellData
 from rllm_bench.figures.summary import Result, result
-from rllm_bench.load import arrivals, workload
+from rllm_bench.load import arrivals, prompts
 from rllm_bench.load.sse import Chunk, EventReader
-from rllm_bench.load.workload import Workload
 from rllm_bench.records.cells import CellRecord, CellSpec, GeneratorRecord, Load, RequestRecord, WorkloadSpec
 from rllm_bench.records.vocabulary import Vocabulary, plain_words
 from rllm_bench.run import prometheus
@@ -51,44 +51,78 @@ def test_bursts_are_bursts() -> None:
     assert variation(0.25) > 1.5 > variation(1.0) > 0.8 > variation(16.0)
 
 
-@pytest.mark.parametrize("kind", ["unique", "shared-prefix", "multi-turn", "mix"])
+SYNTHETIC = ("unique", "shared-prefix", "multi-turn", "mix", "interference", "oversubscribed")
+
+
+@pytest.mark.parametrize("kind", SYNTHETIC)
 def test_a_workload_is_its_spec(kind: Any) -> None:
     """The same spec gives the same prompts, another seed gives others, and lengths are exact."""
     spec = WorkloadSpec(kind=kind, prompt_tokens=20, output_tokens=5, prefix_tokens=12, turns=3, seed=4)
-    one, two = Workload(spec, WORDS), Workload(spec, WORDS)
+    one, two = scenarios.workload(spec, WORDS), scenarios.workload(spec, WORDS)
     assert one.digest(20) == two.digest(20)
-    assert Workload(msgspec.structs.replace(spec, seed=5), WORDS).digest(20) != one.digest(20)
+    assert scenarios.workload(msgspec.structs.replace(spec, seed=5), WORDS).digest(20) != one.digest(20)
     for prompt in itertools.chain.from_iterable(one.units(20)):
         assert prompt.token_ids is not None
         assert len(prompt.token_ids) == len(prompt.text.split())
-        assert len(prompt.token_ids) + prompt.max_tokens <= workload.longest(spec)
+        assert len(prompt.token_ids) + prompt.max_tokens <= scenarios.find(kind).longest(spec)
+
+
+@pytest.mark.parametrize(
+    "kind", [name for name in scenarios.known() if name not in SYNTHETIC and name != "file"]
+)
+def test_what_means_something_is_its_spec_too(kind: str) -> None:
+    spec = WorkloadSpec(kind=kind, prompt_tokens=320, output_tokens=5, prefix_tokens=200, seed=4)
+    one, two = scenarios.workload(spec, WORDS), scenarios.workload(spec, WORDS)
+    assert one.digest(8) == two.digest(8)
+    assert len({unit[0].text for unit in one.units(8)}) == 8
+
+
+def test_cases_of_a_risk_review_share_their_policy() -> None:
+    spec = WorkloadSpec(kind="risk-review", prompt_tokens=700, prefix_tokens=600, output_tokens=32)
+    texts = [unit[0].text for unit in scenarios.workload(spec, WORDS).units(4)]
+    policies = {text.partition("\n\nCase ")[0] for text in texts}
+    assert len(policies) == 1
+    assert 300 < len(policies.pop().split()) < 600
+    assert len(set(texts)) == 4
+
+
+def test_gaps_beside_a_newcomer_are_those_that_overlap_with_its_wait() -> None:
+    """A stream of 10 ms steps that stands still for 200 ms while a prompt is computed."""
+    stream = msgspec.structs.replace(request(0, 0, 10, 10, 31), role="stream")
+    gaps = [10_000] * 30
+    gaps[19] = 200_000  # from 200 to 400 ms after the start
+    stream = msgspec.structs.replace(stream, gaps_us=gaps)
+    newcomer = msgspec.structs.replace(request(1, 205, 190, 10, 2), role="newcomer")
+    found = scenarios.find("interference").figures([stream, newcomer])
+    assert found["newcomer_ttft_p50_ms"] == 190
+    assert found["beside_itl_p99_ms"] == pytest.approx(200)
 
 
 def test_prefixes_are_shared_by_group_only() -> None:
     spec = WorkloadSpec(kind="shared-prefix", prompt_tokens=20, prefix_tokens=12, prefix_groups=2)
-    heads = [tuple((unit[0].token_ids or [])[:12]) for unit in Workload(spec, WORDS).units(8)]
+    heads = [tuple((unit[0].token_ids or [])[:12]) for unit in scenarios.workload(spec, WORDS).units(8)]
     assert len(set(heads)) == 2
     assert heads[0] == heads[2] != heads[1]
 
 
 def test_each_turn_continues_the_one_before() -> None:
     spec = WorkloadSpec(kind="multi-turn", prompt_tokens=4, output_tokens=3, turns=3)
-    turns = [prompt.token_ids or [] for prompt in Workload(spec, WORDS).unit(0)]
+    turns = [prompt.token_ids or [] for prompt in scenarios.workload(spec, WORDS).unit(0)]
     assert [len(turn) for turn in turns] == [4, 11, 18]
     assert turns[1][:4] == turns[0]
     assert turns[2][:11] == turns[1]
 
 
 def test_a_written_workload_reads_back(tmp_path: Path) -> None:
-    units = Workload(WorkloadSpec(kind="mix", prompt_tokens=50, output_tokens=50), WORDS).units(5)
+    units = scenarios.workload(WorkloadSpec(kind="mix", prompt_tokens=50, output_tokens=50), WORDS).units(5)
     path = tmp_path / "prompts.jsonl"
-    workload.save(path, units)
-    read = Workload(WorkloadSpec(kind="file", path=str(path)), WORDS)
-    assert read.digest(5) == workload.digest(units)
+    prompts.save(path, units)
+    read = scenarios.workload(WorkloadSpec(kind="file", path=str(path)), WORDS)
+    assert read.digest(5) == prompts.digest(units)
 
 
 def test_plain_words_have_no_ids() -> None:
-    (prompt,) = Workload(WorkloadSpec(prompt_tokens=6), plain_words()).unit(0)
+    (prompt,) = scenarios.workload(WorkloadSpec(prompt_tokens=6), plain_words()).unit(0)
     assert prompt.token_ids is None
     assert len(prompt.text.split()) == 6
 

@@ -55,7 +55,7 @@ def test_the_wrong_order_is_refused_in_words(environment: dict[str, str]) -> Non
 
 @pytest.mark.slow
 def test_a_server_with_its_worker_starts_and_answers(environment: dict[str, str], tiny_model: Path) -> None:
-    done = run(environment, "bench/load_order.py", "--gguf", str(tiny_model))
+    done = run(environment, "-m", "micro.load_order", "--gguf", str(tiny_model))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "numpy, then rllm: exit 1: ImportError" in done.stdout
     assert "answered 5 tokens" in done.stdout

@@ -7,14 +7,11 @@ from typing import Any
 
 import click
 
+from rllm_bench import scenarios
+from rllm_bench.commands.carry_out import carry_out
 from rllm_bench.commands.options import Names, Numbers, parse_slos, place_options, take_places
-from rllm_bench.records.store import Store
-from rllm_bench.run import outcome, plan
-from rllm_bench.run.matrix import Prepared, execute, prepare
-from rllm_bench.run.plan import MatrixConfig, PlanError
-from rllm_bench.run.progress import Bar
-from rllm_bench.run.runner import CellFailed
-from rllm_bench.targets.catalog import UnknownTarget
+from rllm_bench.run import plan
+from rllm_bench.run.plan import MatrixConfig
 
 
 @click.command("matrix")
@@ -58,7 +55,9 @@ from rllm_bench.targets.catalog import UnknownTarget
 @click.option("--open-duration-s", type=float, help="Length of an open-loop cell.  [default: 60]")
 @click.option("--prompt-tokens", type=Numbers(int))
 @click.option("--output-tokens", type=Numbers(int))
-@click.option("--workload", type=click.Choice(["unique", "shared-prefix", "multi-turn", "mix", "file"]))
+@click.option(
+    "--scenario", "--workload", "workload", type=click.Choice([*scenarios.known()]), help="What is asked."
+)
 @click.option("--prefix-tokens", type=int, help="shared-prefix: tokens in common.")
 @click.option("--prefix-groups", type=int, help="shared-prefix: number of different prefixes.")
 @click.option("--turns", type=int, help="multi-turn: turns of a conversation.")
@@ -100,40 +99,16 @@ def command(
     """Measure every target under every load, and write reports/NAME/report.md."""
     places = take_places(options)
     generators = options.pop("generators")
-    try:
-        config = build_config(options, places.url is not None)
-        prepared = prepare(config, places, hash_models=not dry_run)
-        if dry_run:
-            show_plan(prepared)
-            return
-        folder = out / prepared.run.name
-        with Bar(Store(folder), prepared.run) as bar:
-            store = execute(
-                prepared,
-                folder,
-                bar,
-                resume=resume,
-                continue_on_error=continue_on_error,
-                generators=generators,
-            )
-    except (PlanError, UnknownTarget, CellFailed, KeyError) as error:
-        raise click.ClickException(str(error)) from error
-    store.pack()
-    if no_report:
-        click.echo(f"measured: {store.folder}")
-    else:
-        from rllm_bench.report.page import render  # matplotlib is needed for this alone
-
-        click.echo(f"report: {render([store.folder], store.folder)}")
-    _conclude(store)
-
-
-def _conclude(store: Store) -> None:
-    """The last lines, where they are seen; the exit status is 1 when a cell has not one good answer."""
-    for line in outcome.missing(store.run()):
-        click.echo(line, err=True)
-    if failed := outcome.unanswered(store):
-        raise click.ClickException("\n".join(failed))
+    carry_out(
+        lambda: plan.matrix(build_config(options, places.url is not None)),
+        places,
+        out=out,
+        dry_run=dry_run,
+        resume=resume,
+        continue_on_error=continue_on_error,
+        generators=generators,
+        no_report=no_report,
+    )
 
 
 def build_config(options: dict[str, Any], has_url: bool) -> MatrixConfig:
@@ -158,18 +133,3 @@ def _engine_options(texts: tuple[str, ...]) -> dict[str, list[str]]:
             raise click.BadParameter(f"{text!r}: expected ENGINE=OPTION", param_hint="--target-arg")
         found.setdefault(engine, []).append(option)
     return found
-
-
-def show_plan(prepared: Prepared) -> None:
-    run = prepared.run
-    for subject in run.subjects:
-        click.echo(f"{subject.name}: {subject.missing or subject.version}")
-    settings = run.settings
-    click.echo(f"every server: {settings.slots} slots of {settings.ctx_per_slot} tokens")
-    for spec in run.cells:
-        click.echo(f"  {spec.id}: {spec.num_requests} requests after {spec.num_warmups} to warm up")
-    minutes = plan.total_estimate_s(run) / 60
-    click.echo(
-        f"{len(run.cells)} cells; very roughly {minutes:.0f} minutes on a small machine, and the "
-        "servers' starts"
-    )

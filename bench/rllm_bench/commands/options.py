@@ -77,6 +77,12 @@ def place_options(command: Decorated) -> Decorated:
                 default="ids",
                 help="How it is prompted.",
             ),
+            click.option(
+                "--at",
+                multiple=True,
+                metavar="SUBJECT=URL",
+                help="Where a subject is served already, as vllm/f16=http://127.0.0.1:8001.",
+            ),
             click.option("--url-api-key", envvar="RLLM_BENCH_API_KEY", help="Its key; sent, never recorded."),
         ]
     ):
@@ -86,7 +92,14 @@ def place_options(command: Decorated) -> Decorated:
 
 def take_places(options: dict[str, Any]) -> Places:
     """Removes the options of `place_options` from ``options``."""
-    return Places(**{name: options.pop(name) for name in Places.__struct_fields__})
+    running = {}
+    for text in options.pop("at"):
+        subject, separator, url = text.rpartition("=")
+        if not separator:
+            raise click.BadParameter(f"{text!r}: expected SUBJECT=URL", param_hint="--at")
+        running[subject] = Address().convert(url, None, None)
+    names = [name for name in Places.__struct_fields__ if name != "at"]
+    return Places(at=running, **{name: options.pop(name) for name in names})
 
 
 def parse_slos(texts: tuple[str, ...]) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 from rllm_bench.commands.options import Numbers, parse_slos, place_options, take_places
-from rllm_bench.figures.compare import HIGHER_IS_BETTER
+from rllm_bench.figures import names
 from rllm_bench.figures.words import number
 from rllm_bench.report.tables import markdown
 from rllm_bench.run.console import Plain
@@ -84,7 +84,7 @@ def command(params: tuple[str, ...], objective: str, repeats: int, out: Path, **
     )
     folder = out / options["name"]
     sweep = Sweep(config, places, folder, parse_grid(params), figure, Plain())
-    lower = figure not in HIGHER_IS_BETTER and not figure.startswith("goodput_")
+    lower = not names.figure(figure, goals).higher_is_better
     try:
         trials = sweep.search()
         best = best_of(trials, lower_is_better=lower)

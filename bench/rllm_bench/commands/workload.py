@@ -9,8 +9,9 @@ import click
 import msgspec
 import numpy as np
 
+from rllm_bench import scenarios
 from rllm_bench.load import arrivals
-from rllm_bench.load.workload import Prompt, Unit, Workload, digest, save
+from rllm_bench.load.prompts import Unit, digest, save
 from rllm_bench.records import vocabulary
 from rllm_bench.records.cells import Load, WorkloadSpec
 from rllm_bench.records.store import Store
@@ -20,7 +21,7 @@ from rllm_bench.records.store import Store
 @click.argument("out", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
     "--kind",
-    type=click.Choice(["unique", "shared-prefix", "multi-turn", "mix"]),
+    type=click.Choice([name for name in scenarios.known() if name != "file"]),
     default="unique",
     show_default=True,
 )
@@ -67,10 +68,10 @@ def _synthetic(options: dict[str, Any]) -> list[Unit]:
     model, count = options.pop("model"), options.pop("count")
     rate, arrival, burstiness = options.pop("rate"), options.pop("arrival"), options.pop("burstiness")
     spec = msgspec.convert(options, WorkloadSpec)
-    if spec.kind == "shared-prefix" and not 0 < spec.prefix_tokens < spec.prompt_tokens:
-        raise click.ClickException("shared-prefix needs 0 < --prefix-tokens < --prompt-tokens")
+    if problem := scenarios.find(spec.kind).problem(spec):
+        raise click.ClickException(f"{spec.kind} {problem}")
     words = vocabulary.from_gguf(model) if model else vocabulary.plain_words()
-    units = Workload(spec, words).units(count)
+    units = scenarios.workload(spec, words).units(count)
     if rate is None:
         return units
     load = msgspec.convert({"mode": "open", "rate": rate, "arrival": arrival, "burstiness": burstiness}, Load)
@@ -87,11 +88,11 @@ def _recorded(folder: Path, cell: str | None) -> list[Unit]:
         raise click.ClickException(
             f"{folder} has no finished cell {cell}; its cells: {', '.join(s.id for s in run.cells)}"
         )
-    data, workload = store.load(spec), Workload(spec.workload, store.vocabulary())
+    data, workload = store.load(spec), scenarios.workload(spec.workload, store.vocabulary())
     firsts = sorted((r.scheduled_us / 1e6, r.index) for r in data.requests if r.turn == 0)
     return [_at(workload.unit(index), moment) for moment, index in firsts]
 
 
 def _at(unit: Unit, moment: float) -> Unit:
     first = unit[0]
-    return [Prompt(first.text, first.token_ids, first.max_tokens, moment), *unit[1:]]
+    return [msgspec.structs.replace(first, at_s=moment), *unit[1:]]

@@ -10,10 +10,10 @@ from typing import Literal
 import numpy as np
 
 from rllm_bench.figures import stats
+from rllm_bench.figures.names import Slos, figure
 from rllm_bench.figures.stats import Interval
-from rllm_bench.figures.summary import Result, Slos, Summary, draws
+from rllm_bench.figures.summary import Result, Summary, draws
 
-HIGHER_IS_BETTER = frozenset({"output_tps", "request_rps"})
 METRICS = ("output_tps", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "e2e_p99_ms")
 MARGIN = 0.05
 """Single runs differ by this much without a reason: without intervals, a difference up to it is none."""
@@ -36,6 +36,7 @@ class Comparison:
     verdict: Verdict
     overlapping: bool = False
     """The ranges over the repeats have values in common."""
+    more_is_better: bool = False
 
     @property
     def tied(self) -> bool:
@@ -50,7 +51,7 @@ class Comparison:
         bounds = f"[{self.interval.low:.2f}, {self.interval.high:.2f}]" if self.interval else ""
         if self.verdict == "no significant difference":
             return f"no significant difference ({self.ratio:.2f}× {bounds})"
-        speed = self.metric in HIGHER_IS_BETTER
+        speed = self.more_is_better
         word = {"better": "more" if speed else "faster", "worse": "less" if speed else "slower"}[self.verdict]
         return f"{self.ratio:.2f}× {bounds} {word}"
 
@@ -64,9 +65,9 @@ def compare(new: Result, old: Result, metric: str, slos: Slos) -> Comparison | N
     a, b = new[metric], old[metric]
     if a <= 0 or b <= 0:
         return None
-    higher = metric in HIGHER_IS_BETTER or metric.startswith("goodput_")
-    ratio = a / b if higher else b / a
-    bounds = _interval(new, old, metric, slos, higher)
+    known = figure(metric, slos)
+    ratio = known.ratio(a, b)
+    bounds = _interval(new, old, metric, slos, known.higher_is_better)
     return Comparison(
         metric,
         new.group,
@@ -78,6 +79,7 @@ def compare(new: Result, old: Result, metric: str, slos: Slos) -> Comparison | N
         bounds,
         _verdict(new, old, metric, ratio, bounds),
         _overlap(new, old, metric),
+        known.higher_is_better,
     )
 
 
@@ -111,7 +113,7 @@ def pairs(new: Summary, old: Summary, metrics: tuple[str, ...] = METRICS) -> Ite
     whatever the subjects are called."""
     single = len(new.subjects) == len(old.subjects) == 1
     for result in new.results:
-        other = old.find(old.subjects[0] if single else result.subject, result.group)
+        other = old.find(old.subjects[0] if single else result.subject, result.group, result.part)
         if other is None:
             continue
         for metric in metrics:

@@ -13,11 +13,14 @@ from functools import cached_property
 
 import numpy as np
 
+from rllm_bench import scenarios
 from rllm_bench.figures.stats import PERCENTILES, Array
 from rllm_bench.records.cells import Cell, RequestRecord
 
 STEADY_REQUESTS_PER_USER = 10
 """From this many requests per user on, figures are taken from the steady window only."""
+_STEP_TOKENS = ("rllm_decode_tokens_total", "rllm_accepted_tokens_total")
+"""Of rllm: tokens drawn in decode steps, and guessed ones that were right."""
 BLOCKS = 20
 """Slices of the window whose throughput is resampled."""
 
@@ -231,6 +234,10 @@ def tokens(cell: CellData) -> dict[str, float]:
     }
     if cached and asked:
         values["prefix_hit_share"] = sum(cached) / asked
+    before, after = cell.record.metrics_before, cell.record.metrics_after
+    drawn, guessed = (after.get(name, 0.0) - before.get(name, 0.0) for name in _STEP_TOKENS)
+    if drawn > 0:
+        values["tokens_per_step"] = (drawn + guessed) / drawn
     return values
 
 
@@ -241,6 +248,8 @@ def summarize(cell: CellData, slos: Mapping[str, Mapping[str, float]]) -> dict[s
     values |= {f"{name}_whole": value for name, value in whole.items()}
     values |= {f"{name}_steady": value for name, value in steady.items()}
     values |= steady if cell.is_steady else whole
+    kind = scenarios.known().get(cell.record.spec.workload.kind)
+    values |= kind.figures(cell.good) if kind else {}
     for name, slo in slos.items():
         values[f"goodput_{name}_rps"], values[f"attained_{name}"] = goodput(cell, slo)
     return values

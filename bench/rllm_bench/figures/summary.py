@@ -11,12 +11,11 @@ import numpy as np
 
 from rllm_bench.figures import metrics, stats
 from rllm_bench.figures.metrics import CellData
+from rllm_bench.figures.names import Slos, figure
 from rllm_bench.figures.stats import Array, Estimate
 from rllm_bench.records.cells import Load, WorkloadSpec
 from rllm_bench.records.runs import RunRecord, Subject
 from rllm_bench.records.store import Store
-
-Slos = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,10 @@ class Result:
     """Reasons of repeats that could not be measured at all."""
     known: Subject | None = None
     """What its run recorded of the subject. Its label here may name the run, too."""
+    part: str = ""
+    """Of the plan, where that has several."""
+    each: Sequence[Mapping[str, float]] = ()
+    """The figures of each of the cells."""
 
     def __getitem__(self, name: str) -> float:
         return self.values[name].value
@@ -65,8 +68,9 @@ class Summary:
         """Bytes of the model file by label, where they are known."""
         return {r.subject: r.known.model_bytes for r in self.results if r.known and r.known.model_bytes}
 
-    def find(self, subject: str, group: str) -> Result | None:
-        return next((r for r in self.results if r.subject == subject and r.group == group), None)
+    def find(self, subject: str, group: str, part: str = "") -> Result | None:
+        wanted = (subject, group, part)
+        return next((r for r in self.results if (r.subject, r.group, r.part) == wanted), None)
 
     @property
     def subjects(self) -> list[str]:
@@ -88,32 +92,11 @@ class Summary:
 
 def draws(cell: CellData, name: str, slos: Slos, count: int = stats.RESAMPLES) -> Array | None:
     """Resamples of one figure of one cell, seeded by the cell and the figure; None where it has none."""
+    known = figure(name, slos)
     rng = np.random.default_rng(
         int.from_bytes(hashlib.sha256(f"{cell.record.spec.id}/{name}".encode()).digest()[:8])
     )
-    if name == "output_tps":
-        return stats.resample(cell.block_output_tps, stats.mean, rng, count)
-    if name.startswith("goodput_"):
-        return _goodput_draws(cell, slos[name.removeprefix("goodput_").removesuffix("_rps")], rng, count)
-    kind, _, which = name.removesuffix("_ms").partition("_")
-    if kind == "itl" and which.startswith("p"):
-        return stats.resample_clusters(cell.itl_ms, float(which[1:]), rng) if cell.itl_ms else None
-    data = {"ttft": cell.ttft_ms, "tpot": cell.tpot_ms, "e2e": cell.e2e_ms}.get(kind)
-    if data is None or len(data) == 0:
-        return None
-    statistic = stats.mean if which == "mean" else stats.percentile(float(which[1:]))
-    return stats.resample(data, statistic, rng, count)
-
-
-def _goodput_draws(
-    cell: CellData, slo: Mapping[str, float], rng: np.random.Generator, count: int
-) -> Array | None:
-    begin, end = cell.window
-    due = [r for r in cell.requests if begin <= r.scheduled_us / 1e6 <= end]
-    if not due or end <= begin:
-        return None
-    met = np.array([float(r.ok and metrics.meets(r, slo)) for r in due])
-    return stats.resample(met, stats.mean, rng, count) * (len(due) / (end - begin))
+    return known.draws(cell, rng, count) if known.draws is not None else None
 
 
 def with_interval(slos: Slos) -> list[str]:
@@ -152,7 +135,18 @@ def result(
         )
     failed = [cell.record.error for cell in cells if cell.record.error is not None]
     failed += ["no request succeeded" for cell in cells if cell.record.error is None and not cell.good]
-    return Result(subject, spec.group, spec.workload, spec.load, measured, values, failed, known)
+    return Result(
+        subject=subject,
+        group=spec.group,
+        workload=spec.workload,
+        load=spec.load,
+        cells=measured,
+        values=values,
+        failed=failed,
+        known=known,
+        part=spec.part,
+        each=summaries,
+    )
 
 
 def judged(store: Store) -> list[CellData]:
@@ -168,7 +162,7 @@ def summarize(stores: Sequence[Store], slos: Slos | None = None) -> Summary:
     for run in runs:
         for name in {spec.subject for spec in run.cells}:
             owners[name] = owners.get(name, 0) + 1
-    grouped: dict[tuple[str, str], list[tuple[CellData, Mapping[str, float]]]] = {}
+    grouped: dict[tuple[str, str, str], list[tuple[CellData, Mapping[str, float]]]] = {}
     known: dict[str, Subject] = {}
     every: list[tuple[CellData, Mapping[str, float]]] = []
     for store, run in zip(stores, runs, strict=True):
@@ -178,8 +172,9 @@ def summarize(stores: Sequence[Store], slos: Slos | None = None) -> Summary:
             label = name if owners[name] == 1 else f"{name} ({run.name})"
             known[label] = subjects[name]
             every.append((cell, figures_of(cell, goals)))
-            grouped.setdefault((label, cell.record.spec.group), []).append(every[-1])
-    results = [result(cells, label, goals, known[label]) for (label, _), cells in grouped.items()]
+            spec = cell.record.spec
+            grouped.setdefault((label, spec.group, spec.part), []).append(every[-1])
+    results = [result(cells, label, goals, known[label]) for (label, *_), cells in grouped.items()]
     results.sort(key=_order(runs))
     return Summary(runs, results, goals, every)
 
@@ -189,9 +184,11 @@ def _order(runs: Sequence[RunRecord]) -> Callable[[Result], tuple[Any, ...]]:
         name: rank for rank, name in enumerate(dict.fromkeys(s.name for run in runs for s in run.subjects))
     }
 
+    parts = {part: rank for rank, part in enumerate(dict.fromkeys(c.part for run in runs for c in run.cells))}
+
     def key(one: Result) -> tuple[Any, ...]:
         rank = ranks.get(one.known.name if one.known else one.subject, len(ranks))
         load = one.load.concurrency or 0 if one.load.mode == "closed" else one.load.rate or 0
-        return (one.shape, one.load.mode, load, rank, one.subject)
+        return (parts.get(one.part, 0), one.shape, one.load.mode, load, rank, one.subject)
 
     return key

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
 import msgspec
 
+from rllm_bench.load.prompts import Prompt
 from rllm_bench.load.sse import Choice, Chunk, EventReader, Usage
-from rllm_bench.load.workload import Prompt
 from rllm_bench.records.cells import PromptFormat, RequestRecord, UsageSource
 
 
@@ -62,6 +62,7 @@ class _Stream:
     usage: Usage | None = None
     error: str | None = None
     text: list[str] = field(default_factory=list)
+    on_content: Callable[[], None] | None = None
     _previous: float = 0.0
 
     def choice(self, choice: Choice, now: float) -> None:
@@ -74,6 +75,8 @@ class _Stream:
             self._previous = now
             self.last = now
             self.text.append(content)
+            if self.on_content is not None:
+                self.on_content()
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
             self.last = now
@@ -101,8 +104,11 @@ class Client:
         self._headers = {"Content-Type": "application/json", **endpoint.headers}
         self.chunks = 0
 
-    async def send(self, prompt: Prompt, ticket: Ticket, timeout_s: float) -> RequestRecord:
-        stream = _Stream()
+    async def send(
+        self, prompt: Prompt, ticket: Ticket, timeout_s: float, on_content: Callable[[], None] | None = None
+    ) -> RequestRecord:
+        """``on_content`` is called with each piece of the answer as it arrives."""
+        stream = _Stream(on_content=on_content)
         body = self._endpoint.payload(prompt)
         status, detail = 0, None
         timeout = aiohttp.ClientTimeout(total=timeout_s, sock_connect=30)
@@ -159,6 +165,7 @@ class Client:
         return RequestRecord(
             index=ticket.index,
             turn=ticket.turn,
+            role=prompt.role,
             process=self._process,
             scheduled_us=self._us(ticket.scheduled),
             sent_us=self._us(sent),

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from rllm_bench.load.client import Ticket
-from rllm_bench.load.workload import Prompt, Unit
+from rllm_bench.load.prompts import Prompt, Unit
 from rllm_bench.records.cells import RequestRecord
 
 _PAUSE_AFTER_ERROR_S = 0.1
@@ -20,7 +20,9 @@ Sink = Callable[[RequestRecord], None]
 
 
 class Sender(Protocol):
-    async def send(self, prompt: Prompt, ticket: Ticket, timeout_s: float) -> RequestRecord: ...
+    async def send(
+        self, prompt: Prompt, ticket: Ticket, timeout_s: float, on_content: Callable[[], None] | None = None
+    ) -> RequestRecord: ...
 
 
 async def sleep_until(moment: float) -> None:

@@ -26,6 +26,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     index: int
     """Position in the workload: the same index is the same prompt for every target."""
     turn: int = 0
+    role: str = ""
+    """What it was in its scenario, where that has several: a stream, a newcomer."""
     process: int = 0
     scheduled_us: int
     """When the request was due. Latencies count from here, so that a late generator or a stalled server
@@ -95,17 +97,33 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
 class WorkloadSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked. The same spec and seed are the same prompts, token by token."""
 
-    kind: Literal["unique", "shared-prefix", "multi-turn", "mix", "file"] = "unique"
+    kind: str = "unique"
+    """The scenario."""
     prompt_tokens: int = 128
     output_tokens: int = 64
     prefix_tokens: int = 0
     """shared-prefix: tokens that groups of prompts have in common, counted inside prompt_tokens."""
     prefix_groups: int = 1
+    warm_prefix: bool = False
+    """shared-prefix: each prefix is asked for once before the cell."""
     turns: int = 1
     seed: int = 0
     path: str | None = None
     """file: JSONL with `prompt` or `token_ids`, and optionally `max_tokens` and `at_s`."""
     file_sha256: str | None = None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every server of a run is given alike; each target says it in its own options."""
+
+    slots: int
+    ctx_per_slot: int
+    threads: int | None = None
+    prefix_cache: bool = True
+    kv_cells: int | None = None
+    """Tokens that the cache of all slots together holds, where that is less than slots times context."""
+    extra: dict[str, list[str]] = {}
+    """Further options by engine; a report that has any calls that engine tuned."""
 
 
 class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +142,12 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
     intervals: bool = True
     """False: too few requests for intervals; the report calls the cell indicative."""
     timeout_s: float = 600.0
+    part: str = ""
+    """Of a plan that has several."""
+    body: dict[str, Any] = {}
+    """Further fields of every request; null takes one away."""
+    settings: Settings | None = None
+    """Of its servers, where they differ from those of the run."""
 
     @property
     def group(self) -> str:
@@ -135,7 +159,8 @@ class CellSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        return f"{self.subject}-{self.group}-r{self.repeat}"
+        part = f"{self.part}." if self.part else ""
+        return f"{part}{self.subject}-{self.group}-r{self.repeat}"
 
 
 class CellRecord(msgspec.Struct, frozen=True, kw_only=True):

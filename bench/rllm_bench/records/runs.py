@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
-from rllm_bench.records.cells import CellSpec
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every server of a run is given alike; each target says it in its own options."""
-
-    slots: int
-    ctx_per_slot: int
-    threads: int | None = None
-    prefix_cache: bool = True
-    extra: dict[str, list[str]] = {}
-    """Further options by engine; a report that has any calls that engine tuned."""
+from rllm_bench.records.cells import CellSpec, Settings
 
 
 class Subject(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +25,27 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     """Why it could not be measured; its cells are not planned then."""
 
 
+Kind = Literal["matrix", "versus", "study"]
+Hosting = Literal["alone", "together", "kept"]
+"""alone: one server at a time, started anew for each of its repeats. together: all of a repeat are up at
+once, idle but for the one that is measured, and started anew for the next. kept: so for the whole run."""
+
+
+class Goal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A figure of ours over one of theirs, and how large or small that must be. Subjects are patterns as of
+    a shell: of several that match, the best counts."""
+
+    what: str
+    figure: str
+    load: str
+    """The group of the cells on both sides."""
+    ours: str
+    theirs: str
+    part: str = "*"
+    at_least: float | None = None
+    at_most: float | None = None
+
+
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     created_at: str
@@ -52,3 +62,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the words that prompts were made of."""
     seed: int
     schema: int = 1
+    kind: Kind = "matrix"
+    question: str = ""
+    """What a study is to find out."""
+    hosting: Hosting = "alone"
+    goals: list[Goal] = []

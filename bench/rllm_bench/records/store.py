@@ -11,6 +11,7 @@ vllm/CELL.json, summary.csv, report.md, plots/    made again from the above by `
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from functools import cached_property
@@ -132,7 +133,12 @@ class Store:
 
 
 def file_name(spec: CellSpec) -> str:
-    return spec.id.replace("/", "_")
+    return safe_name(spec.id)
+
+
+def safe_name(text: str) -> str:
+    """As a part of a path."""
+    return re.sub(r"[^\w.+=-]", "_", text)
 
 
 def _pretty(value: object) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rllm_bench.figures.compare import Comparison, compare
+from rllm_bench.figures.names import figure
 from rllm_bench.figures.summary import Result, Summary
 from rllm_bench.figures.words import limits_of, listed, number, plural
 
@@ -139,7 +140,7 @@ def loads_of(summary: Summary, shape: tuple[int, int]) -> list[list[Result]]:
 
 def standing(summary: Summary, rows: Sequence[Result], metric: str = "output_tps") -> Standing:
     """``rows`` from the best down, by a figure of which more is better (or, for times, less)."""
-    sign = 1 if metric.endswith("_ms") else -1
+    sign = -1 if figure(metric).higher_is_better else 1
     ranked = sorted((row for row in rows if metric in row.values), key=lambda row: sign * row[metric])
     found = [(row, compare(ranked[0], row, metric, summary.slos)) for row in ranked[1:]]
     return Standing((*ranked[:1], *(row for row, one in found if one and one.tied)), tuple(ranked))

@@ -16,7 +16,7 @@ from rllm_bench.figures.summary import Summary, judged
 from rllm_bench.figures.words import machine, number, plural, slo
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.store import Store, file_name
-from rllm_bench.report import checks, plots, tables
+from rllm_bench.report import checks, plots, study, tables, versus
 from rllm_bench.report.answer import answer, loads_of
 from rllm_bench.report.first_page import first_page
 from rllm_bench.report.sources import Sources, read
@@ -64,11 +64,19 @@ def write_csv(summary: Summary, path: Path) -> None:
 def _document(sources: Sources, out: Path) -> Iterator[str]:
     look = plots.Look(sources.summary.subjects)
     doubts = list(dict.fromkeys(checks.warnings(sources.summary)))
-    yield from first_page(sources, look, out, doubts)
-    yield from _setup(sources)
-    yield from _results(sources, look, out)
-    yield from _efficiency(sources)
-    yield from _costs(sources, look, out)
+    match sources.run.kind:
+        case "versus":
+            yield from versus.first_page(sources.summary)
+            yield from _setup(sources)
+        case "study":
+            yield from study.first_page(sources.summary)
+            yield from _setup(sources)
+        case "matrix":
+            yield from first_page(sources, look, out, doubts)
+            yield from _setup(sources)
+            yield from _results(sources, look, out)
+            yield from _efficiency(sources)
+            yield from _costs(sources, look, out)
     yield from _doubts(doubts)
     yield from _reproduce(sources)
 

@@ -188,7 +188,7 @@ def verdict_table(summary: Summary, baseline: str) -> str:
     """Every subject against one, in throughput and median TTFT."""
     rows = []
     for result in _measured(summary):
-        other = summary.find(baseline, result.group)
+        other = summary.find(baseline, result.group, result.part)
         if other is None or other is result:
             continue
         found = [

@@ -10,23 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import itertools
 import os
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import aiohttp
 import msgspec
 
-from rllm_bench.load import arrivals
+from rllm_bench import scenarios
 from rllm_bench.load.client import Client, Endpoint
-from rllm_bench.load.loops import LagMeter, Sink, closed_loop, open_loop
-from rllm_bench.load.workload import Unit, Workload
+from rllm_bench.load.loops import LagMeter, closed_loop
 from rllm_bench.records.cells import CellSpec, GeneratorRecord, RequestRecord
 from rllm_bench.records.vocabulary import Vocabulary
+from rllm_bench.scenarios.base import Stage, share
 
 WARMUP_SEED_OFFSET = 7_919
 """Warm-up prompts are of the same shape and never those that are measured."""
@@ -39,11 +38,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     requests_path: str
     process: int = 0
     num_processes: int = 1
-
-
-def share(total: int, process: int, num_processes: int) -> int:
-    """How many of ``total`` belong to this process."""
-    return total // num_processes + (process < total % num_processes)
 
 
 def main() -> None:
@@ -89,22 +83,29 @@ async def _run(job: Job, vocabulary: Vocabulary, out: BinaryIO, raised: bool) ->
 
 
 async def _warm_up(session: aiohttp.ClientSession, job: Job, vocabulary: Vocabulary) -> int:
+    """What a scenario asks beforehand, then requests of the same shape that are never measured."""
     count = share(job.spec.num_warmups, job.process, job.num_processes)
-    users = min(count, _users(job))
-    if users == 0:
-        return 0
     seed = job.spec.workload.seed + WARMUP_SEED_OFFSET
-    workload = Workload(msgspec.structs.replace(job.spec.workload, seed=seed), vocabulary)
+    other = scenarios.workload(msgspec.structs.replace(job.spec.workload, seed=seed), vocabulary)
     now = time.monotonic()
     errors: list[RequestRecord] = []
-    units = iter([(index, workload.unit(job.process + index * job.num_processes)) for index in range(count)])
     client = Client(session, job.endpoint, now, job.process)
 
     def sink(record: RequestRecord) -> None:
         if not record.ok:
             errors.append(record)
 
-    await closed_loop(client, sink, units, users=users, start=now, timeout_s=job.spec.timeout_s)
+    first = scenarios.workload(job.spec.workload, vocabulary).before() if job.process == 0 else []
+    warming = [other.unit(job.process + index * job.num_processes) for index in range(count)]
+    for units, users in ((first, 1), (warming, _users(job))):
+        await closed_loop(
+            client,
+            sink,
+            enumerate(units),
+            users=min(users, len(units)),
+            start=now,
+            timeout_s=job.spec.timeout_s,
+        )
     return len(errors)
 
 
@@ -131,7 +132,9 @@ async def _measure(
         progress.count()
 
     async with LagMeter() as lag:
-        await _offer(client, sink, job, vocabulary, start)
+        work = scenarios.workload(job.spec.workload, vocabulary)
+        stage = Stage(client, sink, job.spec, work, start, job.process, job.num_processes)
+        await work.scenario.play(stage)
     return GeneratorRecord(
         process=job.process,
         wall_s=round(time.monotonic() - wall_before, 4),
@@ -143,42 +146,6 @@ async def _measure(
         priority_raised=raised,
         warmup_errors=warmup_errors,
     )
-
-
-async def _offer(client: Client, sink: Sink, job: Job, vocabulary: Vocabulary, start: float) -> None:
-    workload, spec = Workload(job.spec.workload, vocabulary), job.spec
-    own = range(job.process, spec.num_requests, job.num_processes)
-    if spec.load.mode == "open":
-        times = arrival_times(spec, workload)
-        plan = [(times[index], index, workload.unit(index)) for index in own]
-        limit = (
-            share(spec.load.concurrency, job.process, job.num_processes) if spec.load.concurrency else None
-        )
-        await open_loop(client, sink, plan, start=start, limit=limit, timeout_s=spec.timeout_s)
-        return
-    users = share(spec.load.concurrency or 1, job.process, job.num_processes)
-    await closed_loop(
-        client, sink, _endless(workload, job, start), users=users, start=start, timeout_s=spec.timeout_s
-    )
-
-
-def arrival_times(spec: CellSpec, workload: Workload) -> list[float]:
-    if spec.load.arrival == "trace":
-        return [workload.unit(index)[0].at_s or 0.0 for index in range(spec.num_requests)]
-    times: list[float] = arrivals.schedule(spec.load, spec.num_requests, spec.workload.seed).tolist()
-    return times
-
-
-def _endless(workload: Workload, job: Job, start: float) -> Iterator[tuple[int, Unit]]:
-    """Units of this process until there were enough of them and enough time has passed."""
-    spec = job.spec
-    for index in itertools.count(job.process, job.num_processes):
-        passed = time.monotonic() - start
-        if index >= spec.num_requests and passed >= spec.min_duration_s:
-            return
-        if spec.max_duration_s is not None and passed >= spec.max_duration_s and index > job.process:
-            return
-        yield index, workload.unit(index)
 
 
 class _Progress:

@@ -1,19 +1,19 @@
-"""`rllm-bench matrix`: plan, measure, render."""
+"""From a plan to a run in its folder: targets found, the machine described, cells measured."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rllm_bench.figures import cost
 from rllm_bench.records import environment, vocabulary
-from rllm_bench.records.runs import RunRecord
+from rllm_bench.records.runs import RunRecord, Subject
 from rllm_bench.records.store import Store
 from rllm_bench.records.vocabulary import Vocabulary
 from rllm_bench.run import outcome, plan
-from rllm_bench.run.plan import MatrixConfig, PlanError
+from rllm_bench.run.plan import MatrixConfig, Plan, PlanError
 from rllm_bench.run.runner import Observer, Runner
 from rllm_bench.run.subjects import describe
 from rllm_bench.targets.base import Target
@@ -27,33 +27,46 @@ class Prepared:
     run: RunRecord
     targets: Sequence[Target]
     words: Vocabulary
+    left_out: list[str] = field(default_factory=list)
+    """What did not fit into the time, once it is carried out."""
 
 
-def prepare(config: MatrixConfig, places: Places, *, hash_models: bool = True) -> Prepared:
-    config = plan.complete(config)
-    targets = resolve(config.targets, config.variants, places)
-    subjects = [describe(target, environment.sha256 if hash_models else None) for target in targets]
+def prepare(asked: Plan | MatrixConfig, places: Places, *, hash_models: bool = True) -> Prepared:
+    """
+    Raises:
+        PlanError, UnknownTarget: what is asked for does not exist, or does not go together.
+    """
+    asked = plan.matrix(asked) if isinstance(asked, MatrixConfig) else asked
+    first = asked.first
+    of_parts = [resolve(part.targets, part.variants, places) for part in asked.parts]
+    targets = {(t.engine, t.variant): t for found in of_parts for t in found}
+    known = {key: describe(t, environment.sha256 if hash_models else None) for key, t in targets.items()}
+    subjects: list[list[Subject]] = [[known[t.engine, t.variant] for t in found] for found in of_parts]
     machine = environment.describe()
-    model = vocabulary_model(targets)
+    model = vocabulary_model([*targets.values()])
     words = vocabulary.from_gguf(model) if model else vocabulary.plain_words()
-    price = cost.price(config.price_per_hour, config.machine_kind, machine)
+    price = cost.price(first.price_per_hour, first.machine_kind, machine)
     now = datetime.now(UTC)
     run = RunRecord(
-        name=config.name or f"{config.preset}-{now:%Y%m%d-%H%M%S}",
+        name=asked.name or f"{asked.kind if asked.kind != 'matrix' else first.preset}-{now:%Y%m%d-%H%M%S}",
         created_at=now.isoformat(timespec="seconds"),
         command=environment.command_line(),
-        preset=config.preset,
-        settings=plan.settings(config),
-        subjects=subjects,
-        cells=plan.cells(config, subjects),
-        slos=config.slos or plan.DEFAULT_SLOS,
+        preset=first.preset,
+        settings=plan.settings(first),
+        subjects=list(known.values()),
+        cells=plan.cells(asked, subjects),
+        slos=first.slos or plan.DEFAULT_SLOS,
         price_per_hour=price.per_hour if price else None,
         price_source=price.source if price else "no price known for this machine (--price-per-hour)",
         environment=machine,
         vocabulary=words.digest,
-        seed=config.seed,
+        seed=first.seed,
+        kind=asked.kind,
+        question=asked.question,
+        hosting=asked.hosting,
+        goals=list(asked.goals),
     )
-    return Prepared(run, targets, words)
+    return Prepared(run, list(targets.values()), words)
 
 
 def execute(
@@ -65,6 +78,7 @@ def execute(
     continue_on_error: bool = False,
     generators: int | None = None,
     only_repeat: int | None = None,
+    deadline: float | None = None,
 ) -> Store:
     """Measures into ``folder``. A folder that holds a run is only continued, and only with the same plan."""
     for line in outcome.missing(prepared.run):
@@ -81,15 +95,18 @@ def execute(
             reasons = "; ".join(f"{s.name}: {s.missing}" for s in prepared.run.subjects if s.missing)
             raise PlanError(f"nothing to measure. {reasons}")
         store.create(prepared.run, prepared.words)
-    Runner(store, prepared.targets, observer, continue_on_error, generators).run(only_repeat)
+    runner = Runner(
+        store, prepared.targets, observer, continue_on_error, generators, deadline, prepared.left_out
+    )
+    runner.run(only_repeat)
     return store
 
 
 def _check_same(old: RunRecord, new: RunRecord) -> None:
     """Cells of two plans, or of two machines, do not make one run."""
-    for field in ("cells", "settings", "vocabulary"):
-        if getattr(old, field) != getattr(new, field):
-            raise PlanError(f"the run that is there was planned with other {field}; use another --name")
+    for field_ in ("cells", "settings", "vocabulary"):
+        if getattr(old, field_) != getattr(new, field_):
+            raise PlanError(f"the run that is there was planned with other {field_}; use another --name")
     if old.environment["cpu"] != new.environment["cpu"] or _cards(old) != _cards(new):
         raise PlanError("the run that is there was begun on another machine; use another --name")
     hashes = {s.name: s.model_sha256 for s in old.subjects}

@@ -13,12 +13,14 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from rllm_bench.load.workload import Workload
+from rllm_bench import scenarios
+from rllm_bench.load.client import Endpoint
 from rllm_bench.records.cells import CellRecord, CellSpec, GeneratorRecord, TelemetrySample
 from rllm_bench.records.store import Store, file_name
 from rllm_bench.run import prometheus
-from rllm_bench.run.generator import Job, share
+from rllm_bench.run.generator import Job
 from rllm_bench.run.telemetry import Telemetry
+from rllm_bench.scenarios.base import share
 from rllm_bench.targets import processes
 from rllm_bench.targets.server import Server
 
@@ -52,11 +54,12 @@ def measure(
 ) -> Outcome:
     """Raises GeneratorFailed; a server that fails requests is a result, not an exception."""
     count = min(generators or num_generators(spec), spec.load.concurrency or spec.num_requests)
-    endpoint, base_url = server.launch.endpoint, server.launch.endpoint.base_url
+    endpoint = asked(server.launch.endpoint, spec)
+    base_url = endpoint.base_url
     vocabulary = store.vocabulary()
-    workload_hash = Workload(spec.workload, vocabulary).digest(spec.num_requests)
+    workload_hash = scenarios.workload(spec.workload, vocabulary).digest(spec.num_requests)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    with _children(store, spec, _jobs(store, spec, server, count)) as children:
+    with _children(store, spec, _jobs(store, spec, endpoint, count)) as children:
         for child in children:
             _expect(child, "ready")
         before = prometheus.scrape(base_url)
@@ -73,7 +76,7 @@ def measure(
         spec=spec,
         workload_hash=workload_hash,
         prompt_format=endpoint.prompt_format,
-        target=server.describe(),
+        target={**server.describe(), "body": endpoint.body},
         started_at=started_at,
         generators=records,
         metrics_before=before,
@@ -82,11 +85,18 @@ def measure(
     return Outcome(record, samples)
 
 
-def _jobs(store: Store, spec: CellSpec, server: Server, count: int) -> list[Job]:
+def asked(endpoint: Endpoint, spec: CellSpec) -> Endpoint:
+    """How the cell's scenario and its plan ask the server."""
+    found = scenarios.find(spec.workload.kind).asks(endpoint)
+    body = {name: value for name, value in {**found.body, **spec.body}.items() if value is not None}
+    return msgspec.structs.replace(found, body=body)
+
+
+def _jobs(store: Store, spec: CellSpec, endpoint: Endpoint, count: int) -> list[Job]:
     return [
         Job(
             spec=spec,
-            endpoint=server.launch.endpoint,
+            endpoint=endpoint,
             vocabulary_path=str(store.vocabulary_path),
             requests_path=str(store.part(spec, process)),
             process=process,

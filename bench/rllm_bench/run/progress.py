@@ -17,8 +17,8 @@ from rich.progress import (
 from rllm_bench.records.cells import CellSpec
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.store import Store
+from rllm_bench.run.budget import Pace
 from rllm_bench.run.console import printable
-from rllm_bench.run.plan import estimate_s
 
 
 class Bar:
@@ -26,7 +26,7 @@ class Bar:
 
     def __init__(self, store: Store, run: RunRecord) -> None:
         self._store = store
-        self._sizes = {subject.name: subject.model_bytes for subject in run.subjects}
+        self._pace = Pace(run)
         self._console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -53,7 +53,7 @@ class Bar:
         self._progress.stop()
 
     def _weight(self, spec: CellSpec) -> float:
-        return estimate_s(spec, self._sizes.get(spec.subject))
+        return self._pace.cell_s(spec)
 
     def cell_started(self, spec: CellSpec) -> None:
         self._count += 1

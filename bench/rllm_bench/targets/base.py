@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rllm_bench.load.client import Endpoint
-from rllm_bench.records.runs import Settings
+from rllm_bench.records.cells import Settings
 
 
 @dataclass(frozen=True, slots=True)

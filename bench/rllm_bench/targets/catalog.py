@@ -9,6 +9,7 @@ import msgspec
 
 from rllm_bench.records.cells import PromptFormat
 from rllm_bench.targets.base import Target, subject
+from rllm_bench.targets.configured import Configured, Token
 from rllm_bench.targets.llama_cpp_python import LlamaCppPython
 from rllm_bench.targets.llama_server import LlamaServer
 from rllm_bench.targets.rllm import Rllm
@@ -36,6 +37,8 @@ class Places(msgspec.Struct, frozen=True, kw_only=True):
     url_model: str = ""
     url_format: PromptFormat = "ids"
     url_api_key: str | None = None
+    at: dict[str, str] = {}
+    """Address by subject, of servers that are running already."""
 
 
 def variants(places: Places, wanted: Sequence[str]) -> list[str]:
@@ -52,36 +55,48 @@ def variants(places: Places, wanted: Sequence[str]) -> list[str]:
 
 
 def resolve(tokens: Sequence[str], wanted: Sequence[str], places: Places) -> list[Target]:
-    """``engine`` is that engine with every variant, ``engine:variant`` one of them."""
+    """``engine`` is that engine with every variant, ``engine:variant`` one of them; both may have options
+    of their own behind them, and variables before them (`Token`).
+
+    Raises:
+        UnknownTarget: no such engine, no address for it, or no word of it.
+    """
     found: dict[str, Target] = {}
-    for token in tokens:
-        engine, _, only = token.partition(":")
-        if engine == "url":
-            chosen = [only or "served"]
-        elif engine == "vllm":
-            chosen = [only or VLLM_VARIANT]
-        else:
-            chosen = [only] if only else variants(places, wanted)
-        for variant in chosen:
-            target = _target(engine, variant, places)
+    for text in tokens:
+        try:
+            token = Token.parse(text)
+        except ValueError as error:
+            raise UnknownTarget(str(error)) from error
+        for variant in _chosen(token, wanted, places):
+            inner = _target(token, variant, places)
+            target = Configured(inner, token) if token.options or token.env else inner
             found[subject(target)] = target
     return list(found.values())
 
 
-def _target(engine: str, variant: str, places: Places) -> Target:
-    model = places.models / f"{variant}.gguf"
-    if engine == "rllm":
-        return Rllm(variant, model)
-    if engine == "llama-server":
-        return LlamaServer(variant, model, places.llama_server)
-    if engine == "llama-cpp-python":
-        return LlamaCppPython(variant, model)
-    if engine == "vllm":
-        return Vllm(variant, places.hf_model or places.models / "hf", places.vllm_python)
-    if engine == "url" and places.url:
-        return Url(places.url, variant, places.url_model, places.url_format, places.url_api_key)
-    if engine == "url":
-        raise UnknownTarget("target url needs --url")
+def _chosen(token: Token, wanted: Sequence[str], places: Places) -> list[str]:
+    if token.variant:
+        return [token.variant]
+    fixed = {"url": "served", "vllm": VLLM_VARIANT}
+    return [fixed[token.engine]] if token.engine in fixed else variants(places, wanted)
+
+
+def _target(token: Token, variant: str, places: Places) -> Target:
+    engine, model = token.engine, places.models / f"{variant}.gguf"
+    running = places.at.get(f"{engine}/{variant}{token.label}") or (places.url if engine == "url" else None)
+    if running:
+        return Url(running, variant, places.url_model, places.url_format, places.url_api_key, engine)
+    match engine:
+        case "rllm":
+            return Rllm(variant, model)
+        case "llama-server":
+            return LlamaServer(variant, model, places.llama_server)
+        case "llama-cpp-python":
+            return LlamaCppPython(variant, model)
+        case "vllm":
+            return Vllm(variant, places.hf_model or places.models / "hf", places.vllm_python)
+        case "url":
+            raise UnknownTarget("target url needs --url")
     raise UnknownTarget(f"no engine {engine!r}; there are {', '.join(ENGINES)} and url")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rllm_bench.load.client import Endpoint
-from rllm_bench.records.runs import Settings
+from rllm_bench.records.cells import Settings
 from rllm_bench.targets.base import GREEDY, Launch
 
 
@@ -51,7 +51,7 @@ class LlamaCppPython:
         endpoint = Endpoint(
             base_url=f"http://127.0.0.1:{port}", model="", prompt_format="text", body=body, needs_usage=False
         )
-        notes = (
+        notes = (  # with one slot, a cache of all slots has no meaning
             "computes one request at a time: it has no slots",
             "takes text, not token ids; the prompts are made of words that are one token each",
             "sends no usage in streams: output tokens are max_tokens where it stopped by length",

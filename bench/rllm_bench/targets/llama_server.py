@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rllm_bench.load.client import Endpoint
+from rllm_bench.records.cells import Settings
 from rllm_bench.records.environment import package_version
-from rllm_bench.records.runs import Settings
 from rllm_bench.targets.base import Launch, ignore_eos
 
 
@@ -50,7 +50,8 @@ class LlamaServer:
             "--parallel",
             str(settings.slots),
             "--ctx-size",
-            str(settings.slots * settings.ctx_per_slot),
+            str(settings.kv_cells or settings.slots * settings.ctx_per_slot),
+            *(["--kv-unified"] if settings.kv_cells is not None else []),
         ]
         if binary:
             command += ["--host", "127.0.0.1"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rllm_bench.load.client import Endpoint
+from rllm_bench.records.cells import Settings
 from rllm_bench.records.environment import package_version
-from rllm_bench.records.runs import Settings
 from rllm_bench.targets.base import Launch, ignore_eos
 
 
@@ -46,6 +46,8 @@ class Rllm:
             command += ["--threads", str(settings.threads)]
         if not settings.prefix_cache:
             command += ["--no-prefix-cache"]
+        if settings.kv_cells is not None:
+            command += ["--kv", "unified", "--kv-cells", str(settings.kv_cells)]
         command += settings.extra.get(self.engine, [])
         endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}", model="", body=ignore_eos())
         return Launch(endpoint=endpoint, command=command, ready_path="/health")

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from rllm_bench.load.direct import open_url
-from rllm_bench.records.runs import Settings
+from rllm_bench.records.cells import Settings
 from rllm_bench.targets import compute_path, processes
 from rllm_bench.targets.base import Launch, Target, subject
 
@@ -30,7 +30,16 @@ class Server:
     launch: Launch
     pid: int | None
     start_s: float
+    log: Path
     compute_path: dict[str, str] = field(default_factory=dict)
+    gpu_bytes: int | None = None
+    """By how much the card's memory grew while it started."""
+
+    def ended(self) -> str | None:
+        """Why nobody can be asked any more; None while it lives, or where we do not know its process."""
+        if self.pid is None or processes.is_alive(self.pid):
+            return None
+        return f"it has ended:\n{processes.tail(self.log)}"
 
     def describe(self) -> dict[str, Any]:
         model = self.target.model
@@ -48,6 +57,7 @@ class Server:
             "notes": list(self.launch.notes),
             "start_s": round(self.start_s, 2),
             "compute_path": self.compute_path,
+            "gpu_bytes": self.gpu_bytes,
         }
 
 
@@ -66,7 +76,8 @@ def running(target: Target, settings: Settings, log: Path, end_tokens: tuple[int
     began = time.monotonic()
     if launch.command is None:
         _wait_ready(launch, None, log)
-        yield Server(target, _named(launch), None, 0.0, compute_path.read(launch.endpoint.base_url, ""))
+        url = launch.endpoint.base_url
+        yield Server(target, _named(launch), processes.listener(url), 0.0, log, compute_path.read(url, ""))
         return
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as header:
@@ -78,7 +89,7 @@ def running(target: Target, settings: Settings, log: Path, end_tokens: tuple[int
         start_s = time.monotonic() - began
         said = log.read_bytes()[said_before:].decode("utf-8", "replace")
         path = compute_path.read(launch.endpoint.base_url, said)
-        yield Server(target, _named(launch), process.pid, start_s, path)
+        yield Server(target, _named(launch), process.pid, start_s, log, path)
     finally:
         processes.stop(process)
 

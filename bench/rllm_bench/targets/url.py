@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rllm_bench.load.client import Endpoint
-from rllm_bench.records.cells import PromptFormat
-from rllm_bench.records.runs import Settings
+from rllm_bench.records.cells import PromptFormat, Settings
 from rllm_bench.targets.base import Launch, ignore_eos
 
 

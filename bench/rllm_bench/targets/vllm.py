@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rllm_bench.load.client import Endpoint
-from rllm_bench.records.runs import Settings
+from rllm_bench.records.cells import Settings
 from rllm_bench.targets.base import Launch, ignore_eos
 
 
@@ -53,7 +53,7 @@ class Vllm:
         command += settings.extra.get(self.engine, [])
         endpoint = Endpoint(base_url=f"http://127.0.0.1:{port}", model="model", body=ignore_eos())
         env = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1"}
-        notes = ("threads are its own choice (OpenMP), not set by the run",)
+        notes = ("threads are its own choice (OpenMP), not set by the run", *_room(settings))
         return Launch(
             endpoint=endpoint,
             command=command,
@@ -62,3 +62,9 @@ class Vllm:
             ready_timeout_s=600,
             notes=notes,
         )
+
+
+def _room(settings: Settings) -> tuple[str, ...]:
+    if settings.kv_cells is None:
+        return ()
+    return (f"its cache is not limited to {settings.kv_cells} tokens: it has no option that counts them",)

@@ -1,3 +1,0 @@
-from rllm_bench.study.cli import main
-
-main()
