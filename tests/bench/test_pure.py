@@ -51,7 +51,7 @@ def test_bursts_are_bursts() -> None:
     assert variation(0.25) > 1.5 > variation(1.0) > 0.8 > variation(16.0)
 
 
-SYNTHETIC = ("unique", "shared-prefix", "multi-turn", "mix", "interference", "oversubscribed")
+SYNTHETIC = ("unique", "shared-prefix", "multi-turn", "mix", "interference", "oversubscribed", "long-context")
 
 
 @pytest.mark.parametrize("kind", SYNTHETIC)
