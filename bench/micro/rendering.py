@@ -1,7 +1,7 @@
 """What a chat of 20 messages costs from messages to tokens, by chat template; with ``--before``, against
 another checkout, in turns.
 
-    python bench/rendering.py models/q4.gguf template.jinja … --before ../older-checkout
+    python -m micro.rendering models/q4.gguf template.jinja … --before ../older-checkout
 
 Templates come from GGUF files or stand alone. Tokens are those of ``--vocabulary``: only templates differ.
 """
@@ -54,7 +54,7 @@ async def _time(vocabulary: Any, source: str, count: int, repeats: int) -> list[
     from rllm.engine.types import ModelInfo
     from rllm.serving.service import ServedModel
 
-    sizes = dict.fromkeys(ModelInfo.__struct_fields__, 1)
+    sizes: dict[str, Any] = dict.fromkeys(ModelInfo.__struct_fields__, 1)
     info = ModelInfo(**{**sizes, "ctx_per_slot": 32_768})
     model = ServedModel("model", (), 0, info, _Vocabulary(vocabulary, source))
     messages = [ChatMessage.model_validate(message) for message in _messages(count)]

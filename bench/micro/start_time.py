@@ -1,6 +1,6 @@
 """Seconds from the command to the first "ready" and to the first answer's end, of this checkout and another.
 
-    python bench/start_time.py --gguf models/q4.gguf --against ../older --pairs 7
+    python -m micro.start_time --gguf models/q4.gguf --against ../older --pairs 7
 
 Both run in this environment, in turns, so that what disturbs the machine disturbs both. Medians and ranges.
 """

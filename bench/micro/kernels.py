@@ -1,6 +1,6 @@
 """Builds of llama.cpp's CPU library beside each other: are they exact?
 
-    python bench/kernels.py --gguf models/f16.gguf --build native=LIB --build patched=LIB
+    python -m micro.kernels --gguf models/f16.gguf --build native=LIB --build patched=LIB
 
 LIB is a folder with all of llama.cpp's libraries (as LLAMA_CPP_LIB_PATH names it). Text is computed row by
 row, by each build with and without flash attention, in processes of their own; the KL divergence of their
