@@ -87,13 +87,20 @@ def test_a_filled_page_passes_the_check_and_a_changed_figure_does_not(catalog: C
 )
 def test_a_key_that_no_record_answers_is_named(catalog: Catalog, key: str, problem: str) -> None:
     page = catalog.root / "page.md"
-    page.write_text(f"<!--= {key} -->1<!--/-->")
+    page.write_text(f"It is <!--= {key} -->1<!--/-->")
     wrong = next(check(page, catalog))
     assert problem in str(wrong)
 
 
 def test_an_open_comment_is_found(catalog: Catalog) -> None:
     page = catalog.root / "page.md"
-    page.write_text("<!--= quality x -->1")
+    page.write_text("It is <!--= quality x -->1")
     (wrong,) = check(page, catalog)
     assert "not closed" in str(wrong)
+
+
+def test_a_key_that_begins_a_line_is_found(catalog: Catalog) -> None:
+    page = catalog.root / "page.md"
+    page.write_text(fill("KLD\n<!--= quality variants[0].kld -->?<!--/-->\n", catalog))
+    (wrong,) = check(page, catalog)
+    assert "page.md:2: a key at the beginning of a line" in str(wrong)

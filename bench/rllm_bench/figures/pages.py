@@ -12,6 +12,7 @@ from rllm_bench.figures.sources import Catalog
 
 _MARK = re.compile(r"<!--= (?P<key>.*?) -->(?P<text>.*?)<!--/-->", re.DOTALL)
 _OPENING = re.compile(r"<!--=")
+_AT_LINE_START = re.compile(r"^ {0,3}<!--=", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,9 @@ def check(page: Path, catalog: Catalog) -> Iterator[Wrong]:
     marks = list(_MARK.finditer(text))
     if len(marks) != len(_OPENING.findall(text)):
         yield Wrong(page, 1, "", "a figure's comment is not closed with <!--/-->")
+    for begin in _AT_LINE_START.finditer(text):
+        line = text.count("\n", 0, begin.start()) + 1
+        yield Wrong(page, line, "", "a key at the beginning of a line ends the paragraph in Markdown")
     for match in marks:
         line = text.count("\n", 0, match.start()) + 1
         if "|" in match["key"]:
