@@ -44,6 +44,8 @@ def _exceptions(health: Health) -> Iterator[str]:
     """What is not as it was asked for."""
     for instance, fallback in health.fallbacks:
         yield f"  {instance} runs with {in_words(fallback.options)}: without: {fallback.reason}"
+    for instance, options in health.tuned:
+        yield f"  {instance} runs with {in_words(options)}: measured to be fastest here"
     for model, reason in health.not_served:
         yield f"  NOT SERVED: {model}: {reason}"
 

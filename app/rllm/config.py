@@ -291,6 +291,15 @@ class Settings(EngineSettings, BaseSettings):
         "Folder for what was found out about a model on this machine. Default: rllm/profiles in the user's "
         "cache.",
     )
+    tune: Literal["off", "quick", "full"] = _server(
+        "off",
+        "Measure which options are fastest for a model on this machine before it is served for the first "
+        "time: quick takes up to 5 s, full up to 5 minutes (like rllm-models tune). What is known is used "
+        "with off, too.",
+    )
+    tune_for: Literal["chat", "long", "throughput", "latency"] = _server(
+        "chat", "What tuning weighs: 600 tokens and 1 to 8 users; 2,000 tokens; 16 users; 1 user."
+    )
     metrics: bool = _server(True, "Count and time, and serve /metrics.")
     open_metrics: bool = _server(False, "Serve /metrics without an API key.")
     cors_origin: Annotated[tuple[str, ...], *_Words] = _server(

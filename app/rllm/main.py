@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import psutil
@@ -37,12 +38,13 @@ from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
 from rllm.observe.queued_writer import QueuedWriter
 from rllm.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
-from rllm.profiles import ProfileKeeper, ProfileStore, apply, default_folder, describe_machine
+from rllm.profiles import Profile, ProfileKeeper, ProfileStore, apply, default_folder, describe_machine
 from rllm.reliability import KeyFile, pool_settings, replicate
 from rllm.sampling import sampling_defaults
 from rllm.serving.observer import Observer
 from rllm.serving.pool import ModelPlan, Pool
 from rllm.tls import Certificate
+from rllm.tuning.session import Busy, is_tuned, tune_and_keep
 from rllm.watching import Watchers
 from rllm.workers.frames import WorkerSpec
 
@@ -64,11 +66,7 @@ def run(settings: Settings) -> int:
         models = [check(model) for model in settings.served()]
         models = _fit_memory(models, gpus, overcommit=settings.allow_overcommit)
         smaller, fallback = pairs(settings.smaller), pairs(settings.fallback)
-        profiles = _profiles(settings, gpus)
-        plans = [
-            _plan(checked, settings.log_level, smaller, fallback, profiles)
-            for checked in _with_stores(models, gpus)
-        ]
+        profiles = profile_store(settings.profile_dir, gpus)
         log = QueuedWriter(sys.stderr)
         logger = make_logger(settings.log_format, settings.log_level, log)
         log.on_dropped(lambda count: logger.error("log lines dropped", count=count))
@@ -77,6 +75,11 @@ def run(settings: Settings) -> int:
         files = {checked.model.id: checked.model.gguf for checked in models}
         keeper = ProfileKeeper(profiles, files, lambda event, fields: logger.warning(event, **fields))
         try:
+            _tune(settings, models, profiles, logger)
+            plans = [
+                _plan(checked, settings.log_level, smaller, fallback, profiles)
+                for checked in _with_stores(models, gpus)
+            ]
             serve_plans(
                 settings, plans, listener, logger, gpus, (keeper,), num_lines_dropped=lambda: log.num_dropped
             )
@@ -195,9 +198,35 @@ def _say(text: str) -> None:
         QueuedWriter(sys.stdout).write(text + "\n")
 
 
-def _profiles(settings: Settings, gpus: Gpus) -> ProfileStore:
+def profile_store(folder: Path | None, gpus: Gpus) -> ProfileStore:
+    """Of this machine and this build of llama.cpp."""
     machine = describe_machine(build_id(), [f"{card.name}, driver {gpus.driver}" for card in gpus.read()])
-    return ProfileStore(settings.profile_dir or default_folder(), machine, fingerprint)
+    return ProfileStore(folder or default_folder(), machine, fingerprint)
+
+
+def _tune(
+    settings: Settings, models: Sequence[Checked], profiles: ProfileStore, logger: FilteringBoundLogger
+) -> None:
+    """Find out what is not known yet, while nothing is served."""
+    if settings.tune == "off":
+        return
+    for checked in models:
+        profile, model = profiles.load(checked.model.gguf), checked.model
+        if is_tuned(profile, settings.tune_for, settings.tune):
+            continue
+        safe = Profile(model="", machine={}, fallback=profile.fallback if profile else None)
+        options = apply(safe, checked.options).options
+        try:
+            found = tune_and_keep(profiles, model.gguf, options, settings.tune_for, settings.tune)
+        except (Busy, OSError) as error:
+            logger.warning("not tuned", model=model.id, reason=str(error))
+            continue
+        if found.tuned is None:
+            logger.info("not tuned", model=model.id, reason=found.outcome.note)
+        else:
+            logger.info(
+                "tuned", model=model.id, options=found.tuned.options, seconds=round(found.outcome.seconds, 1)
+            )
 
 
 def _plan(
@@ -208,14 +237,15 @@ def _plan(
     profiles: ProfileStore,
 ) -> ModelPlan:
     model = checked.model
-    options, known = apply(profiles.load(model.gguf), checked.options)
+    known = apply(profiles.load(model.gguf), checked.options)
     on_gpu = lib.is_cuda_build() and model.gpu_layers != 0
     worker = WorkerSpec(
         name="",
         model_path=str(model.gguf),
-        llama=options,
-        fallbacks=fallbacks(options, on_gpu=on_gpu),
-        fallback=known,
+        llama=known.options,
+        fallbacks=fallbacks(known.options, on_gpu=on_gpu),
+        fallback=known.fallback,
+        tuned=known.tuned,
         scheduler=model.scheduler_options(),
         log_level="debug" if log_level == "debug" else "warning",
     )

@@ -13,6 +13,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,18 @@ import msgspec
 
 from rllm.backends.options import Fallback, LlamaOptions
 from rllm.serving.observer import Observer
+
+
+class Tuned(msgspec.Struct, frozen=True, kw_only=True):
+    """What a race between options said."""
+
+    options: dict[str, str | int]
+    """Those that are faster than the rule; none where the rule was not beaten."""
+    use: str
+    """What the server is for: chat, long, throughput or latency."""
+    how: str
+    """quick or full."""
+    rounds: int
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +43,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     machine: dict[str, Any]
     """The same: what the name of the file stands for."""
     fallback: Fallback | None = None
+    tuned: Tuned | None = None
 
 
 Fingerprint = Callable[[Path, Mapping[str, object]], str]
@@ -67,16 +81,35 @@ class ProfileStore:
         return path
 
 
-def apply(profile: Profile | None, options: LlamaOptions) -> tuple[LlamaOptions, Fallback | None]:
-    """``options`` with what the profile knows where they leave a choice open, and the fall-back of it that
-    applies."""
-    fallback = profile.fallback if profile is not None else None
-    if fallback is None:
-        return options, None
-    left_open = {name: value for name, value in fallback.options.items() if getattr(options, name) == "auto"}
-    if not left_open:
-        return options, None
-    return msgspec.structs.replace(options, **left_open), Fallback(options=left_open, reason=fallback.reason)
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """Options with what a profile knows, and what of it was not chosen otherwise."""
+
+    options: LlamaOptions
+    fallback: Fallback | None = None
+    tuned: dict[str, str | int] = field(default_factory=dict)
+
+
+def apply(profile: Profile | None, options: LlamaOptions) -> Applied:
+    """Explicit options stay; a fall-back comes before what was measured."""
+    if profile is None:
+        return Applied(options)
+    safe: dict[str, str] = {}
+    if (fallback := profile.fallback) is not None:
+        safe = {name: value for name, value in fallback.options.items() if is_open(options, name)}
+        options = msgspec.structs.replace(options, **safe)
+        fallback = Fallback(options=safe, reason=fallback.reason) if safe else None
+    best: dict[str, str | int] = {}
+    if profile.tuned is not None:
+        best = {name: value for name, value in profile.tuned.options.items() if is_open(options, name)}
+        options = msgspec.structs.replace(options, **best)
+    return Applied(options, fallback, best)
+
+
+def is_open(options: LlamaOptions, name: str) -> bool:
+    """Whether nobody has chosen it."""
+    value = getattr(options, name)
+    return value == "auto" or (type(value) is int and value == 0)
 
 
 class ProfileKeeper(Observer):

@@ -8,7 +8,16 @@ import pytest
 
 from rllm.backends.llama.fingerprint import build_id, fingerprint
 from rllm.backends.options import Fallback, LlamaOptions
-from rllm.profiles import Profile, ProfileKeeper, ProfileStore, apply, default_folder, describe_machine
+from rllm.profiles import (
+    Applied,
+    Profile,
+    ProfileKeeper,
+    ProfileStore,
+    Tuned,
+    apply,
+    default_folder,
+    describe_machine,
+)
 from tests.tinymodel import write_tiny_model
 
 FALLBACK = Fallback(options={"repack": "off"}, reason="was killed by signal 4 (SIGILL)")
@@ -47,12 +56,31 @@ def test_it_applies_only_where_nothing_was_chosen() -> None:
     profile = Profile(
         model="m", machine={}, fallback=Fallback(options={"repack": "off", "flash_attn": "off"}, reason="r")
     )
-    options, fallback = apply(profile, LlamaOptions(flash_attn="on"))
-    assert (options.repack, options.flash_attn) == ("off", "on")
-    assert fallback == Fallback(options={"repack": "off"}, reason="r")
+    applied = apply(profile, LlamaOptions(flash_attn="on"))
+    assert (applied.options.repack, applied.options.flash_attn) == ("off", "on")
+    assert applied.fallback == Fallback(options={"repack": "off"}, reason="r")
     chosen = LlamaOptions(flash_attn="on", repack="on")
-    assert apply(profile, chosen) == (chosen, None)
-    assert apply(None, LlamaOptions()) == (LlamaOptions(), None)
+    assert apply(profile, chosen) == Applied(chosen)
+    assert apply(None, LlamaOptions()) == Applied(LlamaOptions())
+
+
+def test_a_fallback_comes_before_what_was_measured_and_both_after_what_was_chosen() -> None:
+    fast = Tuned(
+        options={"repack": "on", "flash_attn": "off", "threads": 3}, use="chat", how="full", rounds=7
+    )
+    safe = Fallback(options={"repack": "off"}, reason="r")
+    applied = apply(Profile(model="m", machine={}, fallback=safe, tuned=fast), LlamaOptions(threads=2))
+    assert (applied.options.repack, applied.options.flash_attn, applied.options.threads) == ("off", "off", 2)
+    assert (applied.fallback, applied.tuned) == (safe, {"flash_attn": "off"})
+
+
+def test_what_was_found_before_stays_beside_what_is_found_now(tmp_path: Path, tiny_model: Path) -> None:
+    fast = Tuned(options={"threads": 3}, use="chat", how="quick", rounds=3)
+    store(tmp_path).update(tiny_model, fallback=FALLBACK)
+    store(tmp_path).update(tiny_model, tuned=fast)
+    found = store(tmp_path).load(tiny_model)
+    assert found is not None
+    assert (found.fallback, found.tuned) == (FALLBACK, fast)
 
 
 def test_what_instances_find_out_is_written_once(tmp_path: Path, tiny_model: Path) -> None:

@@ -177,6 +177,8 @@ class HealthReport(_Answer):
     instances: dict[str, str]
     fallbacks: dict[str, FallbackReport] | None = None
     """Options that instances compute only with on this machine."""
+    tuned: dict[str, dict[str, str | int]] | None = None
+    """Options that were measured to be fastest on this machine, by instance."""
     not_served: dict[str, str] | None = None
     """Why, by model: these could not be started."""
     error: ErrorBody | None = None

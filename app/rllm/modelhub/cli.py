@@ -16,6 +16,7 @@ from rllm.errors import HubError, RllmError
 from rllm.modelhub.catalog import HfSource, Model, PathSource, Source, UrlSource, load_catalog
 from rllm.modelhub.quant_types import QUANT_TYPES
 from rllm.printable import printable, printable_json
+from rllm.tuning.points import Use
 
 _GGUF = click.Path(path_type=Path, dir_okay=False)
 _HF = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+)(?:@(?P<revision>.+))?")
@@ -202,6 +203,32 @@ def export_hf(file: Path, folder: Path, force: bool) -> None:
 
     run(file, folder, force=force)
     _say(f"{folder}: exported from {file}")
+
+
+@cli.command()
+@click.argument("file", type=_GGUF)
+@click.option(
+    "--for",
+    "use",
+    type=click.Choice(["chat", "long", "throughput", "latency"]),
+    default="chat",
+    show_default=True,
+    help="600 tokens and 1 to 8 users; 2,000 tokens; 16 users; 1 user.",
+)
+@click.option("--quick", is_flag=True, help="A few seconds, as rllm-serve --tune quick does.")
+@click.option(
+    "--profile-dir", type=click.Path(path_type=Path, file_okay=False), help="Default: as rllm-serve."
+)
+def tune(file: Path, use: Use, quick: bool, profile_dir: Path | None) -> None:
+    """Measure which options are fastest for FILE on this machine, and keep that for rllm-serve.
+
+    Every combination is timed in turns, in a process of its own: decoding at several depths and numbers of
+    sequences, and prompts. Serve nothing meanwhile.
+    """
+    import rllm.backends.llama  # noqa: F401  before numpy
+    from rllm.modelhub.tuning import run
+
+    run(file, use, "quick" if quick else "full", profile_dir)
 
 
 def _json(value: object) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rllm.backends.options import Fallback
 from rllm.errors import StartError
 from rllm.workers.frames import WorkerSpec
@@ -50,6 +52,6 @@ class Ways:
         self._options = following
 
 
-def in_words(options: dict[str, str]) -> str:
+def in_words(options: Mapping[str, object]) -> str:
     """As an operator would write them."""
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())

@@ -77,6 +77,7 @@ class Instance:
         self.state = InstanceState.LOADING
         self.info: ModelInfo | None = None
         self.fallback = spec.fallback
+        self.tuned = spec.tuned
         self.breaker = Breaker(settings.breaker)
         self.drain = DrainRate()
         self.prefill = PrefillRate()
@@ -175,6 +176,7 @@ class Instance:
             restarts=self._restarts,
             outstanding=len(self._flights),
             fallback=self.fallback,
+            tuned=self.tuned,
             spans=self._window.spans(since),
         )
         if (info := self.info) is not None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import msgspec
 
@@ -124,7 +125,7 @@ class Pool:
         except StartError as error:
             if self._require_all:
                 raise
-            self._not_served[plan.id] = str(error)
+            self._not_served[plan.id] = _without_folder(str(error), plan)
             self._observer.on_not_served(plan.id, str(error))
             await self._groups[plan.id].stop(error)
 
@@ -359,8 +360,9 @@ class Pool:
             reason is None,
             reason or "ok",
             states,
-            tuple((each.name, each.fallback) for each in self.instances if each.fallback is not None),
-            tuple(self._not_served.items()),
+            fallbacks=tuple((i.name, i.fallback) for i in self.instances if i.fallback is not None),
+            tuned=tuple((instance.name, instance.tuned) for instance in self.instances if instance.tuned),
+            not_served=tuple(self._not_served.items()),
         )
 
     def _unready(self) -> str | None:
@@ -379,6 +381,12 @@ class Pool:
         groups = [self._groups[name], *([self._groups[fallback]] if fallback else [])]
         now = time.monotonic()
         return any(i.is_ready and i.breaker.allows(now, 0) for group in groups for i in group.instances)
+
+
+def _without_folder(text: str, plan: ModelPlan) -> str:
+    """/health is open to everybody, and where files lie is nobody's business."""
+    path = Path(plan.workers[0].model_path)
+    return text.replace(str(path), path.name) if path.name else text
 
 
 def _speak_alike(one: Vocabulary, other: Vocabulary) -> bool:

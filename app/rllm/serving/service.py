@@ -37,6 +37,8 @@ class Health:
     """(instance name, state)"""
     fallbacks: tuple[tuple[str, Fallback], ...] = ()
     """(instance name, what it computes only with)"""
+    tuned: tuple[tuple[str, dict[str, str | int]], ...] = ()
+    """(instance name, options that were measured to be fastest here)"""
     not_served: tuple[tuple[str, str], ...] = ()
     """(model, why it could not be started): the others are."""
 

@@ -38,6 +38,8 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     """Requests given to it and not over."""
     fallback: Fallback | None = None
     """Options that it computes only with."""
+    tuned: dict[str, str | int] = {}
+    """Options that were measured to be fastest on this machine."""
     description: str = ""
     device: str = ""
     slots: int = 0

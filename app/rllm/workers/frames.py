@@ -55,6 +55,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Options of the backend to try in turn where it does not compute with its own."""
     fallback: Fallback | None = None
     """The one that is among its options already, known from an earlier start."""
+    tuned: dict[str, str | int] = {}
+    """Of its options those that were measured to be fastest here."""
 
     @property
     def slots(self) -> int:

@@ -64,6 +64,8 @@ def _report(context: Context) -> Response:
     }
     if health.fallbacks:
         body["fallbacks"] = {name: msgspec.to_builtins(fallback) for name, fallback in health.fallbacks}
+    if health.tuned:
+        body["tuned"] = dict(health.tuned)
     if health.not_served:
         body["not_served"] = dict(health.not_served)
     if health.ready:

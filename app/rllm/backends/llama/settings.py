@@ -93,7 +93,7 @@ def _open_disk(options: LlamaOptions, model: Model, context: Context) -> Disk:
         "streams": 1 if context.kv_unified else context.num_sequences,
         "cache_type_k": options.cache_type_k,
         "cache_type_v": options.cache_type_v,
-        "flash_attn": options.flash_attn,
+        "flash_attn": context.flash_attn,
         "gpu_layers": options.gpu_layers if uses_gpu(options) else 0,
     }
     folder = Path(options.prefix_store_dir).expanduser()
