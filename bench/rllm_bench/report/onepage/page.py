@@ -52,8 +52,8 @@ class Writer:
             mine, theirs = (_figure(table, row, users, "output_tps") for row in (ours, peer))
             leads = (self._number(mine) or 0) > (self._number(theirs) or 0)
             text = self._words["ahead" if leads else "behind"].format(
-                ours=ours.name,
-                peer=peer.name,
+                ours=self._name(ours),
+                peer=self._name(peer),
                 tps=self._mark(mine),
                 peer_tps=self._mark(theirs),
                 ratio=self._mark(f"{mine} / {theirs} as .2f"),
@@ -86,8 +86,11 @@ class Writer:
             [self._users(table, row) for row in table.rows],
             [self._mark(row.quality) if row.quality else self._words["unknown"] for row in table.rows],
         ]
-        body = [[row.name, *(column[at] for column in columns)] for at, row in enumerate(table.rows)]
+        body = [[self._name(row), *(column[at] for column in columns)] for at, row in enumerate(table.rows)]
         return _markdown([titles, *body])
+
+    def _name(self, row: Row) -> str:
+        return (row.zh if self._language == "zh" else None) or row.name
 
     def _series(self, table: Table, metric: str, loads: Sequence[int], best: Best) -> list[str]:
         """Per row the figures over ``loads``; the best of each load in the table's own run is bold."""

@@ -14,6 +14,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """One server with one variant."""
 
     name: str
+    zh: str | None = None
+    """The Chinese name, where it differs."""
     subject: str
     source: str | None = None
     """Where its cells are, if not in the table's source."""
