@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from textwrap import dedent
 
 from rllm import __version__
 from rllm.engine.types import ModelInfo, SamplingDefaults
+from rllm.listening import Address
 from rllm.preflight import gib
 from rllm.printable import printable
 from rllm.serving.fallbacks import in_words
@@ -53,7 +54,7 @@ def _exceptions(health: Health) -> Iterator[str]:
 def banner(
     models: Iterable[ServedModel],
     health: Health,
-    address: str,
+    addresses: Sequence[Address],
     threads: int,
     memory: int,
     with_key: bool,
@@ -62,9 +63,10 @@ def banner(
     """Plain text, the same on a terminal and in a file."""
     served = list(models)
     width = max(len(model.id) for model in served)
+    address = addresses[0].url
     page = f"Look inside: {address}/ui    " if with_page else ""
     header = '-H "authorization: Bearer $RLLM_API_KEY" ' if with_key else ""
-    lines = [f"rllm {__version__} is ready at {address}", ""]
+    lines = [f"rllm {__version__} is ready at {' and '.join(map(str, addresses))}", ""]
     for model in served:
         info = model.info
         layout = "unified" if info.kv_unified else "split"
@@ -79,7 +81,7 @@ def banner(
     lines += [f"  {threads} threads, {gib(memory)} resident in all processes", ""]
     return "\n".join(map(printable, lines)) + dedent(f"""
         Try it:
-          curl -N {address}/v1/chat/completions -H 'content-type: application/json' {header}\\
+          curl -N {addresses[0].for_curl}/v1/chat/completions -H 'content-type: application/json' {header}\\
             -d '{{"messages":[{{"role":"user","content":"What is the capital of France?"}}],"stream":true}}'
         {page}Metrics: {address}/metrics    API: {address}/docs    Stop: Ctrl-C
         """)

@@ -70,6 +70,22 @@ def _as_words(value: object) -> object:
     return value
 
 
+def _as_hosts(value: object) -> object:
+    """[::1] as in an address is ::1."""
+    hosts = _as_list(value)
+    if not isinstance(hosts, list | tuple):
+        return value
+    return [host.removeprefix("[").removesuffix("]") if isinstance(host, str) else host for host in hosts]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+Name = Annotated[str, Field(min_length=1, max_length=200)]
 _Listed = (NoDecode, BeforeValidator(_as_list))
 _Words = (NoDecode, BeforeValidator(_as_words))
 _Keys = (NoDecode, BeforeValidator(as_keys))
@@ -236,12 +252,17 @@ class ModelSettings(EngineSettings):
     """One model of the server, with everything that applies to it."""
 
     gguf: Path
-    alias: str | None = Field(None, min_length=1, max_length=200)
+    alias: Annotated[tuple[Name, ...], BeforeValidator(_as_list)] = ()
 
     @property
     def id(self) -> str:
-        """The name clients use."""
-        return self.alias or self.gguf.name.removesuffix(".gguf")
+        """The name that answers have."""
+        return self.alias[0] if self.alias else self.gguf.name.removesuffix(".gguf")
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Further names clients may use."""
+        return self.alias[1:]
 
 
 class Settings(EngineSettings, BaseSettings):
@@ -255,13 +276,24 @@ class Settings(EngineSettings, BaseSettings):
         (), "Model file (GGUF). Repeat it to serve several models."
     )
     alias: Annotated[tuple[str, ...], *_Listed] = _model(
-        (), "Name of the model for clients; one per --gguf, in order. Default: the file's name."
+        (),
+        "Name of the model for clients; may be repeated: one model has them all, of several each has one, in "
+        "order, or more with commas. Default: the file's name.",
+    )
+    any_model_name: bool = _model(
+        False, "Where one model is served, it also answers requests that name one which is not."
     )
     models: tuple[ModelSettings, ...] = ()
     """``[[models]]`` of the TOML file. Give either these or ``gguf``."""
 
-    host: str = _server("127.0.0.1", "Address to listen on.", min_length=1)
+    host: Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_as_hosts)] = _server(
+        (),
+        "Address to listen on, like 0.0.0.0 or '[::1]'; may be repeated. Default: 127.0.0.1, none with --uds.",
+    )
     port: int = _server(8000, "Port to listen on. 0: any free one.", ge=0, le=65535)
+    uds: Path | None = _server(
+        None, "Unix socket to listen on. Whoever may write to it may connect: the umask decides."
+    )
     api_key: Annotated[tuple[SecretStr, ...], *_Keys] = _server(
         (), "Key that clients must send; may be repeated. RLLM_API_KEY hides it from `ps`."
     )
@@ -371,11 +403,11 @@ class Settings(EngineSettings, BaseSettings):
     def _is_servable(self) -> Self:
         if self.models and self.gguf:
             raise ValueError("gguf and [[models]] exclude each other")
-        if self.alias and len(self.alias) != len(self.gguf):
+        if self.alias and len(self.gguf) > 1 and len(self.alias) != len(self.gguf):
             raise ValueError(
                 f"{len(self.gguf)} gguf but {len(self.alias)} alias: give one for each, in order"
             )
-        names = [model.id for model in self.served()]
+        names = [name for model in self.served() for name in (model.id, *model.aliases)]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"two models are called {twice[0]!r}: give each an alias of its own")
         if not self.metrics and (self.open_metrics or self.metrics_compat != "none"):
@@ -385,7 +417,8 @@ class Settings(EngineSettings, BaseSettings):
             raise ValueError("ssl_keyfile needs ssl_certfile")
         if not (self.is_loopback or self.api_key or self.keys_file or self.allow_insecure):
             raise ValueError(
-                f"host {self.host} is open to other machines: set an API key (RLLM_API_KEY) or allow_insecure"
+                f"host {' '.join(self.host)} is open to other machines: set an API key (RLLM_API_KEY) or "
+                "allow_insecure"
             )
         return self
 
@@ -400,18 +433,20 @@ class Settings(EngineSettings, BaseSettings):
                     )
 
     @property
+    def listening_hosts(self) -> tuple[str, ...]:
+        return self.host or (() if self.uds else ("127.0.0.1",))
+
+    @property
     def is_loopback(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+        """Nobody from another machine can connect."""
+        return all(map(_is_loopback, self.listening_hosts))
 
     def served(self) -> tuple[ModelSettings, ...]:
         """Every model with the settings that apply to it."""
         common = {name: getattr(self, name) for name in EngineSettings.model_fields}
-        aliases = self.alias or (None,) * len(self.gguf)
+        aliases = [self.alias] if len(self.gguf) == 1 else self.alias or [()] * len(self.gguf)
         own: list[dict[str, Any]] = [
-            {"gguf": gguf, "alias": alias} for gguf, alias in zip(self.gguf, aliases, strict=True)
+            {"gguf": gguf, "alias": alias} for gguf, alias in zip(self.gguf, aliases, strict=False)
         ]
         own += [{name: getattr(model, name) for name in model.model_fields_set} for model in self.models]
         return tuple(ModelSettings(**{**common, **values}) for values in own)
@@ -449,7 +484,9 @@ def load(cli: Mapping[str, Any], path: Path | None = None, *, need_model: bool =
         raise ConfigError("no model to serve: give --gguf PATH, RLLM_GGUF, or [[models]] in a TOML file")
     empty = [name for name in empty_variables(os.environ) if not getattr(settings, _field_name(name))]
     if empty and not settings.is_loopback:
-        raise ConfigError(f"{empty[0]} is empty, and host {settings.host} is open to other machines")
+        raise ConfigError(
+            f"{empty[0]} is empty, and host {' '.join(settings.host)} is open to other machines"
+        )
     settings._origins.update(origins)
     return settings
 

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import faulthandler
 import os
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -30,9 +29,6 @@ from rllm.errors import StartError
 _KEEP_ALIVE_S = 75
 """Longer than clients and proxies keep an idle connection: the server must not be who closes first, or it
 closes under a request that is on its way."""
-_SEND_BUFFER = 128 * 1024
-"""Of every connection. The kernel's own choice grows to megabytes, and until they are full a client that does
-not read goes unnoticed."""
 _CTRL_C_DRAIN_S = 1.0
 """Somebody waits at the keyboard; a worker that must be killed needs up to 3 s more."""
 
@@ -48,41 +44,34 @@ class Startable(Protocol):
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn without its own handling of signals: a drain comes first."""
+    """uvicorn without its own handling of signals (a drain comes first), and on Unix sockets, too."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        unix = [sock for sock in sockets or () if sock.family == socket.AF_UNIX]
+        await super().startup([sock for sock in sockets or () if sock not in unix])
+        loop, config = asyncio.get_running_loop(), self.config
+        for sock in unix:  # which create_server would take for TCP
+            server = await loop.create_unix_server(
+                self._protocol, sock=sock, ssl=config.ssl, backlog=config.backlog
+            )
+            self.servers.append(server)
 
-def listen(host: str, port: int) -> socket.socket:
-    """Take the port now, so that a busy one is found before anything is loaded.
-
-    Raises:
-        StartError: it cannot be had.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise StartError(f"--host {host}: {error.strerror}") from None
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
-        listener.bind(address)
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise StartError(f"port {port} on {host} is in use; choose another with --port") from None
-        raise StartError(f"cannot listen on {host}:{port}: {error.strerror}") from None
-    return listener
+    def _protocol(self) -> asyncio.Protocol:
+        """As `uvicorn.Server.startup` makes it."""
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
 
 
 async def serve(
     app: FastAPI,
     pool: Startable,
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     *,
     drain_s: float,
     delay_s: float = 0.0,
@@ -117,7 +106,7 @@ async def serve(
         ssl_context_factory=None if tls is None else lambda _config, _default: tls,
     )
     http = _HttpServer(config)
-    serving = asyncio.create_task(http.serve(sockets=[listener]), name="http")
+    serving = asyncio.create_task(http.serve(sockets=list(listeners)), name="http")
     starting = asyncio.create_task(pool.start(), name="start")
     try:
         await _first(starting, serving, stopped)

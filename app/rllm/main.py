@@ -32,7 +32,8 @@ from rllm.config import Settings, pairs
 from rllm.engine.types import SamplingDefaults
 from rllm.errors import StartError
 from rllm.gpu_fit import Card, fit
-from rllm.lifecycle import listen, serve, survive_signals
+from rllm.lifecycle import serve, survive_signals
+from rllm.listening import address_of, listening
 from rllm.observe.gpu import Gpus
 from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
@@ -61,7 +62,7 @@ def run(settings: Settings) -> int:
     survive_signals()
     # Hiding the GPUs changes the environment for a moment, which no worker may inherit: once, and first.
     lib.initialise(hide_gpus=True)
-    with listen(settings.host, settings.port) as listener:
+    with listening(settings.listening_hosts, settings.port, settings.uds) as listeners:
         gpus = Gpus()
         models = [check(model) for model in settings.served()]
         models = _fit_memory(models, gpus, overcommit=settings.allow_overcommit)
@@ -81,7 +82,7 @@ def run(settings: Settings) -> int:
                 for checked in _with_stores(models, gpus)
             ]
             serve_plans(
-                settings, plans, listener, logger, gpus, (keeper,), num_lines_dropped=lambda: log.num_dropped
+                settings, plans, listeners, logger, gpus, (keeper,), num_lines_dropped=lambda: log.num_dropped
             )
         finally:
             log.close(_LAST_WORDS_S)
@@ -91,7 +92,7 @@ def run(settings: Settings) -> int:
 def serve_plans(
     settings: Settings,
     plans: Sequence[ModelPlan],
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     logger: FilteringBoundLogger,
     gpus: Gpus,
     observers: Sequence[Observer] = (),
@@ -103,7 +104,7 @@ def serve_plans(
         StartError: one line for the operator.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, plans, listener, logger, gpus, observers, num_lines_dropped))
+        runner.run(_serve(settings, plans, listeners, logger, gpus, observers, num_lines_dropped))
     logger.info("stopped")
 
 
@@ -119,7 +120,7 @@ def unused_gpu(gpus: Gpus, device: str) -> str | None:
 async def _serve(
     settings: Settings,
     plans: Sequence[ModelPlan],
-    listener: socket.socket,
+    listeners: Sequence[socket.socket],
     logger: FilteringBoundLogger,
     gpus: Gpus,
     observers: Sequence[Observer],
@@ -142,7 +143,8 @@ async def _serve(
         more_keys=lambda: keys.entries,
         look=Live(pool, watchers.history, gpus) if watchers.history is not None else None,
     )
-    address = _address(listener, "http" if certificate is None else "https")
+    addresses = [address_of(listener, tls=certificate is not None) for listener in listeners]
+    address = str(addresses[0])
 
     async def on_ready() -> None:
         await app.state.warm()
@@ -152,7 +154,7 @@ async def _serve(
         threads = settings.threads or default_threads()
         with_key = bool(settings.api_key or keys.entries)
         health = pool.health()
-        _say(banner(pool.models(), health, address, threads, _resident_bytes(), with_key, settings.ui))
+        _say(banner(pool.models(), health, addresses, threads, _resident_bytes(), with_key, settings.ui))
         logger.info("ready", address=address, models=[model.id for model in pool.models()])
         for model in pool.models():
             if settings.gpu_layers != 0 and (reason := unused_gpu(gpus, model.info.device)):
@@ -179,7 +181,7 @@ async def _serve(
         await serve(
             app,
             pool,
-            listener,
+            listeners,
             drain_s=settings.drain_timeout_s,
             delay_s=settings.drain_delay_s,
             room=room_for(free_descriptors(), num_workers, settings.max_connections),
@@ -254,7 +256,7 @@ def _plan(
     given = {name: getattr(model, name) for name in SamplingDefaults.__struct_fields__}
     return ModelPlan(
         model.id,
-        (),
+        model.aliases,
         load,
         workers,
         sampling=sampling_defaults(model.gguf, given),
@@ -272,6 +274,7 @@ def _api_settings(settings: Settings) -> ApiSettings:
         api_keys=tuple(keys),
         open_metrics=settings.open_metrics,
         allowed_hosts=_allowed_hosts(settings),
+        any_model_name=settings.any_model_name,
         cors_origins=settings.cors_origin,
         docs=settings.docs,
         max_body_bytes=settings.max_body_bytes,
@@ -344,11 +347,6 @@ def _certificate(settings: Settings) -> Certificate | None:
     return Certificate(
         settings.ssl_certfile, settings.ssl_keyfile, password.get_secret_value() if password else ""
     )
-
-
-def _address(listener: socket.socket, scheme: str) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def _resident_bytes() -> int:

@@ -131,7 +131,7 @@ def _serve(streams: int, step_s: float) -> None:
     from rllm.backends.fake import FakeVocabulary
     from rllm.backends.options import FakeOptions
     from rllm.config import load
-    from rllm.lifecycle import listen
+    from rllm.listening import listening
     from rllm.main import serve_plans  # here: a client needs none of it
     from rllm.observe.gpu import Gpus
     from rllm.observe.logs import make_logger
@@ -143,9 +143,9 @@ def _serve(streams: int, step_s: float) -> None:
         slots=streams, ctx_per_slot=1024, batch_size=4096, kv_unified=False, step_s=step_s, babbles=True
     )
     plan = ModelPlan("fake", (), FakeVocabulary, (WorkerSpec(name="fake-0", fake=options),))
-    with listen(settings.host, 0) as listener:
-        print("port", listener.getsockname()[1], flush=True)
-        serve_plans(settings, [plan], listener, make_logger("json", "error"), Gpus())
+    with listening(settings.listening_hosts, 0) as listeners:
+        print("port", listeners[0].getsockname()[1], flush=True)
+        serve_plans(settings, [plan], listeners, make_logger("json", "error"), Gpus())
         sys.stdout.flush()
 
 

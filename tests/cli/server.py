@@ -101,7 +101,10 @@ class RunningServer:
 
 
 @contextmanager
-def running(*arguments: str | Path, wait: bool = True, **env: str) -> Iterator[RunningServer]:
+def running(
+    *arguments: str | Path, wait: bool = True, ready: str | None = None, **env: str
+) -> Iterator[RunningServer]:
+    """``ready``: what to wait for where there is no port."""
     process = subprocess.Popen(
         [*COMMAND, "--port", "0", "--log-format", "json", *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -111,9 +114,10 @@ def running(*arguments: str | Path, wait: bool = True, **env: str) -> Iterator[R
     )
     server = RunningServer(process)
     try:
-        server.port = int(server.wait_for(r'"address":"https?://127\.0\.0\.1:(\d+)"')[1])
+        if ready is None:
+            server.port = int(server.wait_for(r'"address":"https?://127\.0\.0\.1:(\d+)"')[1])
         if wait:
-            server.wait_for('"event":"ready"')
+            server.wait_for(ready or '"event":"ready"')
         yield server
     finally:
         server.close_connections()

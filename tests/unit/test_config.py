@@ -85,7 +85,7 @@ def test_an_empty_variable_never_opens_a_server_to_other_machines(
         with pytest.raises(ConfigError, match=f"{variable} is empty|set an API key"):
             load({**ONE, "host": "0.0.0.0", **more})
     given = {"api_key": ("k",)} if variable == "RLLM_API_KEY" else {"keys_file": Path("keys.toml")}
-    assert load({**ONE, "host": "0.0.0.0", **given}).host == "0.0.0.0"  # the flag wins
+    assert load({**ONE, "host": "0.0.0.0", **given}).host == ("0.0.0.0",)  # the flag wins
     assert load(ONE).api_key == ()
 
 
@@ -95,6 +95,46 @@ def test_lists_in_the_environment_are_separated_by_commas(monkeypatch: pytest.Mo
     settings = load({})
     assert [str(path) for path in settings.gguf] == ["a.gguf", "b.gguf"]
     assert [key.get_secret_value() for key in settings.api_key] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "is_loopback"),
+    [
+        (("::1",), True),
+        (("[::1]",), True),
+        (("127.0.0.1", "::1"), True),
+        (("127.0.0.1", "::"), False),
+        (("localhost",), True),
+        (("example.org",), False),
+    ],
+)
+def test_all_of_several_hosts_must_be_of_this_machine(hosts: tuple[str, ...], is_loopback: bool) -> None:
+    settings = load({**ONE, "host": hosts, "allow_insecure": True})
+    assert settings.is_loopback is is_loopback
+    assert "[" not in "".join(settings.listening_hosts)
+    if not is_loopback:
+        with pytest.raises(ConfigError, match="set an API key"):
+            load({**ONE, "host": hosts})
+
+
+def test_a_unix_socket_is_listened_to_instead_of_an_address_unless_one_is_named() -> None:
+    assert load(ONE).listening_hosts == ("127.0.0.1",)
+    assert load({**ONE, "uds": Path("s")}).listening_hosts == ()
+    assert load({**ONE, "uds": Path("s"), "host": ("::1",)}).listening_hosts == ("::1",)
+    with pytest.raises(ConfigError, match=r"host 0\.0\.0\.0 is open"):
+        load({**ONE, "uds": Path("s"), "host": ("0.0.0.0",)})
+
+
+def test_a_model_may_have_several_names(tmp_path: Path) -> None:
+    (one,) = load({**ONE, "alias": ("small", "gpt-4o", "default")}).served()
+    assert (one.id, one.aliases) == ("small", ("gpt-4o", "default"))
+    first, second = load({"gguf": ("a", "b"), "alias": ("small,gpt-4o", "exact")}).served()
+    assert [(m.id, m.aliases) for m in (first, second)] == [("small", ("gpt-4o",)), ("exact", ())]
+    path = tmp_path / "c.toml"
+    path.write_text('[[models]]\ngguf = "a.gguf"\nalias = ["small", "gpt-4o"]\n')
+    assert load({}, path).served()[0].aliases == ("gpt-4o",)
+    with pytest.raises(ConfigError, match="two models are called 'x'"):
+        load({"gguf": ("a", "b"), "alias": ("m,x", "x")})
 
 
 def test_models_are_named_by_alias_or_file_in_order() -> None:
@@ -178,7 +218,7 @@ def test_what_cannot_work_is_refused_by_name(values: dict[str, object], message:
 
 @pytest.mark.parametrize("more", [{"api_key": ("k",)}, {"allow_insecure": True}])
 def test_listening_to_other_machines_needs_a_key_or_consent(more: dict[str, object]) -> None:
-    assert load({**ONE, "host": "0.0.0.0", **more}).host == "0.0.0.0"
+    assert load({**ONE, "host": "0.0.0.0", **more}).host == ("0.0.0.0",)
 
 
 def test_an_unknown_key_of_the_file_is_named_with_the_nearest_known_one(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ class Context:
         try:
             return self.service.model(name)
         except NotFound:
+            if self.settings.any_model_name and len(self.service.models()) == 1:
+                return self.service.models()[0]
             known = ", ".join(f"'{model.id}'" for model in self.service.models()) or "none yet"
             raise NotFound(
                 f"The model '{shorten(name)}' does not exist; this server has {known}.",

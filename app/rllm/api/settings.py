@@ -60,6 +60,8 @@ class ApiSettings:
     """Names that the Host header may have, without port; "*.example.com" is any name below it. None: all."""
     cors_origins: tuple[str, ...] = ()
     """Empty: no CORS headers at all. ("*",) allows every page to call the server."""
+    any_model_name: bool = False
+    """The only model answers requests for others, too."""
     docs: bool = True
     """Serve /docs and /openapi.json."""
 
