@@ -288,7 +288,7 @@ class Settings(EngineSettings, BaseSettings):
 
     host: Annotated[tuple[Name, ...], NoDecode, BeforeValidator(_as_hosts)] = _server(
         (),
-        "Address to listen on, like 0.0.0.0 or '[::1]'; may be repeated. Default: 127.0.0.1, none with --uds.",
+        "Address to listen on, like 0.0.0.0 or [::1]; may be repeated. Default: 127.0.0.1, none with --uds.",
     )
     port: int = _server(8000, "Port to listen on. 0: any free one.", ge=0, le=65535)
     uds: Path | None = _server(

@@ -1,4 +1,4 @@
-"""Where the server listens: several addresses, IPv6 with brackets, Unix sockets; and what models are called."""
+"""Where the server listens: several addresses, IPv6 with brackets, Unix sockets; and what models go by."""
 
 from __future__ import annotations
 
