@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 import os
 import socket
 import sys
@@ -142,6 +143,7 @@ async def _serve(
         on_request=watchers.on_request,
         more_keys=lambda: keys.entries,
         look=Live(pool, watchers.history, gpus) if watchers.history is not None else None,
+        views=(lambda: pool.look(math.inf)) if settings.metrics else None,
     )
     addresses = [address_of(listener, tls=certificate is not None) for listener in listeners]
     address = str(addresses[0])

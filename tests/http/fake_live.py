@@ -68,6 +68,10 @@ CARD = Card(
 )
 
 
+async def views() -> tuple[ModelView, ...]:
+    return (MODEL,)
+
+
 async def look(since: float) -> LiveState:
     points = tuple(Point(t=t, decode_tokens=t, running=1) for t in (998, 999) if t > since - 1)
     return LiveState(

@@ -127,6 +127,9 @@ class FakeService:
                 return model
         raise NotFound(f"no model {name}")
 
+    def num_in_flight(self) -> int:
+        return len(self.active)
+
     def health(self) -> Health:
         return self.health_now
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import openai
-from fake_live import look
+from fake_live import look, views
 from fake_service import FakeService
 from live_server import LiveServer
 
@@ -56,6 +56,7 @@ def serve_fake(settings: ApiSettings | None = None, service: FakeService | None 
         render_metrics=lambda: b"rllm_up 1\n",
         on_request=records.put,
         look=look,
+        views=views,
     )
     with LiveServer(app) as server:
         yield Api(service, server, records)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator
 
 import pytest
-from fake_live import look
+from fake_live import look, views
 from fake_service import FakeService
 from http_api import StartApi
 from live_server import LiveServer
@@ -93,14 +93,19 @@ async def test_only_an_operators_key_sees_what_all_callers_do() -> None:
     """
     keys = (_entry("caller", False), _entry("operator", True))
     app = create_app(
-        FakeService(), ApiSettings(), render_metrics=lambda: b"x 1\n", more_keys=lambda: keys, look=look
+        FakeService(),
+        ApiSettings(),
+        render_metrics=lambda: b"x 1\n",
+        more_keys=lambda: keys,
+        look=look,
+        views=views,
     )
     paths = [
         path
         for path, methods in app.openapi()["paths"].items()
         if "operations" in methods.get("get", {}).get("tags", ()) and path not in OPEN
     ]
-    assert {"/metrics", "/v1/rllm/state"} <= set(paths)
+    assert {"/metrics", "/slots", "/v1/rllm/state"} <= set(paths)
     with LiveServer(app) as server:
         for path in paths:
             line = f"GET {path} HTTP/1.1".encode()

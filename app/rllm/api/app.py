@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
@@ -11,17 +11,20 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 import rllm
 from rllm.api import openapi
 from rllm.api.authorization import Authorization, Keys
 from rllm.api.context import Context
+from rllm.api.cross_origin import cors_options
 from rllm.api.errors import ErrorAnswer, answer_of, answer_of_http
 from rllm.api.hosts import Hosts
-from rllm.api.live_state import Look
+from rllm.api.live_state import Look, Views
 from rllm.api.middleware import BodyLimit, Crowd, RequestScope, record_of
+from rllm.api.paths import Paths
 from rllm.api.records import Observer, Starter, ignore, ignore_start
-from rllm.api.routes import docs, generate, live, models, operations, tokens
+from rllm.api.routes import docs, generate, live, models, operations, render, status, tokens
 from rllm.api.settings import ApiSettings
 from rllm.api.tokenizing import Tokenizer
 from rllm.errors import RllmError
@@ -40,13 +43,15 @@ def create_app(
     lifespan: Lifespan | None = None,
     more_keys: Keys = tuple,
     look: Look | None = None,
+    views: Views | None = None,
 ) -> FastAPI:
     """The OpenAI-compatible HTTP layer over ``service``.
 
     ``render_metrics`` returns the Prometheus text for /metrics; None: there is no such route. ``on_start``
     and ``on_request`` hear of every request when it arrives and when it is over. ``lifespan`` is entered when
     the server starts up and left when it shuts down, on its event loop. ``more_keys`` is asked for every
-    request. ``look`` tells what the live page shows; without it there is no page.
+    request. ``look`` tells what the live page shows; without it there is no page. ``views`` tells what /slots
+    shows; without it there is none.
     """
     tokenizer = Tokenizer(threads=settings.text_threads, render_timeout_s=settings.render_timeout_s)
 
@@ -76,14 +81,17 @@ def create_app(
     )
     app.state.warm = warm
     context = Context(service, settings, tokenizer, render_metrics)
-    for module in (generate, models, tokens, operations):
-        app.include_router(module.make_router(context))
+    routers = [module.make_router(context) for module in (generate, models, tokens, render, operations)]
+    routers.append(status.make_router(context, views))
     if settings.docs:
-        app.include_router(docs.make_router())
+        routers.append(docs.make_router())
     if look is not None:
-        app.include_router(live.make_router(look))
+        routers.append(live.make_router(look))
+    for router in routers:
+        app.include_router(router)
     _answer_errors(app)
-    _wrap(app, settings, on_start, on_request, more_keys)
+    paths = [route.path for router in routers for route in router.routes if isinstance(route, Route)]
+    _wrap(app, settings, paths, on_start, on_request, more_keys)
 
     def document() -> dict[str, Any]:
         return openapi.build(app, service, settings, needs_key=bool(settings.api_keys or more_keys()))
@@ -114,26 +122,23 @@ def _respond(request: Request, answer: ErrorAnswer) -> Response:
 
 
 def _wrap(
-    app: FastAPI, settings: ApiSettings, on_start: Starter, on_request: Observer, more_keys: Keys
+    app: FastAPI,
+    settings: ApiSettings,
+    routes: Sequence[str],
+    on_start: Starter,
+    on_request: Observer,
+    more_keys: Keys,
 ) -> None:
     """The last one added is the outermost."""
     app.add_middleware(BodyLimit, max_bytes=settings.max_body_bytes)
     app.add_middleware(Authorization, settings=settings, more_keys=more_keys)
-    if settings.cors_origins:
-        app.add_middleware(
-            CORSMiddleware,
-            allow_origins=list(settings.cors_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["authorization", "content-type", "x-request-id", "traceparent", "tracestate"],
-            expose_headers=[
-                "x-request-id",
-                "retry-after",
-                "retry-after-ms",
-                "x-rllm-degraded",
-                "traceparent",
-            ],
-        )
     if settings.allowed_hosts is not None:
         app.add_middleware(Hosts, allowed=settings.allowed_hosts)
     app.add_middleware(Crowd)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            **cors_options(settings.cors_origins),
+        )
     app.add_middleware(RequestScope, observe=on_request, start=on_start)
+    app.add_middleware(Paths, routes=routes)

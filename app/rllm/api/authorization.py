@@ -12,7 +12,7 @@ from rllm.api.middleware import record_of, send_error
 from rllm.api.settings import ApiSettings, NamedKey, find_key
 from rllm.errors import Forbidden, NotAuthorized
 
-OPEN = frozenset({"/health", "/health/live", "/health/ready", "/ping", "/ui"})
+OPEN = frozenset({"/", "/health", "/health/live", "/health/ready", "/ping", "/ui"})
 _OPEN_FILES = "/ui/"
 """The live page is the same for everybody; what it shows needs a key."""
 _IS_OPERATOR = "rllm_is_operator"

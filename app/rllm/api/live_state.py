@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -73,6 +73,9 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
 
 Look = Callable[[float], Awaitable[LiveState]]
 """Makes the state; of histories and spans only what is newer than the time given."""
+
+Views = Callable[[], Awaitable[Sequence[ModelView]]]
+"""What the instances do at this moment."""
 
 
 def schemas() -> dict[str, Any]:

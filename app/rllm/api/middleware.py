@@ -1,7 +1,7 @@
 """Pure ASGI middlewares (Starlette's BaseHTTPMiddleware would hide disconnects from the routes).
 
-From the outside in: RequestScope, Crowd, Hosts, CORS where configured, Authorization, BodyLimit, the
-application.
+From the outside in: Paths, RequestScope, CORS where configured, Crowd, Hosts, Authorization, BodyLimit,
+the application.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ _EXAMPLES: dict[str, dict[str, Any]] = {
 }
 
 Schema = dict[str, Any]
+_NULL: Schema = {"type": "null"}
 
 
 def build(app: FastAPI, service: Service, settings: ApiSettings, *, needs_key: bool) -> Schema:
@@ -52,6 +53,7 @@ def build(app: FastAPI, service: Service, settings: ApiSettings, *, needs_key: b
     _write_limits(schemas, settings)
     _write_models(document, schemas, service)
     _write_known_fields(schemas)
+    _write_content(schemas)
     if needs_key:
         _write_security(document, settings)
     return document
@@ -71,6 +73,15 @@ def _write_known_fields(schemas: Schema) -> None:
                 fields[row.name] = {"description": f"Nothing else: {row.note}.", "enum": values}
             elif row.use is Use.RENAMED:
                 fields[row.name] = {**fields[row.other], "description": f"Another name of {row.other}."}
+
+
+def _write_content(schemas: Schema) -> None:
+    """Only an assistant's message may be without."""
+    text = next(kind for kind in schemas["ChatMessage"]["properties"]["content"]["anyOf"] if kind != _NULL)
+    schemas["ChatMessage"]["anyOf"] = [
+        {"required": ["content"], "properties": {"content": text}},
+        {"properties": {"role": {"const": "assistant"}}},
+    ]
 
 
 def _write_limits(schemas: Schema, settings: ApiSettings) -> None:

@@ -212,7 +212,11 @@ class TokenizeRequest(WireModel):
     )
     add_special_tokens: bool | None = Field(None, description="vLLM's name for add_special.")
     parse_special: bool | None = Field(None, description="Read control tokens written as text. Default: on.")
-    with_pieces: bool | None = Field(None, description="Also return the text of each token.")
+    with_pieces: bool | None = Field(None, description="Return the text of each token beside its id.")
+    return_token_strs: bool | None = Field(None, description="vLLM's way: return the texts in `token_strs`.")
+    add_generation_prompt: bool | None = Field(
+        None, description="With `messages`: end where the assistant is to speak. Default: true."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -155,6 +155,75 @@ class Tokenized(_Answer):
     tokens: list[int] | list[Piece]
     count: int
     max_model_len: int
+    token_strs: list[str] | None = None
+
+
+class Version(_Answer):
+    version: str
+
+
+class Load(_Answer):
+    server_load: int
+
+
+class Props(_Answer):
+    default_generation_settings: dict[str, Any]
+    total_slots: int
+    model_alias: str
+    model_path: str
+    modalities: dict[str, bool]
+    chat_template: str
+    bos_token: str
+    eos_token: str
+    build_info: str
+    is_sleeping: bool
+
+
+class TokenizerInfo(_Answer):
+    tokenizer_class: str
+    vocab_size: int
+    model_max_length: int
+    bos_token: str
+    eos_token: str
+    add_bos_token: bool
+    chat_template: str | None
+
+
+class NextToken(_Answer):
+    has_next_token: bool
+    n_remain: int
+    n_decoded: int
+
+
+class Slot(_Answer):
+    id: int
+    model: str
+    instance: str
+    n_ctx: int
+    speculative: bool
+    is_processing: bool
+    phase: str
+    request_id: str
+    n_prompt_tokens: int
+    n_prompt_tokens_processed: int
+    n_prompt_tokens_cache: int
+    next_token: list[NextToken]
+
+
+class Prompted(_Answer):
+    prompt: str
+
+
+class Counted(_Answer):
+    input_tokens: int
+
+
+class Rendered(_Answer):
+    request_id: str
+    model: str
+    token_ids: list[int]
+    stream: bool
+    sampling_params: dict[str, Any]
 
 
 class Detokenized(_Answer):
@@ -205,7 +274,7 @@ def _errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def documented(
-    answer: type[BaseModel], request: str | None = None, *, streams: bool = False, missing: bool = False
+    answer: Any, request: str | None = None, *, streams: bool = False, missing: bool = False
 ) -> dict[str, Any]:
     """Arguments for a route: what it may answer, and the name of its request's schema.
 
@@ -243,6 +312,26 @@ def documented_state() -> dict[str, Any]:
     body = {"application/json": {"schema": {"$ref": "#/components/schemas/LiveState"}}}
     ok = {"description": "The state now", "content": body}
     return {"responses": {200: ok, **_errors(400, 401, 403)}, "openapi_extra": {"parameters": [since]}}
+
+
+def documented_slots(slot: type[BaseModel]) -> dict[str, Any]:
+    fail = {
+        "name": "fail_on_no_slot",
+        "in": "query",
+        "required": False,
+        "description": "With any value: 503 where no slot is free.",
+        "schema": {"type": "string"},
+    }
+    return {
+        "responses": {200: {"model": list[slot]}, **_errors(401, 403, 503)},  # type: ignore[valid-type]
+        "openapi_extra": {"parameters": [fail]},
+    }
+
+
+def model_parameter(route: dict[str, Any]) -> dict[str, Any]:
+    """``route`` with ?model=NAME."""
+    name = {"name": "model", "in": "query", "required": False, "schema": {"type": "string"}}
+    return {**route, "openapi_extra": {"parameters": [name]}}
 
 
 def documented_metrics() -> dict[str, Any]:

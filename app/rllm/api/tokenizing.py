@@ -57,13 +57,33 @@ class Tokenizer:
     ) -> tuple[int, ...]:
         """``variables``: what else the template is given, as JSON."""
         prepared = await self._of(model)
+        pieces = await self._pieces(model, prepared, messages, variables)
+        return await self._run(lambda: self._tokens(model, prepared, pieces))
+
+    async def chat_text(
+        self,
+        model: ServedModel,
+        messages: Sequence[ChatMessage],
+        *,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The prompt that `chat` tokenizes, without the BOS that the model wants in front."""
+        pieces = await self._pieces(model, await self._of(model), messages, variables)
+        return "".join(piece.text for piece in pieces)
+
+    async def _pieces(
+        self,
+        model: ServedModel,
+        prepared: _Prepared,
+        messages: Sequence[ChatMessage],
+        variables: Mapping[str, Any] | None,
+    ) -> list[Piece]:
         _refuse_hopeless(sum(_num_bytes(message.text) for message in messages), model, prepared, "messages")
-        pieces = await prepared.renderer.render(
+        return await prepared.renderer.render(
             {**(variables or {}), "messages": [prepared.rules.variable(message) for message in messages]},
             without_bos=bool(prepared.facts.beginning),
             max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
         )
-        return await self._run(lambda: self._tokens(model, prepared, pieces))
 
     async def text(self, model: ServedModel, text: str, *, param: str) -> tuple[int, ...]:
         """A raw prompt: there the caller writes the whole prompt, control tokens included."""
@@ -78,6 +98,10 @@ class Tokenizer:
         return await self._run(
             lambda: tuple(vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special))
         )
+
+    async def beginning(self, model: ServedModel) -> tuple[int, ...]:
+        """What the model wants before a text (BOS), if anything."""
+        return (await self._of(model)).facts.beginning
 
     async def detokenize(self, model: ServedModel, tokens: Sequence[int]) -> str:
         return await self._run(lambda: model.vocabulary.detokenize(tokens, special=True))

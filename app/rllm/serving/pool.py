@@ -375,6 +375,10 @@ class Pool:
             return "no healthy instance"
         return None
 
+    def num_in_flight(self) -> int:
+        parked = sum(group.num_parked for group in self._groups.values())
+        return parked + sum(instance.num_outstanding for instance in self.instances)
+
     def _can_answer(self, name: str) -> bool:
         """A half-open breaker counts: its probes are how it closes."""
         fallback = self._plans[name].fallback

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from rllm.api import pages
 from rllm.api.json_body import shorten
@@ -24,6 +24,10 @@ def make_router() -> APIRouter:
     @router.get("/docs", include_in_schema=False)
     async def index(request: Request) -> Response:
         return pages.send(files[pages.INDEX], request)
+
+    @router.get("/docs/", include_in_schema=False)
+    async def slash() -> Response:
+        return RedirectResponse("../docs")
 
     @router.get("/docs/{name}", include_in_schema=False)
     async def file(name: str, request: Request) -> Response:

@@ -35,6 +35,10 @@ def make_router(look: Look) -> APIRouter:
         body = _encoder.encode(await look(since))
         return Response(body, media_type="application/json", headers={"cache-control": "no-store"})
 
+    @router.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse("ui")
+
     @router.get("/ui", include_in_schema=False)
     async def index(request: Request) -> Response:
         return pages.send(files[pages.INDEX], request)

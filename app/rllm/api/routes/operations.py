@@ -40,6 +40,16 @@ def make_router(context: Context) -> APIRouter:
     async def health() -> Response:
         return _report(context)
 
+    @router.get(
+        "/ping",
+        response_model=None,
+        summary="The same, where vLLM and SageMaker have it",
+        **documented_health(HealthReport, unready=True),
+    )
+    @router.post("/ping", response_model=None, include_in_schema=False)
+    async def ping() -> Response:
+        return _report(context)
+
     if (render := context.render_metrics) is not None:
 
         @router.get(

@@ -40,10 +40,13 @@ def make_router(context: Context) -> APIRouter:
             "count": len(tokens),
             "max_model_len": model.info.ctx_per_slot,
         }
-        if wire.with_pieces:
-            answer["tokens"] = [
-                {"id": token, "piece": token_text(model.vocabulary, token)} for token in tokens
-            ]
+        if wire.with_pieces or wire.return_token_strs:
+            texts = [token_text(model.vocabulary, token) for token in tokens]
+            if wire.return_token_strs:
+                answer["token_strs"] = texts
+            if wire.with_pieces:
+                pairs = zip(tokens, texts, strict=True)
+                answer["tokens"] = [{"id": token, "piece": text} for token, text in pairs]
         return answer
 
     @router.post(
@@ -61,7 +64,8 @@ def make_router(context: Context) -> APIRouter:
 
     async def _tokens(wire: TokenizeRequest, model: ServedModel) -> tuple[int, ...]:
         if wire.messages is not None:
-            return await context.tokenizer.chat(model, wire.messages)
+            begin = {"add_generation_prompt": wire.add_generation_prompt is not False}
+            return await context.tokenizer.chat(model, wire.messages, variables=begin)
         param = "content" if wire.content is not None else "prompt"
         text = wire.content if wire.content is not None else wire.prompt or ""
         if len(text.encode()) > settings.max_tokenize_bytes:

@@ -1,0 +1,101 @@
+"""What would be asked of the model, without asking it: the prompt as text, as tokens, and counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+
+from rllm.api.context import Context, new_response_id
+from rllm.api.convert import AnyGeneration, check_model, check_settings, check_token_ids, engine_requests
+from rllm.api.json_body import check, read_json
+from rllm.api.protocol import ChatCompletionRequest, CompletionRequest
+from rllm.api.responses import Counted, Prompted, Rendered, documented
+from rllm.serving.service import ServedModel
+
+_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
+_PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
+
+
+def make_router(context: Context) -> APIRouter:
+    router = APIRouter(tags=["tokens"])
+    settings = context.settings
+
+    @router.post(
+        "/apply-template",
+        response_model=None,
+        summary="A conversation as the text of its prompt (llama-server)",
+        **documented(Prompted, "ChatCompletionRequest"),
+    )
+    async def apply_template(request: Request) -> dict[str, str]:
+        wire = check(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
+        return {"prompt": await context.tokenizer.chat_text(context.model(wire.model), wire.messages)}
+
+    @router.post(
+        "/v1/chat/completions/input_tokens",
+        response_model=None,
+        summary="How many tokens a conversation has (llama-server)",
+        **documented(Counted, "ChatCompletionRequest"),
+    )
+    async def input_tokens(request: Request) -> dict[str, int]:
+        wire = check(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
+        return {"input_tokens": len(await context.tokenizer.chat(context.model(wire.model), wire.messages))}
+
+    @router.post(
+        "/v1/chat/completions/render",
+        response_model=None,
+        summary="A conversation as tokens, with what the model would be asked (vLLM)",
+        **documented(Rendered, "ChatCompletionRequest"),
+    )
+    async def render_chat(request: Request) -> dict[str, Any]:
+        wire = check(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
+        model = enter(wire, 1)
+        return _rendered(wire, await context.tokenizer.chat(model, wire.messages), model, "chatcmpl")
+
+    @router.post(
+        "/v1/completions/render",
+        response_model=None,
+        summary="Prompts as tokens, with what the model would be asked (vLLM)",
+        **documented(list[Rendered], "CompletionRequest"),
+    )
+    async def render_completion(request: Request) -> list[dict[str, Any]]:
+        wire = check(CompletionRequest, await read_json(request, settings.body_timeout_s))
+        model = enter(wire, len(wire.prompt))
+        rendered = []
+        for index, prompt in enumerate(wire.prompt):
+            param = "prompt" if len(wire.prompt) == 1 else f"prompt[{index}]"
+            if isinstance(prompt, str):
+                tokens = await context.tokenizer.text(model, prompt, param=param)
+            else:
+                check_token_ids(prompt, model, param)
+                tokens = prompt
+            rendered.append(_rendered(wire, tokens, model, "cmpl"))
+        return rendered
+
+    def enter(wire: AnyGeneration, num_prompts: int) -> ServedModel:
+        check_settings(wire, num_prompts, settings)
+        model = context.model(wire.model)
+        check_model(wire, model, settings)
+        return model
+
+    return router
+
+
+def _rendered(wire: AnyGeneration, tokens: tuple[int, ...], model: ServedModel, kind: str) -> dict[str, Any]:
+    request_id = new_response_id(kind)
+    asked = engine_requests(wire, [tokens], model, request_id)[0]
+    return {
+        "request_id": request_id,
+        "model": model.id,
+        "token_ids": tokens,
+        "stream": bool(wire.stream),
+        "sampling_params": {
+            "n": wire.n or 1,
+            "max_tokens": asked.max_tokens,
+            "min_tokens": asked.min_tokens,
+            "ignore_eos": asked.ignore_eos,
+            "stop": asked.stop,
+            **{name: getattr(asked.sampling, name) for name in (*_SAMPLING, *_PENALTIES)},
+        },
+    }
