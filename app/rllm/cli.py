@@ -104,7 +104,7 @@ def main(ctx: click.Context, /, config_path: Path | None, print_config: bool, **
         return
     settings = _settings(ctx, config_path, need_model=not print_config)
     if print_config:
-        click.echo(settings.printable(), nl=False)
+        click.echo(settings.printable(_known(settings)), nl=False)
         return
     for name in config.unknown_variables(os.environ):
         click.echo(f"rllm-serve: warning: {name} is no setting and has no effect", err=True)
@@ -153,6 +153,22 @@ def _refuse_options_before(ctx: click.Context) -> None:
     if given:
         name = given[0].replace("_", "-").replace("config-path", "config")
         raise click.UsageError(f"--{name} is for serving; {ctx.invoked_subcommand} has options of its own")
+
+
+def _known(settings: Settings) -> dict[str, tuple[object, str]]:
+    """What is kept about the model on this machine; of several models each has its own, and none is shown."""
+    from rllm.profiles import default_folder
+
+    folder = settings.profile_dir or default_folder()
+    if len(settings.gguf) != 1 or not any(folder.glob("*.json")):
+        return {}
+    import rllm.backends.llama  # noqa: F401  before everything else: see `lib`
+    from rllm.main import known_options
+
+    try:
+        return known_options(settings)
+    except StartError:  # of its file: it is said when the file is served
+        return {}
 
 
 def _settings(ctx: click.Context, config_path: Path | None, *, need_model: bool) -> Settings:

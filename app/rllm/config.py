@@ -451,12 +451,15 @@ class Settings(EngineSettings, BaseSettings):
         own += [{name: getattr(model, name) for name in model.model_fields_set} for model in self.models]
         return tuple(ModelSettings(**{**common, **values}) for values in own)
 
-    def printable(self) -> str:
-        """The result as a TOML file, secrets masked, each value with where it came from."""
+    def printable(self, known: Mapping[str, tuple[object, str]] | None = None) -> str:
+        """The result as a TOML file, secrets masked, each value with where it came from. ``known``: values
+        for what nobody has chosen, with their origins."""
         hidden = {"models", "gguf", "alias"} if self.models else {"models"}
         values = self.model_dump(mode="json", exclude=hidden)
         tables = [model.model_dump(mode="json", exclude_unset=True) for model in self.models]
-        return config_file.dump(values, self._origins, tables)
+        values |= {name: value for name, (value, _) in (known or {}).items()}
+        origins = self._origins | {name: origin for name, (_, origin) in (known or {}).items()}
+        return config_file.dump(values, origins, tables)
 
 
 def load(cli: Mapping[str, Any], path: Path | None = None, *, need_model: bool = True) -> Settings:

@@ -208,6 +208,24 @@ def profile_store(folder: Path | None, gpus: Gpus) -> ProfileStore:
     return ProfileStore(folder or default_folder(), machine, fingerprint)
 
 
+def known_options(settings: Settings) -> dict[str, tuple[object, str]]:
+    """Of the one model: options that nobody has chosen and its profile knows, with where they come from.
+
+    Raises:
+        StartError: its file cannot be read.
+    """
+    (model,) = settings.served()
+    store = profile_store(settings.profile_dir, Gpus())
+    known = apply(store.load(model.gguf), check(model).options)
+    safe = known.fallback.options if known.fallback is not None else {}
+    where = store.path(model.gguf)
+    found: dict[str, tuple[object, str]] = {
+        name: (value, f"tuned, {where}") for name, value in known.tuned.items()
+    }
+    found |= {name: (value, f"fall-back, {where}") for name, value in safe.items()}
+    return found
+
+
 def _tune(
     settings: Settings, models: Sequence[Checked], profiles: ProfileStore, logger: FilteringBoundLogger
 ) -> None:

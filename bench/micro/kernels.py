@@ -27,7 +27,7 @@ from rllm.backends.llama.lib import api
 from rllm.backends.llama.model import Model
 from rllm.backends.llama.vocabulary import load_vocabulary
 
-TEXT = Path(__file__).parent / "rllm_bench" / "quality" / "data" / "wiki.test.raw"
+TEXT = Path(__file__).parents[1] / "rllm_bench" / "quality" / "data" / "wiki.test.raw"
 
 
 @click.command()

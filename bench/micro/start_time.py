@@ -19,7 +19,7 @@ from pathlib import Path
 
 import click
 
-HERE = Path(__file__).resolve().parents[1]
+HERE = Path(__file__).resolve().parents[2]
 _ASK = json.dumps({"prompt": "The capital of France is", "max_tokens": 1, "temperature": 0}).encode()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from rllm.backends.llama.fingerprint import build_id, fingerprint
 from rllm.backends.options import Fallback, LlamaOptions
+from rllm.cli import main as serve
 from rllm.profiles import (
     Applied,
     Profile,
@@ -116,3 +119,15 @@ def test_the_machine_and_the_build_have_names() -> None:
 def test_the_folder_is_in_the_users_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
     assert default_folder() == Path("/somewhere/rllm/profiles")
+
+
+def test_print_config_shows_what_is_known_and_where_from(tmp_path: Path, tiny_model: Path) -> None:
+    machine = describe_machine(build_id(), [])
+    fast = Tuned(options={"threads": 3, "ubatch_size": 128}, use="chat", how="full", rounds=7)
+    ProfileStore(tmp_path, machine, fingerprint).update(tiny_model, fallback=FALLBACK, tuned=fast)
+    arguments = ["--gguf", str(tiny_model), "--profile-dir", str(tmp_path), "--print-config"]
+    text = CliRunner().invoke(serve, [*arguments, "--ubatch-size", "64"]).output
+    lines = {line.split(" = ")[0]: line for line in text.splitlines() if " = " in line}
+    assert re.match(r"threads = 3 +# tuned, /", lines["threads"])
+    assert re.match(r'repack = "off" +# fall-back, /', lines["repack"])
+    assert re.match(r"ubatch_size = 64 +# command line", lines["ubatch_size"])
