@@ -368,7 +368,9 @@ class Settings(EngineSettings, BaseSettings):
     fallback: Annotated[tuple[str, ...], *_Words] = _limit(
         (), "MODEL=OTHER: who answers while no instance of the model takes requests."
     )
-    max_body_bytes: int = _limit(8 * 2**20, "Largest request body.", ge=1024)
+    max_body_bytes: int = _limit(
+        2 * 2**20, "Largest request body, in bytes; 2 MiB are the text of some 400,000 tokens.", ge=1024
+    )
     max_connections: int = _limit(
         0, "Most connections at a time; the one idle longest makes room. 0: what descriptors allow.", ge=0
     )

@@ -47,10 +47,21 @@ def _messages(count: int) -> list[dict[str, str]]:
     return [{"role": role, "content": f"{number}. {SENTENCE * 6}"} for number, role in enumerate(roles)]
 
 
+def _tokenizer() -> tuple[Any, dict[str, str]]:
+    """Of this version, or of another in which callers did not take turns; and what `chat` is told as well."""
+    from rllm.api import tokenizing
+
+    kind: Any = tokenizing.Tokenizer
+    try:
+        from rllm.api.fair_threads import FairThreads
+    except ImportError:
+        return kind(threads=2, render_timeout_s=2.0), {}
+    return kind(FairThreads(2), render_timeout_s=2.0), {"caller": "bench"}
+
+
 async def _time(vocabulary: Any, source: str, count: int, repeats: int) -> list[float]:
     """Seconds of each, one after the other, as the HTTP layer does it."""
     from rllm.api.protocol import ChatMessage
-    from rllm.api.tokenizing import Tokenizer
     from rllm.engine.types import ModelInfo
     from rllm.serving.service import ServedModel
 
@@ -58,12 +69,12 @@ async def _time(vocabulary: Any, source: str, count: int, repeats: int) -> list[
     info = ModelInfo(**{**sizes, "ctx_per_slot": 32_768})
     model = ServedModel("model", (), 0, info, _Vocabulary(vocabulary, source))
     messages = [ChatMessage.model_validate(message) for message in _messages(count)]
-    tokenizer = Tokenizer(threads=2, render_timeout_s=2.0)
+    tokenizer, terms = _tokenizer()
     times = []
     try:
         for _ in range(repeats + repeats // 10):
             began = time.perf_counter()
-            await tokenizer.chat(model, messages)
+            await tokenizer.chat(model, messages, **terms)
             times.append(time.perf_counter() - began)
             await asyncio.sleep(0.001)
     finally:

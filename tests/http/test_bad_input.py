@@ -174,7 +174,7 @@ async def test_an_unknown_model_is_not_found(shared_api: Api, http: aiohttp.Clie
         (b'{"prompt": "x", "temperature": NaN}', "column 32"),
         (b'{"prompt": "x", "temperature": 1e999}', "infinity"),
         (b'{"prompt": "x"} trailing', "column 17"),
-        (b"[" * 100_000, "depth"),
+        (b"[" * 10_000, "depth"),
     ],
 )
 async def test_broken_json_is_refused_with_its_place(
@@ -229,7 +229,7 @@ async def test_a_body_of_50_mb_in_chunks_is_refused_where_the_limit_is(
     headers = {"content-type": "application/json"}
     async with http.post(f"{api.url}/v1/completions", data=body(), headers=headers) as response:
         error = await refused(response, 413)
-    assert str(8 * 1024 * 1024) in error.message
+    assert str(2 * 1024 * 1024) in error.message
     async with http.post(f"{api.url}/v1/completions", json={"prompt": "x"}) as response:
         assert response.status == 200
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI
@@ -17,9 +18,12 @@ import rllm
 from rllm.api import openapi
 from rllm.api.authorization import Authorization, Keys
 from rllm.api.context import Context
+from rllm.api.counts import Counts
 from rllm.api.cross_origin import cors_options
 from rllm.api.errors import ErrorAnswer, answer_of, answer_of_http
+from rllm.api.fair_threads import FairThreads
 from rllm.api.hosts import Hosts
+from rllm.api.json_body import BodyReader
 from rllm.api.live_state import Look, Views
 from rllm.api.middleware import BodyLimit, Crowd, RequestScope, record_of
 from rllm.api.paths import Paths
@@ -53,7 +57,8 @@ def create_app(
     request. ``look`` tells what the live page shows; without it there is no page. ``views`` tells what /slots
     shows; without it there is none.
     """
-    tokenizer = Tokenizer(threads=settings.text_threads, render_timeout_s=settings.render_timeout_s)
+    threads = FairThreads(settings.text_threads)
+    tokenizer = Tokenizer(threads, render_timeout_s=settings.render_timeout_s)
 
     async def warm() -> None:
         """Study every vocabulary; for models that become ready later, ``app.state.warm`` is called then."""
@@ -68,6 +73,7 @@ def create_app(
                 yield
         finally:
             await tokenizer.close()
+            threads.close()
 
     app = FastAPI(
         title="rllm",
@@ -80,7 +86,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.warm = warm
-    context = Context(service, settings, tokenizer, render_metrics)
+    bodies = BodyReader(threads, timeout_s=settings.body_timeout_s, counts=lambda: _counts(settings, service))
+    context = Context(service, settings, threads, bodies, tokenizer, render_metrics)
     routers = [module.make_router(context) for module in (generate, models, tokens, render, operations)]
     routers.append(status.make_router(context, views))
     if settings.docs:
@@ -98,6 +105,12 @@ def create_app(
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's own way
     return app
+
+
+def _counts(settings: ApiSettings, service: Service) -> Counts:
+    """A prompt has at most the tokens that some model here can hold."""
+    longest = max((model.info.ctx_per_slot for model in service.models()), default=0)
+    return replace(settings.counts, prompt_tokens=longest) if longest else settings.counts
 
 
 def _answer_errors(app: FastAPI) -> None:

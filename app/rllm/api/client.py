@@ -7,12 +7,15 @@ event itself. After the body has been read, ``receive`` returns nothing else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
+from typing import Any, TypeVar
 
 from starlette.types import Receive
 
 from rllm import background
+
+T = TypeVar("T")
 
 
 class ClientGone(Exception):
@@ -24,7 +27,7 @@ class Client:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self._callbacks: list[Callable[[], None]] = []
+        self._callbacks: list[Callable[[], object]] = []
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
 
@@ -32,12 +35,28 @@ class Client:
     def gone(self) -> bool:
         return self._gone
 
-    def on_gone(self, callback: Callable[[], None]) -> None:
+    def on_gone(self, callback: Callable[[], object]) -> None:
         """Call back when the client goes; at once if it has gone."""
         if self._gone:
             callback()
         else:
             self._callbacks.append(callback)
+
+    async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
+        """What ``work`` returns. It is cancelled when the client goes.
+
+        Raises:
+            ClientGone
+        """
+        task = asyncio.ensure_future(work)
+        self.on_gone(task.cancel)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self._gone:
+                raise ClientGone from None
+            task.cancel()
+            raise
 
     def raise_if_gone(self) -> None:
         if self._gone:

@@ -7,7 +7,8 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rllm.api.json_body import shorten
+from rllm.api.fair_threads import FairThreads
+from rllm.api.json_body import BodyReader, shorten
 from rllm.api.settings import ApiSettings
 from rllm.api.tokenizing import Tokenizer
 from rllm.errors import NotFound
@@ -18,6 +19,8 @@ from rllm.serving.service import ServedModel, Service
 class Context:
     service: Service
     settings: ApiSettings
+    threads: FairThreads
+    bodies: BodyReader
     tokenizer: Tokenizer
     render_metrics: Callable[[], bytes] | None
 

@@ -50,27 +50,15 @@ def check_settings(request: GenerationRequest, num_prompts: int, settings: ApiSe
     """What can be refused before anything is tokenized."""
     n = request.n or 1
     _at_most("n", n, settings.max_n)
-    if num_prompts > settings.max_prompts:
-        raise BadRequest(
-            f"prompt must hold at most {settings.max_prompts} prompts; got {num_prompts}", param="prompt"
-        )
     if n * num_prompts > settings.max_choices:
         message = (
             f"n times the number of prompts must be at most {settings.max_choices}; got {n * num_prompts}"
         )
         raise BadRequest(message, param="n")
-    if len(request.stop) > settings.max_stop_strings:
-        message = f"stop must have at most {settings.max_stop_strings} strings; got {len(request.stop)}"
-        raise BadRequest(message, param="stop")
     for index, text in enumerate(request.stop):
         if len(text) > settings.max_stop_chars:
             message = f"stop[{index}] must have at most {settings.max_stop_chars} characters; got {len(text)}"
             raise BadRequest(message, param="stop")
-    if len(request.logit_bias) > settings.max_logit_bias:
-        message = (
-            f"logit_bias must have at most {settings.max_logit_bias} entries; got {len(request.logit_bias)}"
-        )
-        raise BadRequest(message, param="logit_bias")
 
 
 def check_model(request: AnyGeneration, model: ServedModel, settings: ApiSettings) -> None:

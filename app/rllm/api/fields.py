@@ -5,10 +5,11 @@ JSON has one kind of number, so 16.0 is the integer 16.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, Field, PlainValidator, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
 
+from rllm.api.counts import DEFAULT_COUNTS, Counts
 from rllm.api.field_table import TABLE
 from rllm.api.json_body import json_type, shorten
 from rllm.api.known_fields import Place, refuse
@@ -32,15 +33,21 @@ MaxTokensOrNone = Annotated[int, Field(ge=0, le=_MOST, json_schema_extra={"minim
 Role = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Any word: the chat template says whether it takes it."""
 
-TokenId = Annotated[int, Field(ge=0, le=2**31 - 1), Integer]
+
+def _counts(info: ValidationInfo) -> Counts:
+    return info.context if isinstance(info.context, Counts) else DEFAULT_COUNTS
 
 
-def _stop(value: object) -> tuple[str, ...]:
+def _stop(value: object, info: ValidationInfo) -> tuple[str, ...]:
+    if value is None:
+        return ()
     strings = [value] if isinstance(value, str) else value
     if not isinstance(strings, list):
         raise refuse(
             f"stop must be a string or an array of strings; got {json_type(value)}", code="invalid_type"
         )
+    if len(strings) > (most := _counts(info).stop_strings):
+        raise refuse(f"stop must have at most {most} strings; got {len(strings)}")
     for index, item in enumerate(strings):
         if not isinstance(item, str):
             raise refuse(f"stop[{index}] must be a string; got {json_type(item)}", code="invalid_type")
@@ -59,16 +66,20 @@ _STOP_SCHEMA: dict[str, Any] = {
 }
 Stop = Annotated[
     tuple[str, ...],
-    PlainValidator(lambda value: () if value is None else _stop(value)),
+    PlainValidator(_stop),
     WithJsonSchema(_STOP_SCHEMA),
 ]
 
 
-def _logit_bias(value: object) -> tuple[tuple[int, float], ...]:
+def _logit_bias(value: object, info: ValidationInfo) -> tuple[tuple[int, float], ...]:
+    if value is None:
+        return ()
     if not isinstance(value, dict):
         raise refuse(
             f"logit_bias must be an object of token id to number; got {json_type(value)}", code="invalid_type"
         )
+    if len(value) > (most := _counts(info).logit_bias):
+        raise refuse(f"logit_bias must have at most {most} entries; got {len(value)}")
     return tuple((_bias_token(key), _bias_value(key, bias)) for key, bias in value.items())
 
 
@@ -99,7 +110,7 @@ _LOGIT_BIAS_SCHEMA: dict[str, Any] = {
 }
 LogitBias = Annotated[
     tuple[tuple[int, float], ...],
-    PlainValidator(lambda value: () if value is None else _logit_bias(value)),
+    PlainValidator(_logit_bias),
     WithJsonSchema(_LOGIT_BIAS_SCHEMA),
 ]
 
@@ -153,14 +164,17 @@ Content = Annotated[str, PlainValidator(_content), WithJsonSchema(_CONTENT_SCHEM
 Prompt = str | tuple[int, ...]
 
 
-def _prompts(value: object) -> tuple[Prompt, ...]:
+def _prompts(value: object, info: ValidationInfo) -> tuple[Prompt, ...]:
+    counts = _counts(info)
     match value:
         case str():
-            return (_prompt(value, "prompt"),)
+            return (_prompt(value, "prompt", counts),)
         case [int() | float(), *_]:
-            return (_prompt(value, "prompt"),)
+            return (_prompt(value, "prompt", counts),)
+        case [_, *_] if len(value) > counts.prompts:
+            raise refuse(f"prompt must hold at most {counts.prompts} prompts; got {len(value)}")
         case [_, *_]:
-            return tuple(_prompt(item, f"prompt[{index}]") for index, item in enumerate(value))
+            return tuple(_prompt(item, f"prompt[{index}]", counts) for index, item in enumerate(value))
         case []:
             raise refuse("prompt must not be empty")
         case _:
@@ -170,23 +184,40 @@ def _prompts(value: object) -> tuple[Prompt, ...]:
             )
 
 
-def _prompt(value: object, where: str) -> Prompt:
+def _prompt(value: object, where: str, counts: Counts) -> Prompt:
     match value:
         case "" | []:
             raise refuse(f"{where} must not be empty")
         case str():
             return value
         case list():
-            for index, item in enumerate(value):
-                if type(item) is not int and not (type(item) is float and item.is_integer()):
-                    raise refuse(
-                        f"{where}[{index}] must be a token id; got {json_type(item)}", code="invalid_type"
-                    )
-            return tuple(map(int, value))
+            if len(value) > counts.prompt_tokens:
+                raise refuse(
+                    f"{where} has {len(value)} tokens; the longest context here has {counts.prompt_tokens}",
+                    code="context_length_exceeded",
+                )
+            return _token_ids(value, where)
         case _:
             raise refuse(
                 f"{where} must be a string or token ids; got {json_type(value)}", code="invalid_type"
             )
+
+
+def _token_ids(values: list[object], where: str) -> tuple[int, ...]:
+    """All at once: one by one, a million would take half a second."""
+    if set(map(type, values)) != {int}:
+        for index, item in enumerate(values):
+            if type(item) is not int and not (type(item) is float and item.is_integer()):
+                raise refuse(
+                    f"{where}[{index}] must be a token id; got {json_type(item)}", code="invalid_type"
+                )
+    return tuple(map(int, cast("list[float]", values)))
+
+
+def _tokens(value: object) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise refuse(f"{{path}} must be an array; got {json_type(value)}", code="invalid_type")
+    return _token_ids(value, "{path}") if value else ()
 
 
 _TOKEN_IDS_SCHEMA: dict[str, Any] = {
@@ -194,6 +225,11 @@ _TOKEN_IDS_SCHEMA: dict[str, Any] = {
     "minItems": 1,
     "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
 }
+TokenIds = Annotated[
+    tuple[int, ...],
+    PlainValidator(_tokens),
+    WithJsonSchema({key: value for key, value in _TOKEN_IDS_SCHEMA.items() if key != "minItems"}),
+]
 _TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
 _PROMPT_SCHEMA: dict[str, Any] = {
     "description": "One prompt or several, each as text or as token ids.",

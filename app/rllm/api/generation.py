@@ -7,9 +7,10 @@ refused, client gone, client too slow, server stopping.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any
 
 import orjson
 from starlette.responses import Response
@@ -27,7 +28,7 @@ from rllm.serving.service import Service
 from rllm.serving.stream import Stream
 from rllm.serving.terms import Terms
 
-Prepare = Callable[[], Awaitable[Job]]
+Prepare = Callable[[], Coroutine[Any, Any, Job]]
 
 
 class Generation(Response):
@@ -50,8 +51,7 @@ class Generation(Response):
         """
         async with Client(receive) as client:
             try:
-                job = await self._prepare()
-                client.raise_if_gone()
+                job = await client.unless_gone(self._prepare())
                 await self._run(job, client, scope, send)
             except ClientGone:
                 self._record.status = 499

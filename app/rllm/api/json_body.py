@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -12,29 +13,52 @@ from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect, Request
 
 from rllm.api.client import ClientGone
-from rllm.errors import BadRequest, BodyTooSlow, WrongMediaType
+from rllm.api.counts import DEFAULT_COUNTS, Counts
+from rllm.api.fair_threads import FairThreads
+from rllm.errors import BadRequest, BodyTooLarge, BodyTooSlow, WrongMediaType
 
 Model = TypeVar("Model", bound=BaseModel)
 
+MAX_CONTAINERS = 50_000
+"""Arrays and objects in one body: 10,000 messages of a few parts each, or as many tool definitions."""
+_LITTLE = 32 * 1024
+"""Bytes of a body that are read where they are: a millisecond at most."""
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _SHOWN = 80
 """Characters of a client's value that a message repeats."""
 
 
-async def read_json(request: Request, timeout_s: float) -> dict[str, Any]:
-    """The body as a JSON object.
+class BodyReader:
+    """Reads and checks requests' bodies, large ones off the event loop."""
 
-    The content type must be JSON: that is also what keeps other people's web pages from posting here
-    without a CORS preflight.
-    """
-    _check_media_type(request.headers.get("content-type"))
-    try:
-        async with asyncio.timeout(timeout_s):
-            body = await request.body()
-    except TimeoutError:
-        raise BodyTooSlow(f"the body did not arrive within {timeout_s:g} s") from None
-    except ClientDisconnect:
-        raise ClientGone from None
-    return parse_object(body)
+    def __init__(self, threads: FairThreads, *, timeout_s: float, counts: Callable[[], Counts]) -> None:
+        """``timeout_s``: for a body to arrive. ``counts`` is asked for every request."""
+        self._threads = threads
+        self._timeout_s = timeout_s
+        self._counts = counts
+
+    async def read(self, request: Request, model: type[Model], *, caller: str) -> Model:
+        """The body as a ``model``.
+
+        The content type must be JSON: that is also what keeps other people's web pages from posting here
+        without a CORS preflight.
+
+        Raises:
+            BadRequest: what is wrong with it.
+            ClientGone: nobody waits for an answer.
+        """
+        _check_media_type(request.headers.get("content-type"))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                body = await request.body()
+        except TimeoutError:
+            raise BodyTooSlow(f"the body did not arrive within {self._timeout_s:g} s") from None
+        except ClientDisconnect:
+            raise ClientGone from None
+        counts = self._counts()
+        if len(body) <= _LITTLE:
+            return check(model, parse_object(body), counts)
+        return await self._threads.run(lambda: check(model, parse_object(body), counts), caller=caller)
 
 
 def _check_media_type(header: str | None) -> None:
@@ -52,6 +76,11 @@ def _check_media_type(header: str | None) -> None:
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
+    """
+    Raises:
+        BadRequest: it is no JSON object, or would take too long to build.
+    """
+    _refuse_crowds(body)
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -63,14 +92,26 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return data
 
 
-def check(model: type[Model], data: Mapping[str, Any]) -> Model:
-    """``data`` as a ``model``.
+def _refuse_crowds(body: bytes) -> None:
+    """A text of 2 MB is read in a millisecond, but two million brackets keep the interpreter for seconds."""
+    if _num_containers(body) > MAX_CONTAINERS and (count := _num_containers(_STRING.sub(b"", body))) > (
+        MAX_CONTAINERS
+    ):
+        raise BodyTooLarge(f"the body may have at most {MAX_CONTAINERS} arrays and objects; it has {count}")
+
+
+def _num_containers(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
+
+
+def check(model: type[Model], data: Mapping[str, Any], counts: Counts = DEFAULT_COUNTS) -> Model:
+    """``data`` as a ``model``. ``counts`` limits what would take long to look at.
 
     Raises:
         BadRequest: names the first field at fault, its value and the limit.
     """
     try:
-        return model.model_validate(data)
+        return model.model_validate(data, context=counts)
     except ValidationError as error:
         raise _describe(error.errors(include_url=False)[0], model) from None
 

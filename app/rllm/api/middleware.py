@@ -29,6 +29,12 @@ def record_of(scope: Scope) -> RequestRecord:
     return record
 
 
+def caller_of(scope: Scope) -> str:
+    """Whose request it is, for what callers share: their key, else their address."""
+    client = scope.get("client")
+    return record_of(scope).client_key or (client[0] if client else "")
+
+
 async def send_error(send: Send, answer: ErrorAnswer) -> None:
     await send_json(send, answer.status, answer.body(), answer.headers)
 

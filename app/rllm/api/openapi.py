@@ -90,11 +90,11 @@ def _write_limits(schemas: Schema, settings: ApiSettings) -> None:
         _typed(fields["n"], "integer")["maximum"] = settings.max_n
         text, several, _ = fields["stop"]["anyOf"]
         text["maxLength"] = several["items"]["maxLength"] = settings.max_stop_chars
-        several["maxItems"] = settings.max_stop_strings
-        fields["logit_bias"]["anyOf"][0]["maxProperties"] = settings.max_logit_bias
+        several["maxItems"] = settings.counts.stop_strings
+        fields["logit_bias"]["anyOf"][0]["maxProperties"] = settings.counts.logit_bias
     prompts = schemas["CompletionRequest"]["properties"]["prompt"]["anyOf"]
     for several in (prompts[1], prompts[3]):
-        several["maxItems"] = settings.max_prompts
+        several["maxItems"] = settings.counts.prompts
 
 
 def _write_models(document: Schema, schemas: Schema, service: Service) -> None:

@@ -21,7 +21,7 @@ from rllm.api.fields import (
     Prompts,
     Role,
     Stop,
-    TokenId,
+    TokenIds,
 )
 from rllm.api.known_fields import Place, refuse
 
@@ -236,4 +236,4 @@ class TokenizeRequest(WireModel):
 
 class DetokenizeRequest(WireModel):
     model: Annotated[str, Field(max_length=512)] | None = None
-    tokens: list[TokenId]
+    tokens: TokenIds

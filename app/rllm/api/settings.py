@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from rllm.api.counts import DEFAULT_COUNTS, Counts
+
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
@@ -65,7 +67,8 @@ class ApiSettings:
     docs: bool = True
     """Serve /docs and /openapi.json."""
 
-    max_body_bytes: int = 8 * 1024 * 1024
+    max_body_bytes: int = 2 * 1024 * 1024
+    """The text of some 400,000 tokens. What a body of many small things costs grows with it."""
     body_timeout_s: float = 30.0
     """Longest time a client may take to send one body."""
     slow_client_timeout_s: float = 30.0
@@ -74,15 +77,12 @@ class ApiSettings:
     """A silent event stream gets a comment this often. It is also how long the status line waits for the
     first token: an error within that time is an HTTP error, later it is an event. 0: never, wait forever."""
 
+    counts: Counts = DEFAULT_COUNTS
     max_n: int = 16
-    max_prompts: int = 64
-    """Prompts in one completion request."""
     max_choices: int = 128
     """n times the number of prompts."""
-    max_stop_strings: int = 16
     max_stop_chars: int = 256
     """Length of one stop string."""
-    max_logit_bias: int = 1024
     max_top_logprobs: int = 20
     max_prompt_logprobs: int = 1_000_000
     """Figures in one answer: tokens of all prompts, times choices, times rivals of each and itself."""

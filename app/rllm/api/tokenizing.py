@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rllm.api.control_text import Piece
+from rllm.api.fair_threads import FairThreads
 from rllm.api.messages import CHATML, MessageRules
 from rllm.api.protocol import ChatMessage
 from rllm.api.rendering.frames import Load
@@ -20,6 +20,9 @@ from rllm.errors import PromptTooLong, RllmError
 from rllm.serving.service import ServedModel
 
 T = TypeVar("T")
+_LONG = 32 * 1024
+"""Bytes of text that take a tenth of a second to tokenize: shorter ones should not wait for it."""
+_TOKEN_BYTES = 4
 _logger = logging.getLogger(__name__)
 
 
@@ -37,14 +40,13 @@ class Tokenizer:
     """A process per model for its chat template, and a few threads for tokens: llama.cpp's tokenizer drops
     the GIL. Lives on the event loop."""
 
-    def __init__(self, *, threads: int, render_timeout_s: float) -> None:
+    def __init__(self, threads: FairThreads, *, render_timeout_s: float) -> None:
         self._render_timeout_s = render_timeout_s
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="rllm-text")
+        self._threads = threads
         self._prepared: dict[str, _Prepared] = {}
         self._preparing = asyncio.Lock()
 
     async def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
         for prepared in self._prepared.values():
             await prepared.renderer.close()
 
@@ -53,12 +55,14 @@ class Tokenizer:
         model: ServedModel,
         messages: Sequence[ChatMessage],
         *,
+        caller: str,
         variables: Mapping[str, Any] | None = None,
     ) -> tuple[int, ...]:
-        """``variables``: what else the template is given, as JSON."""
+        """``variables``: what else the template is given, as JSON. ``caller``: see `FairThreads`."""
         prepared = await self._of(model)
         pieces = await self._pieces(model, prepared, messages, variables)
-        return await self._run(lambda: self._tokens(model, prepared, pieces))
+        size = sum(_num_bytes(piece.text) for piece in pieces)
+        return await self._run(lambda: self._tokens(model, prepared, pieces), size, caller)
 
     async def chat_text(
         self,
@@ -85,26 +89,30 @@ class Tokenizer:
             max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
         )
 
-    async def text(self, model: ServedModel, text: str, *, param: str) -> tuple[int, ...]:
+    async def text(self, model: ServedModel, text: str, *, param: str, caller: str) -> tuple[int, ...]:
         """A raw prompt: there the caller writes the whole prompt, control tokens included."""
         prepared = await self._of(model)
-        return await self._run(lambda: self._text(model, prepared, text, param))
+        return await self._run(lambda: self._text(model, prepared, text, param), _num_bytes(text), caller)
 
     async def any_text(
-        self, model: ServedModel, text: str, *, add_special: bool, parse_special: bool
+        self, model: ServedModel, text: str, *, add_special: bool, parse_special: bool, caller: str
     ) -> tuple[int, ...]:
         """Text that need not fit the context."""
         vocabulary = model.vocabulary
         return await self._run(
-            lambda: tuple(vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special))
+            lambda: tuple(vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)),
+            _num_bytes(text),
+            caller,
         )
 
     async def beginning(self, model: ServedModel) -> tuple[int, ...]:
         """What the model wants before a text (BOS), if anything."""
         return (await self._of(model)).facts.beginning
 
-    async def detokenize(self, model: ServedModel, tokens: Sequence[int]) -> str:
-        return await self._run(lambda: model.vocabulary.detokenize(tokens, special=True))
+    async def detokenize(self, model: ServedModel, tokens: Sequence[int], *, caller: str) -> str:
+        return await self._run(
+            lambda: model.vocabulary.detokenize(tokens, special=True), _TOKEN_BYTES * len(tokens), caller
+        )
 
     async def warm(self, model: ServedModel) -> None:
         """Study the vocabulary and compile the template before the first request does it."""
@@ -114,8 +122,9 @@ class Tokenizer:
         except RllmError as error:
             _logger.error("model %s: %s", model.id, error)
 
-    async def _run(self, job: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, job)
+    async def _run(self, job: Callable[[], T], size: int, caller: str) -> T:
+        """``size``: bytes of text."""
+        return await self._threads.run(job, caller=caller, is_long=size > _LONG)
 
     async def _of(self, model: ServedModel) -> _Prepared:
         prepared = self._prepared.get(model.id)
@@ -130,7 +139,7 @@ class Tokenizer:
             if old.vocabulary is vocabulary:  # somebody else was first
                 return old
             await old.renderer.close()
-        facts = await self._run(lambda: study(vocabulary))
+        facts = await self._run(lambda: study(vocabulary), 0, "")
         source = vocabulary.chat_template
         if source is None:
             _logger.warning(

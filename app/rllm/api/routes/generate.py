@@ -18,8 +18,7 @@ from rllm.api.convert import (
 )
 from rllm.api.fields import Prompt
 from rllm.api.generation import Generation
-from rllm.api.json_body import check, read_json
-from rllm.api.middleware import record_of
+from rllm.api.middleware import caller_of, record_of
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest
 from rllm.api.records import RequestRecord
 from rllm.api.responses import ChatCompletion, Completion, documented
@@ -39,13 +38,14 @@ def make_router(context: Context) -> APIRouter:
         **documented(ChatCompletion, "ChatCompletionRequest", streams=True),
     )
     async def chat(request: Request) -> Response:
-        wire = check(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
+        caller = caller_of(request.scope)
+        wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
         record = record_of(request.scope)
         terms = terms_of(request.scope, record.client_key, bool(wire.stream))
 
         async def prepare() -> Job:
             model = enter(wire, 1, record, terms)
-            prompt = await context.tokenizer.chat(model, wire.messages)
+            prompt = await context.tokenizer.chat(model, wire.messages, caller=caller)
             return job(wire, [prompt], model, record.request_id)
 
         return Generation(context.service, settings, record, terms, prepare)
@@ -57,17 +57,18 @@ def make_router(context: Context) -> APIRouter:
         **documented(Completion, "CompletionRequest", streams=True),
     )
     async def complete(request: Request) -> Response:
-        wire = check(CompletionRequest, await read_json(request, settings.body_timeout_s))
+        caller = caller_of(request.scope)
+        wire = await context.bodies.read(request, CompletionRequest, caller=caller)
         record = record_of(request.scope)
         terms = terms_of(request.scope, record.client_key, bool(wire.stream))
 
         async def prepare() -> Job:
             model = enter(wire, len(wire.prompt), record, terms)
             prompts = [
-                await _tokens(prompt, index, len(wire.prompt), model)
+                await _tokens(prompt, index, len(wire.prompt), model, caller)
                 for index, prompt in enumerate(wire.prompt)
             ]
-            echo = await _echo(wire, model) if wire.echo else ()
+            echo = await _echo(wire, model, caller) if wire.echo else ()
             return job(wire, prompts, model, record.request_id, echo)
 
         return Generation(context.service, settings, record, terms, prepare)
@@ -91,17 +92,21 @@ def make_router(context: Context) -> APIRouter:
         check_scores(wire, prompts, settings)
         return _job(wire, prompts, model, request_id, echo)
 
-    async def _tokens(prompt: Prompt, index: int, count: int, model: ServedModel) -> tuple[int, ...]:
+    async def _tokens(
+        prompt: Prompt, index: int, count: int, model: ServedModel, caller: str
+    ) -> tuple[int, ...]:
         param = "prompt" if count == 1 else f"prompt[{index}]"
         if isinstance(prompt, str):
-            return await context.tokenizer.text(model, prompt, param=param)
+            return await context.tokenizer.text(model, prompt, param=param, caller=caller)
         check_token_ids(prompt, model, param)
         return prompt
 
-    async def _echo(wire: CompletionRequest, model: ServedModel) -> tuple[str, ...]:
+    async def _echo(wire: CompletionRequest, model: ServedModel, caller: str) -> tuple[str, ...]:
         """One text per choice; token ids are shown as text."""
         texts = [
-            prompt if isinstance(prompt, str) else await context.tokenizer.detokenize(model, prompt)
+            prompt
+            if isinstance(prompt, str)
+            else await context.tokenizer.detokenize(model, prompt, caller=caller)
             for prompt in wire.prompt
         ]
         return tuple(text for text in texts for _ in range(wire.n or 1))

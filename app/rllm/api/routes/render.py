@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from rllm.api.context import Context, new_response_id
 from rllm.api.convert import AnyGeneration, check_model, check_settings, check_token_ids, engine_requests
-from rllm.api.json_body import check, read_json
+from rllm.api.middleware import caller_of
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest
 from rllm.api.responses import Counted, Prompted, Rendered, documented
 from rllm.serving.service import ServedModel
@@ -29,7 +29,8 @@ def make_router(context: Context) -> APIRouter:
         **documented(Prompted, "ChatCompletionRequest"),
     )
     async def apply_template(request: Request) -> dict[str, str]:
-        wire = check(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
+        caller = caller_of(request.scope)
+        wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
         return {"prompt": await context.tokenizer.chat_text(context.model(wire.model), wire.messages)}
 
     @router.post(
@@ -39,8 +40,13 @@ def make_router(context: Context) -> APIRouter:
         **documented(Counted, "ChatCompletionRequest"),
     )
     async def input_tokens(request: Request) -> dict[str, int]:
-        wire = check(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
-        return {"input_tokens": len(await context.tokenizer.chat(context.model(wire.model), wire.messages))}
+        caller = caller_of(request.scope)
+        wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
+        return {
+            "input_tokens": len(
+                await context.tokenizer.chat(context.model(wire.model), wire.messages, caller=caller)
+            )
+        }
 
     @router.post(
         "/v1/chat/completions/render",
@@ -49,9 +55,12 @@ def make_router(context: Context) -> APIRouter:
         **documented(Rendered, "ChatCompletionRequest"),
     )
     async def render_chat(request: Request) -> dict[str, Any]:
-        wire = check(ChatCompletionRequest, await read_json(request, settings.body_timeout_s))
+        caller = caller_of(request.scope)
+        wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
         model = enter(wire, 1)
-        return _rendered(wire, await context.tokenizer.chat(model, wire.messages), model, "chatcmpl")
+        return _rendered(
+            wire, await context.tokenizer.chat(model, wire.messages, caller=caller), model, "chatcmpl"
+        )
 
     @router.post(
         "/v1/completions/render",
@@ -60,13 +69,14 @@ def make_router(context: Context) -> APIRouter:
         **documented(list[Rendered], "CompletionRequest"),
     )
     async def render_completion(request: Request) -> list[dict[str, Any]]:
-        wire = check(CompletionRequest, await read_json(request, settings.body_timeout_s))
+        caller = caller_of(request.scope)
+        wire = await context.bodies.read(request, CompletionRequest, caller=caller)
         model = enter(wire, len(wire.prompt))
         rendered = []
         for index, prompt in enumerate(wire.prompt):
             param = "prompt" if len(wire.prompt) == 1 else f"prompt[{index}]"
             if isinstance(prompt, str):
-                tokens = await context.tokenizer.text(model, prompt, param=param)
+                tokens = await context.tokenizer.text(model, prompt, param=param, caller=caller)
             else:
                 check_token_ids(prompt, model, param)
                 tokens = prompt

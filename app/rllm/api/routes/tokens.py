@@ -6,14 +6,18 @@ Both dialects are understood and both are answered: ``tokens`` is the same list 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
 
+import orjson
 from fastapi import APIRouter
 from starlette.requests import Request
+from starlette.responses import Response
 
+from rllm.api.client import Client
 from rllm.api.context import Context
 from rllm.api.convert import check_token_ids
-from rllm.api.json_body import check, read_json
+from rllm.api.middleware import caller_of
 from rllm.api.protocol import DetokenizeRequest, TokenizeRequest
 from rllm.api.responses import Detokenized, Tokenized, documented
 from rllm.api.vocabulary import token_text
@@ -31,23 +35,16 @@ def make_router(context: Context) -> APIRouter:
         summary="Text to token ids",
         **documented(Tokenized, "TokenizeRequest"),
     )
-    async def tokenize(request: Request) -> dict[str, Any]:
-        wire = check(TokenizeRequest, await read_json(request, settings.body_timeout_s))
+    async def tokenize(request: Request) -> Response:
+        caller = caller_of(request.scope)
+        wire = await context.bodies.read(request, TokenizeRequest, caller=caller)
         model = context.model(wire.model)
-        tokens = await _tokens(wire, model)
-        answer: dict[str, Any] = {
-            "tokens": tokens,
-            "count": len(tokens),
-            "max_model_len": model.info.ctx_per_slot,
-        }
-        if wire.with_pieces or wire.return_token_strs:
-            texts = [token_text(model.vocabulary, token) for token in tokens]
-            if wire.return_token_strs:
-                answer["token_strs"] = texts
-            if wire.with_pieces:
-                pairs = zip(tokens, texts, strict=True)
-                answer["tokens"] = [{"id": token, "piece": text} for token, text in pairs]
-        return answer
+        async with Client(request.receive) as client:
+            tokens = await client.unless_gone(_tokens(wire, model, caller))
+            body = await client.unless_gone(
+                context.threads.run(partial(_tokenized, wire, tokens, model), caller=caller)
+            )
+        return Response(body, media_type="application/json")
 
     @router.post(
         "/detokenize",
@@ -55,17 +52,19 @@ def make_router(context: Context) -> APIRouter:
         summary="Token ids to text",
         **documented(Detokenized, "DetokenizeRequest"),
     )
-    async def detokenize(request: Request) -> dict[str, Any]:
-        wire = check(DetokenizeRequest, await read_json(request, settings.body_timeout_s))
+    async def detokenize(request: Request) -> Response:
+        caller = caller_of(request.scope)
+        wire = await context.bodies.read(request, DetokenizeRequest, caller=caller)
         model = context.model(wire.model)
         check_token_ids(wire.tokens, model, "tokens")
-        text = await context.tokenizer.detokenize(model, wire.tokens)
-        return {"content": text, "prompt": text}
+        async with Client(request.receive) as client:
+            text = await client.unless_gone(context.tokenizer.detokenize(model, wire.tokens, caller=caller))
+        return Response(orjson.dumps({"content": text, "prompt": text}), media_type="application/json")
 
-    async def _tokens(wire: TokenizeRequest, model: ServedModel) -> tuple[int, ...]:
+    async def _tokens(wire: TokenizeRequest, model: ServedModel, caller: str) -> tuple[int, ...]:
         if wire.messages is not None:
             begin = {"add_generation_prompt": wire.add_generation_prompt is not False}
-            return await context.tokenizer.chat(model, wire.messages, variables=begin)
+            return await context.tokenizer.chat(model, wire.messages, caller=caller, variables=begin)
         param = "content" if wire.content is not None else "prompt"
         text = wire.content if wire.content is not None else wire.prompt or ""
         if len(text.encode()) > settings.max_tokenize_bytes:
@@ -76,6 +75,24 @@ def make_router(context: Context) -> APIRouter:
             text,
             add_special=param == "prompt" if add_special is None else add_special,
             parse_special=wire.parse_special is not False,
+            caller=caller,
         )
 
     return router
+
+
+def _tokenized(wire: TokenizeRequest, tokens: Sequence[int], model: ServedModel) -> bytes:
+    """The answer; of a million tokens with their texts it takes a second."""
+    answer: dict[str, object] = {
+        "tokens": tokens,
+        "count": len(tokens),
+        "max_model_len": model.info.ctx_per_slot,
+    }
+    if wire.with_pieces or wire.return_token_strs:
+        texts = [token_text(model.vocabulary, token) for token in tokens]
+        if wire.return_token_strs:
+            answer["token_strs"] = texts
+        if wire.with_pieces:
+            pairs = zip(tokens, texts, strict=True)
+            answer["tokens"] = [{"id": token, "piece": text} for token, text in pairs]
+    return orjson.dumps(answer)
