@@ -26,7 +26,13 @@ HEAD = WIDTH // HEADS
 
 
 def write_tiny_model(
-    path: Path, *, seed: int = 1, architecture: str = "llama", num_ctx: int = 8192, output_gain: float = 3.0
+    path: Path,
+    *,
+    seed: int = 1,
+    architecture: str = "llama",
+    num_ctx: int = 8192,
+    output_gain: float = 3.0,
+    chat_template: str = CHAT_TEMPLATE,
 ) -> Path:
     """About 400 kB. Another ``architecture`` makes a file that llama.cpp must refuse; an ``output_gain`` of
     0 or NaN one whose logits are all equal or no numbers."""
@@ -44,7 +50,7 @@ def write_tiny_model(
     writer.add_rope_dimension_count(HEAD)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(len(tokens))
-    _add_vocabulary(writer, tokens)
+    _add_vocabulary(writer, tokens, chat_template)
     _add_weights(writer, rng, len(tokens), output=output_gain)
     _write(writer)
     return path
@@ -121,7 +127,7 @@ def write_tiny_gemma(path: Path, *, window: int = 32, seed: int = 1) -> Path:
     return path
 
 
-def _add_vocabulary(writer: GGUFWriter, tokens: list[str]) -> None:
+def _add_vocabulary(writer: GGUFWriter, tokens: list[str], chat_template: str = CHAT_TEMPLATE) -> None:
     kinds = [TokenType.CONTROL] * len(CONTROL) + [TokenType.NORMAL] * (len(tokens) - len(CONTROL))
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("smollm")
@@ -133,7 +139,7 @@ def _add_vocabulary(writer: GGUFWriter, tokens: list[str]) -> None:
     writer.add_pad_token_id(0)
     writer.add_add_bos_token(False)
     writer.add_add_space_prefix(False)
-    writer.add_chat_template(CHAT_TEMPLATE)
+    writer.add_chat_template(chat_template)
 
 
 def _add_weights(

@@ -91,5 +91,5 @@ class ApiSettings:
 
     text_threads: int = 2
     """Threads that tokenize."""
-    render_timeout_s: float = 2.0
+    render_timeout_s: float = 1.0
     """Longest time one chat template may take."""

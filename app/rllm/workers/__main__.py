@@ -37,6 +37,7 @@ _FOR_THE_SERVER = (
 
 def main() -> int:
     faulthandler.enable()
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # ggml starts gdb, which keeps a dead worker for 8 s
     faulthandler.register(signal.SIGUSR1)  # the watchdog asks for it before it kills
     for number in _FOR_THE_SERVER:
         signal.signal(number, signal.SIG_IGN)
