@@ -130,7 +130,7 @@ class Pool:
             await self._groups[plan.id].stop(error)
 
     async def _start_model(self, plan: ModelPlan) -> None:
-        # Workers first: a file on which llama.cpp aborts then ends one of them, and this process never reads it.
+        # Workers first: a file on which llama.cpp aborts ends one of them, and this process never reads it.
         info = await self._groups[plan.id].start()
         vocabulary = await asyncio.to_thread(plan.load_vocabulary)
         self._models[plan.id] = ServedModel(
