@@ -7,6 +7,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -36,10 +37,13 @@ class Rig(Protocol):
 
 
 class ProcessRig:
-    def __init__(self, model: Path, options: LlamaOptions) -> None:
+    def __init__(self, model: Path, options: LlamaOptions, env: Mapping[str, str] | None = None) -> None:
+        """``env`` is added to the environment."""
         command = [sys.executable, "-m", MODULE, str(model), msgspec.json.encode(options).decode()]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, env={**os.environ, **(env or {})}
+        )
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("started without pipes")
         self._orders, self._answers = self._process.stdin, self._process.stdout
