@@ -122,7 +122,7 @@ async def fuzz_output(arena: Arena, what: str, count: int, limit_s: float, *opti
     try:
         async with asyncio.timeout(limit_s):
             async for line in process.stdout:
-                lines.append(line)  # noqa: PERF401 - what came before a hang is wanted
+                lines.append(line)  # what came before a hang is wanted
             await process.wait()
     except TimeoutError:
         process.kill()
