@@ -86,6 +86,7 @@ class Server:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         chunks = [{"choices": [{"text": "x"}]} for _ in range(body["max_tokens"])]
+        chunks[-1]["choices"][0]["finish_reason"] = "length"
         for chunk in (*chunks, {"choices": [], "usage": {"completion_tokens": body["max_tokens"]}}):
             await response.write(f"data: {json.dumps(chunk)}\n\n".encode())
         return response

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rllm_bench.figures import vllm_format
+from rllm_bench.report.export import export
 from rllm_bench.report.page import render
 from tests.bench.conftest import Delay, Measure, only_cell
 
@@ -70,10 +71,15 @@ def test_a_report_is_the_same_to_the_last_byte(
     """Text, tables, CSV and pictures: rendering reads the raw records and nothing else."""
     server = delay(ttft_s=0.01, tpot_s=0.001, spread_s=0.01)
     store = measure(server.url, concurrency=[1, 2], prompt_tokens=[8, 16], repeats=3, requests_per_user=3)
-    first = _bytes(render([store.folder], tmp_path / "a").parent)
+    said: list[str] = []
+    first = _bytes(render([store.folder], tmp_path / "a", say=said.append).parent)
+    export([store.folder], tmp_path / "a")
     again = _bytes(render([store.folder], tmp_path / "b").parent)
     assert first == again
-    assert {"report.md", "summary.csv", "plots/summary.png", "plots/summary.svg"} <= first.keys()
+    assert any("tokens/s" in line for line in said)
+    exported = _bytes(tmp_path / "a")
+    assert {"report.md", "plots/summary.png"} <= first.keys()
+    assert exported.keys() - first.keys() >= {"summary.csv"}
 
 
 def _bytes(folder: Path) -> dict[str, bytes]:

@@ -77,7 +77,7 @@ def conclude(store: Store, prepared: Prepared, *, no_report: bool) -> None:
     else:
         from rllm_bench.report.page import render  # matplotlib is needed for this alone
 
-        click.echo(f"report: {render([store.folder], store.folder)}")
+        click.echo(f"report: {render([store.folder], store.folder, say=click.echo)}")
     for line in outcome.missing(store.run()):
         click.echo(line, err=True)
     for line in prepared.left_out:

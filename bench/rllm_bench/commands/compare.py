@@ -29,9 +29,9 @@ def command(old: Path, new: Path, metrics: list[str], fail_on_regression: bool) 
     found = list(pairs(fresh, base, tuple(metrics)))
     if not found:
         raise click.ClickException("the two runs have no subject and load in common")
-    click.echo(markdown(["load", "subject", "figure", "old", "new", "verdict"], [_row(one) for one in found]))
     for line in differences(fresh, base):
-        click.echo(f"\n{line}")
+        click.echo(click.style(f"**Not the same: {line}.**\n", bold=True))
+    click.echo(markdown(["load", "subject", "figure", "old", "new", "verdict"], [_row(one) for one in found]))
     worse = [one for one in found if one.verdict == "worse"]
     if all(one.verdict == "unknown" for one in found):
         click.echo(

@@ -21,11 +21,17 @@ import click
     type=click.Path(exists=True, path_type=Path),
     help="A ceiling.json or quality.json from elsewhere.",
 )
-def command(runs: tuple[Path, ...], out: Path | None, extra: tuple[Path, ...]) -> None:
+@click.option(
+    "--export", "exports", is_flag=True, help="Also summary.csv, and vllm/ in the keys of `vllm bench serve`."
+)
+def command(runs: tuple[Path, ...], out: Path | None, extra: tuple[Path, ...], exports: bool) -> None:
     """Render any number of runs into one report, from their raw records."""
+    from rllm_bench.report.export import export
     from rllm_bench.report.page import render
 
     for run in runs:
         if not (run / "run.json").exists():
             raise click.ClickException(f"{run} holds no run.json: not a run of rllm-bench matrix")
-    click.echo(f"report: {render(list(runs), out or runs[0], list(extra))}")
+    click.echo(f"report: {render(list(runs), out or runs[0], list(extra), click.echo)}")
+    if exports:
+        export(runs, out or runs[0])

@@ -13,6 +13,8 @@ from rllm_bench.figures import stats
 from rllm_bench.figures.names import Slos, figure
 from rllm_bench.figures.stats import Interval
 from rllm_bench.figures.summary import Result, Summary, draws
+from rllm_bench.figures.words import listed, machine
+from rllm_bench.records.runs import RunRecord
 
 METRICS = ("output_tps", "ttft_p50_ms", "ttft_p99_ms", "tpot_p50_ms", "e2e_p99_ms")
 MARGIN = 0.05
@@ -132,10 +134,39 @@ def compute_paths(summary: Summary) -> Mapping[str, dict[str, str]]:
 
 
 def differences(new: Summary, old: Summary) -> Iterator[str]:
-    """Where two runs of a subject were not computed by the same code."""
+    """Where two runs do not differ in what is compared alone: machine, engines, model files, code."""
+    if new.runs and old.runs:
+        yield from _machines(new.runs[0], old.runs[0])
+        yield from _subjects(new.runs[0], old.runs[0])
     before = compute_paths(old)
     for subject, path in compute_paths(new).items():
         then = before.get(subject, {})
         for name in sorted(path.keys() & then.keys()):
             if path[name] != then[name]:
                 yield f"{subject} was computed by other code: {name} {then[name]}, now {path[name]}"
+
+
+def _machines(new: RunRecord, old: RunRecord) -> Iterator[str]:
+    if machine(new.environment) != machine(old.environment):
+        yield f"other machines: {machine(old.environment)}, now {machine(new.environment)}"
+    before, now = (set(run.environment["cpu"]["features"]) for run in (old, new))
+    if before != now:
+        lost, gained = sorted(before - now), sorted(now - before)
+        yield f"other processor features: without {listed(lost) or 'none'}, with {listed(gained) or 'none'}"
+    then, today = (run.environment.get("packages", {}) for run in (old, new))
+    for name in sorted(then.keys() & today.keys()):
+        if then[name] != today[name]:
+            yield f"other versions: {name} {then[name]}, now {today[name]}"
+
+
+def _subjects(new: RunRecord, old: RunRecord) -> Iterator[str]:
+    before = {subject.name: subject for subject in old.subjects}
+    for now in new.subjects:
+        then = before.get(now.name)
+        if then is None:
+            continue
+        if now.version != then.version:
+            yield f"{now.name} is another version: {then.version}, now {now.version}"
+        if now.model_sha256 and then.model_sha256 and now.model_sha256 != then.model_sha256:
+            hashes = f"sha256 {then.model_sha256[:12]}, now {now.model_sha256[:12]}"
+            yield f"{now.name} served another model file: {hashes}"

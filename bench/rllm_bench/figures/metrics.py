@@ -19,6 +19,8 @@ from rllm_bench.records.cells import Cell, RequestRecord
 
 STEADY_REQUESTS_PER_USER = 10
 """From this many requests per user on, figures are taken from the steady window only."""
+KEPT = 0.95
+"""A goal is kept under a load when at least this share of the requests meets it."""
 _STEP_TOKENS = ("rllm_decode_tokens_total", "rllm_accepted_tokens_total")
 """Of rllm: tokens drawn in decode steps, and guessed ones that were right."""
 BLOCKS = 20

@@ -52,7 +52,12 @@ def paired(ours: Result, theirs: Result, name: str, slos: Slos) -> Paired | None
     key = f"{ours.subject}/{theirs.subject}/{ours.part}/{ours.group}/{name}"
     bounds = _interval(ratios, key) if len(ratios) >= FEWEST_PAIRS else None
     return Paired(
-        name, float(np.median(mine)), float(np.median(other)), float(np.median(ratios)), bounds, len(ratios)
+        name,
+        stats.over_repeats(mine),
+        stats.over_repeats(other),
+        stats.over_repeats(ratios),
+        bounds,
+        len(ratios),
     )
 
 

@@ -23,9 +23,6 @@ from rllm_bench.figures.summary import judged
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.store import Store
 
-IN_TIME = 0.95
-"""The share of requests that must meet a goal for its load to count as served in time."""
-
 
 @dataclass(frozen=True)
 class Runs:
@@ -60,7 +57,7 @@ class Runs:
         }
         most = 0
         for group, users in sorted(groups.items(), key=lambda item: item[1]):
-            if float(self.find(f"{subject} {group} attained_{goal}")[0]) < IN_TIME:
+            if float(self.find(f"{subject} {group} attained_{goal}")[0]) < metrics.KEPT:
                 break
             most = users
         if not most:
@@ -85,11 +82,11 @@ def _figure(run: RunRecord, repeats: Sequence[CellData], metric: str) -> float:
     if metric in ("usd_per_1k", "usd_per_1m"):
         if run.price_per_hour is None:
             raise UnknownFigure(f"{run.name} knows no price per hour")
-        rate = stats.estimate([values["output_tps"] for values in found], None).value
+        rate = stats.over_repeats([values["output_tps"] for values in found])
         return cost.per_1k_tokens(run.price_per_hour, rate) * (1000 if metric == "usd_per_1m" else 1)
     if any(metric not in values for values in found):
         raise UnknownFigure(f"{spec.id} has no {metric}; it has {', '.join(found[0])}")
-    return stats.estimate([values[metric] for values in found], None).value
+    return stats.over_repeats([values[metric] for values in found])
 
 
 @dataclass(frozen=True)

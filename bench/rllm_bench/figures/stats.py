@@ -85,24 +85,30 @@ def interval(draws: Array) -> Interval:
     return Interval(float(low), float(high))
 
 
+def over_repeats(values: Sequence[float] | Array) -> float:
+    """The one rule for figures of several repeats or pairs: their median. What happens to one of them, a
+    neighbour's burst on the machine say, then moves the figure as little as it can."""
+    return float(np.median(values))
+
+
 def estimate(values: Sequence[float], draws: Sequence[Array] | None) -> Estimate:
-    """Over repeats: the mean of their values. ``draws`` are the resamples of each repeat, in step."""
+    """Over repeats. ``draws`` are the resamples of each repeat, in step."""
     found = np.asarray(values, dtype=np.float64)
     spread = Interval(float(found.min()), float(found.max())) if len(found) > 1 else None
     inside = None
     if draws:
-        inside = interval(np.mean(np.stack(draws), axis=0))
-    return Estimate(float(found.mean()), inside, spread, len(found))
+        inside = interval(np.median(np.stack(draws), axis=0))
+    return Estimate(over_repeats(found), inside, spread, len(found))
 
 
 def ratio(new: Sequence[Array], old: Sequence[Array], rng: np.random.Generator) -> Interval:
-    """Interval of mean(new) / mean(old), repeats drawn with replacement and then their resamples."""
+    """Interval of median(new) / median(old), repeats drawn with replacement and then their resamples."""
 
     def draw(side: Sequence[Array]) -> Array:
         stack = np.stack(side)
         repeats, count = stack.shape
         chosen = rng.integers(repeats, size=(RESAMPLES, repeats))
         column = rng.integers(count, size=(RESAMPLES, repeats))
-        return np.asarray(stack[chosen, column].mean(axis=1), dtype=np.float64)
+        return np.asarray(np.median(stack[chosen, column], axis=1), dtype=np.float64)
 
     return interval(draw(new) / draw(old))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -40,9 +40,15 @@ class Result:
     def __getitem__(self, name: str) -> float:
         return self.values[name].value
 
-    def get(self, name: str) -> float | None:
+    @overload
+    def get(self, name: str) -> float | None: ...
+
+    @overload
+    def get(self, name: str, default: float) -> float: ...
+
+    def get(self, name: str, default: float | None = None) -> float | None:
         estimate = self.values.get(name)
-        return estimate.value if estimate else None
+        return estimate.value if estimate else default
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rllm_bench.figures.metrics import CellData, summarize
+from rllm_bench.figures.stats import over_repeats
 from rllm_bench.figures.summary import judged
 from rllm_bench.quality.gate import Limits, judge
 from rllm_bench.quality.results import QualityRun
@@ -74,7 +75,7 @@ def _option(
 ) -> Option:
     repeats = [summarize(cell, {_GOAL: goal}) for cell in one.cells]
     spec, run = one.cells[0].record.spec, one.run
-    memory = _mean(repeats, "gpu_memory_peak_mb")
+    memory = _over_repeats(repeats, "gpu_memory_peak_mb")
     names = {"ttft": "ttft_p95_ms", "tpot": "tpot_p95_ms", "e2el": "e2e_p95_ms"}
     return Option(
         subject=one.subject.name,
@@ -84,16 +85,18 @@ def _option(
         load=spec.load.label,
         users=spec.load.concurrency or round(spec.load.rate or 0),
         slots=run.settings.slots,
-        output_tps=_mean(repeats, "output_tps") or 0.0,
-        goodput_rps=_mean(repeats, f"goodput_{_GOAL}_rps") or 0.0,
-        attained=_mean(repeats, f"attained_{_GOAL}") or 0.0,
-        p95_ms={limit: value for limit in goal if (value := _mean(repeats, names[limit])) is not None},
-        memory_mb=memory if memory is not None else _mean(repeats, "rss_peak_mb"),
+        output_tps=_over_repeats(repeats, "output_tps") or 0.0,
+        goodput_rps=_over_repeats(repeats, f"goodput_{_GOAL}_rps") or 0.0,
+        attained=_over_repeats(repeats, f"attained_{_GOAL}") or 0.0,
+        p95_ms={
+            limit: value for limit in goal if (value := _over_repeats(repeats, names[limit])) is not None
+        },
+        memory_mb=memory if memory is not None else _over_repeats(repeats, "rss_peak_mb"),
         price_per_hour=price if price is not None else run.price_per_hour,
         quality=quality.get(one.subject.model_sha256 or ""),
     )
 
 
-def _mean(repeats: Sequence[Mapping[str, float]], name: str) -> float | None:
+def _over_repeats(repeats: Sequence[Mapping[str, float]], name: str) -> float | None:
     values = [repeat[name] for repeat in repeats if name in repeat]
-    return sum(values) / len(values) if values else None
+    return over_repeats(values) if values else None

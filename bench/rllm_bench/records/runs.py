@@ -20,6 +20,8 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     model_type: str | None = None
     """How it is quantized, where a record beside the file says so."""
     model_sha256: str | None = None
+    type_shares: dict[str, float] = {}
+    """Share of the weights by the type of their tensor, largest first."""
     version: str | None = None
     missing: str | None = None
     """Why it could not be measured; its cells are not planned then."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rllm_bench.figures.compare import Comparison, compare
+from rllm_bench.figures.metrics import KEPT
 from rllm_bench.figures.names import figure
 from rllm_bench.figures.summary import Result, Summary
 from rllm_bench.figures.words import limits_of, listed, number, plural
 
-KEPT = 0.95
-"""A goal is kept under a load when at least this share of the requests meets it."""
+FEWEST_REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,13 @@ class Choice:
 class Answer:
     shape: tuple[int, int]
     choices: tuple[Choice, ...]
-    """One for each load, from light to heavy."""
+    """One for each load, from light to heavy, under which somebody keeps the first goal."""
     goal: str
     """Up to which load the choice keeps the first goal."""
+    nobody: str = ""
+    """Said instead of a choice, where nobody keeps the goal under any load."""
+    too_little: str = ""
+    """Why nothing can be chosen yet: what follows is only what was seen."""
 
     @property
     def light(self) -> Choice:
@@ -68,7 +73,10 @@ class Answer:
 
     @property
     def sentences(self) -> list[str]:
-        return [self._choice(), self._figures(), *([self.goal] if self.goal else [])]
+        if not self.choices:
+            return [self.too_little or self.nobody, *([self.nobody] if self.too_little else [])]
+        seen = [self._figures(), *([self.goal] if self.goal else [])]
+        return [self.too_little, *seen] if self.too_little else [self._choice(), *seen]
 
     def _choice(self) -> str:
         light, heavy = self.light.result, self.heavy.result
@@ -90,9 +98,10 @@ class Answer:
         prompt, output = self.shape
         one, many = self.light.result, self.heavy.result
         same = one.subject == many.subject
+        who = "it" if same and not self.too_little else one.subject
         text = (
-            f"With {prompt}-token prompts and {output}-token answers {'it' if same else one.subject} gives "
-            f"{_speed(one)} for {_load(one)}{self.light.margin}"
+            f"With {prompt}-token prompts and {output}-token answers {who} gives {_speed(one)} "
+            f"for {_load(one)}{self.light.margin}"
         )
         if one.group == many.group:
             return f"{text}."
@@ -120,11 +129,47 @@ def answer(summary: Summary) -> Answer | None:
         return None
     shape = shapes[len(shapes) // 2]
     loads = loads_of(summary, shape)
-    found = [standing(summary, rows) for rows in loads]
+    within = itertools.takewhile(bool, (keepers(summary, rows) for rows in loads))
+    found = [standing(summary, rows) for rows in within]
+    too_little = _too_little(summary)
+    if not found:
+        return Answer(shape, (), "", _nobody(summary, loads), too_little)
     # One server for all loads, where none is beaten under any; else for the lightest and the heaviest.
     good = frozenset.intersection(*(one.names for one in found)) or found[0].names & found[-1].names
     chosen = tuple(choose(summary, one, good) for one in found)
-    return Answer(shape, chosen, _goal(summary, loads, chosen[-1].result.subject))
+    goal = _goal(summary, loads, chosen[-1].result.subject)
+    return Answer(shape, chosen, goal, too_little=too_little)
+
+
+def _too_little(summary: Summary) -> str:
+    """A run that was made to see whether everything works, or for a first impression, chooses nothing."""
+    presets = {run.preset for run in summary.runs} & {"smoke", "quick"}
+    repeats = min((len(result.cells) for result in summary.results if result.values), default=0)
+    if not presets or repeats >= FEWEST_REPEATS:
+        return ""
+    return (
+        f"Too little data to choose: {plural(repeats, 'repeat')} of each load, preset {min(presets)} "
+        "(--preset standard measures enough)."
+    )
+
+
+def keepers(summary: Summary, rows: Sequence[Result]) -> list[Result]:
+    """Those who keep the first goal, where there is one."""
+    if not summary.slos:
+        return list(rows)
+    share = f"attained_{next(iter(summary.slos))}"
+    return [row for row in rows if row.get(share, 0.0) >= KEPT]
+
+
+def _nobody(summary: Summary, loads: Sequence[Sequence[Result]]) -> str:
+    name, limits = next(iter(summary.slos.items()))
+    share = f"attained_{name}"
+    row = max((row for rows in loads for row in rows), key=lambda row: row.get(share, 0.0))
+    return (
+        f"None of these servers keeps {limits_of(limits)} for {100 * KEPT:.0f} % of its requests, not even "
+        f"under the lightest load measured; the nearest is {row.subject} with {_load(row)}: "
+        f"{100 * row.get(share, 0.0):.0f} %. Measure lighter loads, or take a looser goal."
+    )
 
 
 def loads_of(summary: Summary, shape: tuple[int, int]) -> list[list[Result]]:
@@ -185,7 +230,7 @@ def _goal(summary: Summary, loads: Sequence[Sequence[Result]], subject: str) -> 
 
 def _kept(rows: Sequence[Result], share: str) -> Iterator[Result]:
     for row in rows:
-        if (row.get(share) or 0.0) < KEPT:
+        if row.get(share, 0.0) < KEPT:
             return
         yield row
 

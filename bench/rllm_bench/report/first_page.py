@@ -10,6 +10,7 @@ from rllm_bench.figures.summary import Summary
 from rllm_bench.figures.words import listed, machine, number
 from rllm_bench.report import checks, plots, tables
 from rllm_bench.report.answer import answer, limitation
+from rllm_bench.report.quoting import to_know
 from rllm_bench.report.sources import Sources
 
 
@@ -45,6 +46,8 @@ def first_page(sources: Sources, look: plots.Look, out: Path, doubts: list[str])
     yield f"Machine: {machine(run.environment)}. Load: {tables.shape_name(found.shape)}, {_kinds(summary)}."
     yield f"Limitation: {doubt}. More under [Validity](#validity)."
     yield from _quality(sources)
+    yield ""
+    yield from to_know(sources)
     yield ""
     yield tables.best_per_load(summary)
     yield ""

@@ -2,63 +2,53 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
-import msgspec
-
-from rllm_bench.figures import cost, metrics, vllm_format
+from rllm_bench.figures import cost, metrics
 from rllm_bench.figures.compare import MARGIN
-from rllm_bench.figures.summary import Summary, judged
 from rllm_bench.figures.words import machine, number, plural, slo
 from rllm_bench.records.runs import RunRecord
-from rllm_bench.records.store import Store, file_name
 from rllm_bench.report import checks, plots, study, tables, versus
-from rllm_bench.report.answer import answer, loads_of
+from rllm_bench.report.answer import answer, limitation, loads_of
 from rllm_bench.report.first_page import first_page
+from rllm_bench.report.quoting import to_know
 from rllm_bench.report.sources import Sources, read
 from rllm_bench.targets.compute_path import in_words
 
+Say = Callable[[str], None]
 
-def render(folders: Sequence[Path], out: Path, extra: Sequence[Path] = ()) -> Path:
-    """Writes report.md, plots, CSV and vLLM's JSON into ``out``; returns the report.
+
+def render(folders: Sequence[Path], out: Path, extra: Sequence[Path] = (), say: Say | None = None) -> Path:
+    """Writes report.md and its plots into ``out``; returns the report, and tells ``say`` its answer.
 
     ``extra``: ceiling.json or quality result files from elsewhere.
     """
     sources = read(folders, extra)
     out.mkdir(parents=True, exist_ok=True)
-    for store in sources.stores:
-        write_vllm(store, out / "vllm")
-    write_csv(sources.summary, out / "summary.csv")
     report = out / "report.md"
     report.write_text("\n".join(_document(sources, out)) + "\n")
+    if say is not None:
+        for line in _answer(sources):
+            say(line)
     return report
 
 
-def write_vllm(store: Store, folder: Path) -> None:
-    folder.mkdir(exist_ok=True)
-    slos = list(store.run().slos.values())
-    for cell in judged(store):
-        if cell.good:
-            data = msgspec.json.encode(vllm_format.result(cell, slos[0] if slos else None))
-            (folder / f"{file_name(cell.record.spec)}.json").write_bytes(data + b"\n")
-
-
-def write_csv(summary: Summary, path: Path) -> None:
-    """One line per cell, every figure; empty where a cell has none."""
-    rows = [(cell, values) for cell, values in summary.figures if values]
-    names = list(dict.fromkeys(name for _, values in rows for name in values))
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["subject", "group", "repeat", "steady_window", *names])
-    for cell, values in rows:
-        spec = cell.record.spec
-        found = [repr(round(values[name], 6)) if name in values else "" for name in names]
-        writer.writerow([spec.subject, spec.group, spec.repeat, cell.is_steady, *found])
-    path.write_text(buffer.getvalue())
+def _answer(sources: Sources) -> Iterator[str]:
+    """The first page's, for a console."""
+    summary, run = sources.summary, sources.run
+    match run.kind:
+        case "versus":
+            yield from versus.answer_lines(summary)
+        case "study":
+            if run.goals:
+                yield study.goals(run.goals, summary.results)
+        case "matrix":
+            if (found := answer(summary)) is not None:
+                yield from found.sentences
+                yield f"Limitation: {limitation(summary, list(checks.warnings(summary)))}."
 
 
 def _document(sources: Sources, out: Path) -> Iterator[str]:
@@ -67,9 +57,13 @@ def _document(sources: Sources, out: Path) -> Iterator[str]:
     match sources.run.kind:
         case "versus":
             yield from versus.first_page(sources.summary)
+            yield from to_know(sources)
+            yield ""
             yield from _setup(sources)
         case "study":
-            yield from study.first_page(sources.summary)
+            yield from study.first_page(sources.summary, look, out)
+            yield from to_know(sources)
+            yield ""
             yield from _setup(sources)
         case "matrix":
             yield from first_page(sources, look, out, doubts)
@@ -195,12 +189,13 @@ def _results(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
                 f"interactivity]({plots.save(figure, out / 'plots', f'pareto-p{shape[0]}-o{shape[1]}')})"
             )
             yield ""
-    lengths = plots.ttft_over_prompt(summary, look)
-    if lengths is not None:
-        yield "### Time to first token over prompt length"
-        yield ""
-        yield f"![TTFT over prompt length]({plots.save(lengths, out / 'plots', 'ttft-prompt')})"
-        yield ""
+    axes: tuple[Literal["prompt", "output"], ...] = ("prompt", "output")
+    for axis in axes:
+        if (lengths := plots.over_length(summary, look, axis)) is not None:
+            yield f"### Over the length of the {'prompt' if axis == 'prompt' else 'answer'}"
+            yield ""
+            yield f"![over length]({plots.save(lengths, out / 'plots', f'over-{axis}')})"
+            yield ""
     yield "### Goodput: requests per second that meet a goal"
     yield ""
     yield tables.goodput_table(summary)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 
@@ -28,10 +29,10 @@ _SHADES = {
     "url": ("#11623f", "#2fa36f", "#74c79d"),
 }
 """One hue per engine, darker for the smaller variants."""
+_SHADE_OF = {"q4": 0, "q8": 1, "f16": 2}
+"""By what a variant's name begins with: the same in every picture of every report."""
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _STYLE: Any = {
-    "svg.hashsalt": "rllm-bench",
-    "svg.fonttype": "none",
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -45,30 +46,29 @@ Metric = Callable[[Result], float | None]
 
 
 class Look:
-    """Colour and marker of every subject, the same in all pictures of a report."""
+    """Colour and marker of every subject: the engine's hue, the variant's shade, and where two share both
+    (an engine with other options) a marker and a line of their own."""
 
     def __init__(self, subjects: Sequence[str]) -> None:
-        variants = list(dict.fromkeys(_variant(name) for name in subjects))
-        self._style = {}
+        self._style: dict[str, dict[str, Any]] = {}
+        seen: Counter[str] = Counter()
         for name in subjects:
-            shades = _SHADES.get(name.partition("/")[0], _SHADES["url"])
-            rank = variants.index(_variant(name))
-            self._style[name] = (shades[rank % len(shades)], _MARKERS[rank % len(_MARKERS)])
+            engine, _, variant = name.partition("/")
+            shades = _SHADES.get(engine, _SHADES["url"])
+            rank = next((r for begin, r in _SHADE_OF.items() if variant.startswith(begin)), 1)
+            colour = shades[rank]
+            again, seen[colour] = seen[colour], seen[colour] + 1
+            marker = _MARKERS[(rank + again) % len(_MARKERS)]
+            self._style[name] = {"color": colour, "marker": marker, "ls": ("-", "--", ":", "-.")[again % 4]}
 
     def __call__(self, subject: str) -> dict[str, Any]:
-        colour, marker = self._style[subject]
-        return {"color": colour, "marker": marker}
-
-
-def _variant(subject: str) -> str:
-    return subject.partition("/")[2].partition(" ")[0]
+        return self._style[subject]
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:
-    """Writes SVG and PNG; returns the PNG's name relative to the report."""
+    """Writes a PNG; returns its name relative to the report."""
     folder.mkdir(parents=True, exist_ok=True)
-    with plt.rc_context(_STYLE):  # the salt of SVG ids is read while saving
-        figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    with plt.rc_context(_STYLE):
         figure.savefig(folder / f"{name}.png", dpi=150, metadata={"Software": None})
     plt.close(figure)
     return f"{folder.name}/{name}.png"
@@ -127,10 +127,13 @@ def first_page(
 ) -> Figure:
     """The report in one picture: answer, load, machine, two curves, one limitation."""
     with plt.rc_context(_STYLE):
+        columns = 4 if len(summary.subjects) <= 8 else 5
+        rows = -(-len(summary.subjects) // columns)
         figure = plt.figure(figsize=(11, 7.6))
-        grid = figure.add_gridspec(1, 2, left=0.065, right=0.985, top=0.63, bottom=0.18, wspace=0.2)
+        top = 0.69 - 0.028 * rows  # the legend stands between the sentences and the curves
+        grid = figure.add_gridspec(1, 2, left=0.065, right=0.985, top=top - 0.04, bottom=0.18, wspace=0.2)
         left, right = (figure.add_subplot(grid[0, column]) for column in range(2))
-        curve(left, summary, look, shape, "output_tps", "Output tokens per second, all users together")
+        curve(left, summary, look, shape, "output_tps", "Output tokens/s, all users together")
         curve(right, summary, look, shape, "ttft_p99_ms", "Time to first token, p99 (ms)")
         _log_if_wide(right)
         handles, labels = left.get_legend_handles_labels()
@@ -139,8 +142,8 @@ def first_page(
             [f"{label}{_file_size(summary, label)}" for label in labels],
             loc="upper center",
             bbox_to_anchor=(0.5, 0.72),
-            ncol=min(4, len(labels)),
-            fontsize=10 if len(labels) < 5 else 9,
+            ncol=min(columns, len(labels)),
+            fontsize=10 if len(labels) < 5 else 8,
         )
         _paragraphs(figure, sentences, subtitle)
         limits = "\n".join(textwrap.wrap(f"Limitation: {footer}", 150))
@@ -184,41 +187,47 @@ def over_load(summary: Summary, look: Look, shape: tuple[int, int]) -> Figure:
         curve(axes[2], summary, look, shape, "tpot_p99_ms", "Time per output token, p99 (ms)")
         for one in axes[1:]:
             _log_if_wide(one)
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncol=min(6, len(labels)))
+        _legend_below(figure, axes[0], 6)
         figure.suptitle(f"{shape[0]}-token prompts, {shape[1]}-token answers", x=0.01, ha="left", fontsize=12)
         return figure
 
 
-def ttft_over_prompt(summary: Summary, look: Look) -> Figure | None:
-    """Needs at least two prompt lengths. One panel per load, the lightest and the heaviest."""
-    closed = [r for r in summary.results if r.values and r.load.mode == "closed"]
+def over_length(summary: Summary, look: Look, axis: Literal["prompt", "output"]) -> Figure | None:
+    """Over the prompt's length the first token, over the answer's the whole of it. Needs at least two
+    lengths; one panel per load, the lightest and the heaviest."""
+    place = 0 if axis == "prompt" else 1
+    name, title = ("ttft_p50_ms", "TTFT p50") if axis == "prompt" else ("e2e_p50_ms", "whole answer p50")
+    closed = [r for r in summary.results if r.load.mode == "closed" and name in r.values]
     users = sorted({r.load.concurrency or 1 for r in closed})
-    if len({r.shape[0] for r in closed}) < 2:
+    if len({r.shape[place] for r in closed}) < 2:
         return None
     shown = users if len(users) < 2 else [users[0], users[-1]]
+    other = min(r.shape[1 - place] for r in closed)
     with plt.rc_context(_STYLE):
         figure, panels = plt.subplots(
             1, len(shown), figsize=(5.5 * len(shown), 4.2), layout="constrained", squeeze=False
         )
         for axes, count in zip(panels[0], shown, strict=True):
             for subject in summary.subjects:
-                rows = sorted(
-                    {
-                        r.shape[0]: r for r in closed if r.subject == subject and r.load.concurrency == count
-                    }.items()
+                points = sorted(
+                    (r.shape[place], r[name])
+                    for r in closed
+                    if (r.subject, r.load.concurrency, r.shape[1 - place]) == (subject, count, other)
                 )
-                points = [(length, row["ttft_p50_ms"]) for length, row in rows if "ttft_p50_ms" in row.values]
                 if points:
-                    xs, ys = zip(*points, strict=True)
-                    axes.plot(xs, ys, label=subject, lw=1.8, ms=6, **look(subject))
-            axes.set_title(f"TTFT p50 (ms), {count} at the same time")
-            axes.set_xlabel("prompt tokens")
+                    axes.plot(*zip(*points, strict=True), label=subject, lw=1.8, ms=6, **look(subject))
+            axes.set_title(f"{title} (ms), {count} at the same time")
+            axes.set_xlabel(f"{axis} tokens ({'answers' if axis == 'prompt' else 'prompts'} of {other})")
             axes.set_ylim(bottom=0)
             _log_if_wide(axes)
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncol=min(5, len(labels)))
+        _legend_below(figure, panels[0][0], 5)
         return figure
+
+
+def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """Outside of all panels, so that it neither hides a curve nor is cut off."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncol=min(columns, len(labels)), fontsize=9)
 
 
 def pareto(summary: Summary, look: Look, shape: tuple[int, int]) -> Figure | None:
@@ -227,7 +236,7 @@ def pareto(summary: Summary, look: Look, shape: tuple[int, int]) -> Figure | Non
     if not any(len(line) > 1 for line in lines.values()):
         return None
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(7.5, 5), layout="constrained")
+        figure, axes = plt.subplots(figsize=(7.5, 5.4), layout="constrained")
         for subject, line in lines.items():
             points = [
                 (1000 / row["tpot_p50_ms"], value, load)
@@ -236,23 +245,16 @@ def pareto(summary: Summary, look: Look, shape: tuple[int, int]) -> Figure | Non
             ]
             if not points:
                 continue
-            axes.plot(
-                [p[0] for p in points], [p[1] for p in points], label=subject, lw=1.5, ms=6, **look(subject)
-            )
-            axes.annotate(
-                f"{points[-1][2]:g}",
-                points[-1][:2],
-                textcoords="offset points",
-                xytext=(6, 4),
-                fontsize=8,
-                color=look(subject)["color"],
-            )
+            style = look(subject)
+            axes.plot([p[0] for p in points], [p[1] for p in points], label=subject, lw=1.5, ms=11, **style)
+            for x, y, load in points:  # inside its marker: labels of neighbours cannot overprint
+                axes.annotate(f"{load:g}", (x, y), ha="center", va="center", fontsize=6, color="white")
         axes.set_xlabel("tokens per second for one user (1 / TPOT p50)")
         axes.set_ylabel("output tokens per second, all users")
         axes.set_title(f"Throughput against interactivity, {shape[0]} → {shape[1]} tokens (numbers: load)")
         axes.set_xlim(left=0)
         axes.set_ylim(bottom=0)
-        axes.legend()
+        _legend_below(figure, axes, 3)
         return figure
 
 
@@ -263,10 +265,10 @@ def cost_quality(points: Sequence[tuple[str, float, float]], look: Look, quality
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(7, 4.6), layout="constrained")
         for subject, price, quality in points:
-            axes.plot([price], [quality], ls="none", ms=9, **look(subject))
-            axes.annotate(subject, (price, quality), textcoords="offset points", xytext=(8, 4), fontsize=9)
+            axes.plot([price], [quality], ms=10, label=subject, **{**look(subject), "ls": "none"})
         axes.set_xlabel("USD per 1k output tokens at the heaviest load")
         axes.set_ylabel(quality_name)
         axes.set_title("Cost against quality: down and to the left is better")
         axes.margins(0.2)
+        _legend_below(figure, axes, 3)
         return figure

@@ -12,6 +12,7 @@ import msgspec
 class _Model(msgspec.Struct, frozen=True):
     sha256: str
     file_type: str
+    type_shares: dict[str, float] = {}
 
 
 class _Value(msgspec.Struct, frozen=True):
@@ -41,6 +42,7 @@ class Judged:
     kld: float
     """Mean KL divergence from its reference; that of a reference is 0."""
     file_type: str
+    type_shares: dict[str, float]
 
 
 def judged(places: Sequence[Path]) -> dict[str, Judged]:
@@ -53,8 +55,10 @@ def judged(places: Sequence[Path]) -> dict[str, Judged]:
         run = msgspec.json.decode(file.read_bytes(), type=_File)
         if run.reference is not None:
             model = run.reference.model
-            found.setdefault(model.sha256, Judged(0.0, model.file_type))
+            found.setdefault(model.sha256, Judged(0.0, model.file_type, model.type_shares))
         for one in run.variants:
             if one.divergence is not None:
-                found[one.model.sha256] = Judged(one.divergence.kld_mean.value, one.model.file_type)
+                found[one.model.sha256] = Judged(
+                    one.divergence.kld_mean.value, one.model.file_type, one.model.type_shares
+                )
     return found

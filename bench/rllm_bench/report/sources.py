@@ -40,6 +40,11 @@ class Sources:
         found = self.quality.get(subject.model_sha256 or "")
         return subject.model_type or (found.file_type if found else None)
 
+    def type_shares(self, subject: Subject) -> Mapping[str, float]:
+        """Of its weights by type, from the run or from a quality run; empty where nobody has looked."""
+        found = self.quality.get(subject.model_sha256 or "")
+        return subject.type_shares or (found.type_shares if found else {})
+
 
 def read(folders: Sequence[Path], extra: Sequence[Path] = ()) -> Sources:
     """``extra``: ceiling.json or quality result files from elsewhere."""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
 
 from rllm_bench.figures import cost
 from rllm_bench.figures.names import figure
 from rllm_bench.figures.summary import Result, Summary
 from rllm_bench.figures.words import machine, number
 from rllm_bench.records.runs import Goal, RunRecord
+from rllm_bench.records.store import safe_name
+from rllm_bench.report import plots
 from rllm_bench.report.tables import load_name, markdown
 
 _COLUMNS = {
@@ -26,7 +31,7 @@ _COLUMNS = {
 }
 
 
-def first_page(summary: Summary) -> Iterator[str]:
+def first_page(summary: Summary, look: plots.Look, out: Path) -> Iterator[str]:
     run = summary.runs[0]
     yield f"# {run.question or run.name}"
     yield ""
@@ -40,7 +45,26 @@ def first_page(summary: Summary) -> Iterator[str]:
         if rows:
             yield f"## {part or 'Figures'}"
             yield ""
+            yield from _pictures(summary, rows, look, out, part)
             yield _table(rows, run)
+            yield ""
+
+
+def _pictures(
+    summary: Summary, rows: Sequence[Result], look: plots.Look, out: Path, part: str
+) -> Iterator[str]:
+    """A picture for each shape of a part that was measured under several loads, or several shapes."""
+    own = replace(summary, results=rows)
+    for shape in own.shapes:
+        if len({row.group for row in rows if row.shape == shape}) > 1:
+            name = safe_name(f"{part or 'load'}-p{shape[0]}-o{shape[1]}")
+            yield f"![over load]({plots.save(plots.over_load(own, look, shape), out / 'plots', name)})"
+            yield ""
+    axes: tuple[Literal["prompt", "output"], ...] = ("prompt", "output")
+    for axis in axes:
+        if (lengths := plots.over_length(own, look, axis)) is not None:
+            name = safe_name(f"{part or 'load'}-over-{axis}")
+            yield f"![over length]({plots.save(lengths, out / 'plots', name)})"
             yield ""
 
 

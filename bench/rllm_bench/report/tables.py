@@ -13,7 +13,7 @@ from rllm_bench.figures.summary import Result, Summary
 from rllm_bench.figures.words import estimate, listed, number, slo
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.report import checks
-from rllm_bench.report.answer import choose, loads_of, standing
+from rllm_bench.report.answer import choose, keepers, loads_of, standing
 
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -39,12 +39,19 @@ def shape_name(shape: tuple[int, int]) -> str:
     return f"{shape[0]}-token prompts, {shape[1]}-token answers"
 
 
+_NOBODY = "nobody keeps the goal"
+
+
 def best_per_load(summary: Summary) -> str:
     """The first page's table: what to take where, what is as good, and by how much the next is behind."""
     rows = []
     for shape in summary.shapes:
         for group in loads_of(summary, shape):
-            taken, first = choose(summary, standing(summary, group)), standing(summary, group, "ttft_p50_ms")
+            kept = keepers(summary, group)
+            if not kept:
+                rows.append([f"{shape[0]} → {shape[1]}", load_name(group[0]), _NOBODY, *["–"] * 4])
+                continue
+            taken, first = choose(summary, standing(summary, kept)), standing(summary, kept, "ttft_p50_ms")
             behind = taken.behind
             next_one = next((row for row in group if behind and row.subject == behind.old), None)
             rows.append(

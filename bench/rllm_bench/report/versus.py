@@ -36,6 +36,13 @@ def first_page(summary: Summary) -> Iterator[str]:
     yield from _answers(summary, ours, others)
 
 
+def answer_lines(summary: Summary) -> Iterator[str]:
+    """For a console."""
+    ours, *others = [subject.name for subject in summary.runs[0].subjects]
+    yield from (_verdict(summary, ours, theirs).replace("**", "") for theirs in others)
+    yield table(summary, ours, others).replace("**", "")
+
+
 def table(summary: Summary, ours: str, others: Sequence[str]) -> str:
     rows: list[list[str]] = []
     for result in summary.results:

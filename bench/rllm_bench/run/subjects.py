@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ def describe(target: Target, sha256: Callable[[Path], str | None] | None) -> Sub
         model_bytes=weights.stat().st_size if weights else None,
         model_type=_recorded_type(weights),
         model_sha256=sha256(weights) if weights and sha256 else None,
+        type_shares=_type_shares(weights),
         version=target.version() if missing is None else None,
         missing=missing,
     )
@@ -46,3 +48,16 @@ def _recorded_type(weights: Path | None) -> str | None:
         return None
     kind = found.get("type") if isinstance(found, dict) else None
     return kind if isinstance(kind, str) else None
+
+
+def _type_shares(weights: Path | None) -> dict[str, float]:
+    """Of a GGUF: its name may say Q4_K_M where most rows could not be held in Q4_K."""
+    if weights is None or weights.suffix != ".gguf":
+        return {}
+    from gguf import GGUFReader
+
+    counts: Counter[str] = Counter()
+    for tensor in GGUFReader(weights).tensors:
+        counts[tensor.tensor_type.name] += int(tensor.n_elements)
+    total = counts.total()
+    return {name: round(count / total, 4) for name, count in counts.most_common()}

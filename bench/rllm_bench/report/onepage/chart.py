@@ -16,7 +16,7 @@ _STYLE: Any = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid"
 
 
 def draw(catalog: Catalog, table: Table, folder: Path, name: str) -> str:
-    """Writes NAME.svg and NAME.png below ``folder``; returns the PNG's path relative to its parent."""
+    """Writes NAME.png below ``folder``; returns the PNG's path relative to its parent."""
     look = Look([row.subject for row in table.rows])
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")

@@ -1,0 +1,56 @@
+"""What to know before quoting a figure: what the files really hold, and what the servers are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from rllm_bench.figures.words import listed
+from rllm_bench.records.runs import Subject
+from rllm_bench.report.sources import Sources
+
+_MOSTLY = 0.5
+"""A file of whose weights less than this share are of the type that it is called by is told so."""
+
+
+def to_know(sources: Sources) -> Iterator[str]:
+    run, subjects = sources.run, sources.run.subjects
+    yield "Before quoting it:"
+    yield ""
+    for known in {s.model_sha256 or s.name: s for s in subjects if s.missing is None}.values():
+        yield from (f"- {text}." for text in _misnamed(sources, known))
+    notes = dict(_notes(sources))
+    yield from (f"- {one.name}: {note}." for one in subjects for note in notes.get(one.name, []))
+    engines = list(dict.fromkeys(f"{s.engine} {s.version}" for s in subjects if s.version))
+    binding = run.environment.get("packages", {}).get("llama-cpp-python")
+    under = f", llama-cpp-python {binding} under rllm" if binding else ""
+    yield (
+        f"- Engines as they were installed on {run.created_at[:10]}: {listed(engines)}{under}. They tell "
+        "their version, not their age: look for newer ones before you choose."
+    )
+
+
+def _misnamed(sources: Sources, known: Subject) -> Iterator[str]:
+    """A mixture is called by the type that most of it should have: `Q4_K_M` by Q4_K."""
+    called, shares = sources.file_type(known), sources.type_shares(known)
+    if not called or not shares:
+        return
+    base = re.sub(r"_[SML]$", "", called)
+    own = shares.get(base, 0.0)
+    if own >= _MOSTLY:
+        return
+    others = [
+        f"{100 * share:.0f} % {name}" for name, share in shares.items() if name != base and share >= 0.01
+    ]
+    yield (
+        f"`{Path(known.model or known.name).name}` calls itself {called}, and {100 * own:.0f} % of its weights are "
+        f"{base}: {listed(others)}; its speed and quality are those of the mixture"
+    )
+
+
+def _notes(sources: Sources) -> Iterator[tuple[str, list[str]]]:
+    for cell in sources.summary.cells:
+        notes = cell.record.target.get("notes")
+        if isinstance(notes, list) and notes:
+            yield cell.record.spec.subject, [str(note) for note in notes]
