@@ -227,7 +227,8 @@ def over_length(summary: Summary, look: Look, axis: Literal["prompt", "output"])
 def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
     """Outside of all panels, so that it neither hides a curve nor is cut off."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncol=min(columns, len(labels)), fontsize=9)
+    if labels:
+        figure.legend(handles, labels, loc="outside lower center", ncol=min(columns, len(labels)), fontsize=9)
 
 
 def pareto(summary: Summary, look: Look, shape: tuple[int, int]) -> Figure | None:

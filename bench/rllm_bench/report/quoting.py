@@ -40,12 +40,11 @@ def _misnamed(sources: Sources, known: Subject) -> Iterator[str]:
     own = shares.get(base, 0.0)
     if own >= _MOSTLY:
         return
-    others = [
-        f"{100 * share:.0f} % {name}" for name, share in shares.items() if name != base and share >= 0.01
-    ]
+    others = [f"{100 * share:.0f} % {name}" for name, share in shares.items() if name != base]
+    file = Path(known.model or known.name).name
     yield (
-        f"`{Path(known.model or known.name).name}` calls itself {called}, and {100 * own:.0f} % of its weights are "
-        f"{base}: {listed(others)}; its speed and quality are those of the mixture"
+        f"`{file}` calls itself {called}, and {100 * own:.0f} % of its weights are {base}: "
+        f"{listed(others)}; its speed and quality are those of the mixture"
     )
 
 

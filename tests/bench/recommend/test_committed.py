@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,15 +63,15 @@ def table(speed: Path) -> list[Row]:
         spec = cell.record.spec
         grouped.setdefault((spec.subject, spec.group), []).append(metrics.summarize(cell, run["slos"]))
 
-    def mean(repeats: list[dict[str, float]], name: str) -> float:
-        return sum(values[name] for values in repeats) / len(repeats)
+    def middle(repeats: list[dict[str, float]], name: str) -> float:
+        return statistics.median(values[name] for values in repeats)
 
     return [
         Row(
             subject,
             group,
-            mean(repeats, "output_tps"),
-            mean(repeats, f"attained_{GOAL}"),
+            middle(repeats, "output_tps"),
+            middle(repeats, f"attained_{GOAL}"),
             kld.get(hashes[subject]),
         )
         for (subject, group), repeats in grouped.items()
