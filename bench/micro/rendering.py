@@ -21,7 +21,7 @@ from typing import Any
 
 import click
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SENTENCE = "The quick brown fox jumps over the lazy dog, and nobody asks why it does. "
 
 
