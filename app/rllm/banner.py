@@ -14,7 +14,7 @@ from rllm.printable import printable
 from rllm.serving.fallbacks import in_words
 from rllm.serving.service import Health, ServedModel
 
-_ON_HOST = re.compile("CPU|Host")
+_ON_HOST = re.compile("CPU|Host|AMX")
 
 
 def _sampling(defaults: SamplingDefaults) -> str:
@@ -44,7 +44,7 @@ def _store(info: ModelInfo) -> str:
 def _exceptions(health: Health) -> Iterator[str]:
     """What is not as it was asked for."""
     for instance, fallback in health.fallbacks:
-        yield f"  {instance} runs with {in_words(fallback.options)}: without: {fallback.reason}"
+        yield f"  {instance} runs with {in_words(fallback.options)}; without: {fallback.reason}"
     for instance, options in health.tuned:
         yield f"  {instance} runs with {in_words(options)}: measured to be fastest here"
     for model, reason in health.not_served:
