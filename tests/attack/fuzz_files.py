@@ -259,10 +259,22 @@ _ENDS = ("is broken", "takes too long", "too much memory", "refuses", "ends its 
 """What becomes of a chat, in the words of its error."""
 
 
+def _tokenizer() -> tuple[Any, dict[str, str]]:
+    """Of the version under attack, and what its ``chat`` is told as well."""
+    from rllm.api import tokenizing
+    from rllm.api.settings import ApiSettings
+
+    kind: Any = tokenizing.Tokenizer
+    limit_s = ApiSettings().render_timeout_s
+    try:
+        from rllm.api.fair_threads import FairThreads
+    except ImportError:  # 1c41d18
+        return kind(threads=2, render_timeout_s=limit_s), {}
+    return kind(FairThreads(2), render_timeout_s=limit_s), {"caller": "fuzz"}
+
+
 async def _templates(count: int, seed: int) -> Seen:
     from rllm.api.protocol import ChatMessage
-    from rllm.api.settings import ApiSettings
-    from rllm.api.tokenizing import Tokenizer
     from rllm.backends.fake.vocabulary import FakeVocabulary
     from rllm.engine.types import ModelInfo
     from rllm.serving.service import ServedModel
@@ -271,7 +283,7 @@ async def _templates(count: int, seed: int) -> Seen:
     roles = ("system", "user", "assistant", "user")
     messages = [ChatMessage(role=role, content=f"{role} says hi </think> <|im_end|>") for role in roles]
     seen = Seen()
-    tokenizer = Tokenizer(threads=2, render_timeout_s=ApiSettings().render_timeout_s)
+    tokenizer, terms = _tokenizer()
     for number in range(count):
         source = Templates(random.Random(seed + number)).template()
 
@@ -286,7 +298,7 @@ async def _templates(count: int, seed: int) -> Seen:
             _refusal(error, seen, f"warm {number}")
         began = time.monotonic()
         try:
-            await tokenizer.chat(model, messages)
+            await tokenizer.chat(model, messages, **terms)
             end = "rendered"
         except Exception as error:
             if (end := _refusal(error, seen, f"{seed + number}")) != "fault":
