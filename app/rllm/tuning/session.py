@@ -15,6 +15,7 @@ import psutil
 from rllm.backends.llama import lib
 from rllm.backends.llama.context import default_threads
 from rllm.backends.options import LlamaOptions
+from rllm.preflight import available_bytes
 from rllm.profiles import Profile, ProfileStore, Tuned
 from rllm.tuning.candidates import RULE, Candidate, full_candidates, quick_candidates
 from rllm.tuning.points import Point, Use, full_points, quick_points, weights_of
@@ -26,6 +27,10 @@ How = Literal["quick", "full"]
 BUDGET_S: dict[How, float] = {"quick": 5.0, "full": 300.0}
 _QUICK_BYTES = 2**30
 """Larger files are not tried in a few seconds."""
+
+
+_SHARE = 0.5
+"""Of the free memory that all candidates together may take."""
 
 
 class Busy(Exception):
@@ -46,6 +51,10 @@ def tune(model: Path, options: LlamaOptions, use: Use, how: How, say: Say = lamb
     """Run the race. Options that are not left open in ``options`` are not varied."""
     on_gpu = bool(lib.is_cuda_build() and options.gpu_layers != 0)
     candidates = _candidates(options, how, on_gpu)
+    if len(candidates) * model.stat().st_size > available_bytes() * _SHARE:
+        candidates = _candidates(
+            options, "quick", on_gpu
+        )  # each is a process, and repacked weights are copies
     weights = quick_points(use) if how == "quick" else weights_of(use)
     tuner = Tuner(
         candidates,
