@@ -22,5 +22,6 @@ def cors_options(origins: Iterable[str]) -> dict[str, Any]:
         "allow_methods": ["*"],
         "allow_headers": ["*"],
         "expose_headers": ["*"],
+        "allow_credentials": "*" not in given,  # some clients always send cookies, which a proxy may ask for
         "allow_private_network": True,  # or Chrome lets no public page call a server at home
     }
