@@ -107,8 +107,8 @@ def apply(profile: Profile | None, options: LlamaOptions) -> Applied:
 
 
 def is_open(options: LlamaOptions, name: str) -> bool:
-    """Whether nobody has chosen it."""
-    value = getattr(options, name)
+    """Whether nobody has chosen it. What there is no option for, as in a file of another version, is not."""
+    value = getattr(options, name, None)
     return value == "auto" or (type(value) is int and value == 0)
 
 

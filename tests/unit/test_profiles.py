@@ -77,6 +77,11 @@ def test_a_fallback_comes_before_what_was_measured_and_both_after_what_was_chose
     assert (applied.fallback, applied.tuned) == (safe, {"flash_attn": "off"})
 
 
+def test_a_file_of_another_version_may_know_options_that_are_not_there() -> None:
+    later = Tuned(options={"warp": 9, "threads": 3}, use="chat", how="full", rounds=7)
+    assert apply(Profile(model="m", machine={}, tuned=later), LlamaOptions()).tuned == {"threads": 3}
+
+
 def test_what_was_found_before_stays_beside_what_is_found_now(tmp_path: Path, tiny_model: Path) -> None:
     fast = Tuned(options={"threads": 3}, use="chat", how="quick", rounds=3)
     store(tmp_path).update(tiny_model, fallback=FALLBACK)

@@ -14,8 +14,7 @@ class Ways:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._name = spec.name
-        others = (options for options in spec.fallbacks if spec.with_options(options) != spec)
-        self._left = iter(others)
+        self._left = iter(_different(spec))
         self._options: dict[str, str] = {}
         self._faults: list[str] = []
         self._is_certain = True
@@ -50,6 +49,16 @@ class Ways:
                 "See RUNBOOK.md, 'A model that does not compute'"
             )
         self._options = following
+
+
+def _different(spec: WorkerSpec) -> list[dict[str, str]]:
+    """Those of its fall-backs that change something, each outcome once."""
+    tried, found = [spec], []
+    for options in spec.fallbacks:
+        if (other := spec.with_options(options)) not in tried:
+            tried.append(other)
+            found.append(options)
+    return found
 
 
 def in_words(options: Mapping[str, object]) -> str:
