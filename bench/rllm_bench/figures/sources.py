@@ -42,7 +42,9 @@ class Runs:
             repeats = [c for c in cells if (c.record.spec.subject, c.record.spec.group) == (subject, group)]
             measured = [c for c in repeats if c.record.error is None and c.good]
             if measured:
-                return np.asarray([_figure(run, measured, metric)])
+                # of pairs, one by one: a ratio of two such terms is that of the pairs
+                groups = [[cell] for cell in measured] if run.kind == "versus" else [measured]
+                return np.asarray([_figure(run, group, metric) for group in groups])
         raise UnknownFigure(
             f"nothing was measured of {subject} under {group} in {', '.join(map(str, self.folders))}"
         )

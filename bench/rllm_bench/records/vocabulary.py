@@ -18,6 +18,10 @@ _CONTROL = 3
 _POOL_SIZE = 4096
 
 
+class FewWords(ValueError):
+    """Hardly any token of this model is a word."""
+
+
 class Vocabulary(msgspec.Struct, frozen=True):
     """Taken from one model file. ``tokens`` and ``words`` go together; the text of a prompt is the words,
     each with a space before it."""
@@ -38,7 +42,11 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 
 def from_gguf(path: Path) -> Vocabulary:
-    """The lowest-numbered one-token words, which are the most frequent ones."""
+    """The lowest-numbered one-token words, which are the most frequent ones.
+
+    Raises:
+        FewWords: prompts of them would be the same few words over and over.
+    """
     from gguf import GGUFReader
 
     reader = GGUFReader(path)
@@ -55,7 +63,7 @@ def from_gguf(path: Path) -> Vocabulary:
         if len(tokens) == _POOL_SIZE:
             break
     if len(tokens) < 64:
-        raise ValueError(f"{path}: only {len(tokens)} one-token words in its vocabulary")
+        raise FewWords(f"{path}: only {len(tokens)} one-token words in its vocabulary")
     return Vocabulary(tuple(tokens), tuple(words), tuple(sorted(ends)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -43,8 +44,7 @@ def prepare(asked: Plan | MatrixConfig, places: Places, *, hash_models: bool = T
     known = {key: describe(t, environment.sha256 if hash_models else None) for key, t in targets.items()}
     subjects: list[list[Subject]] = [[known[t.engine, t.variant] for t in found] for found in of_parts]
     machine = environment.describe()
-    model = vocabulary_model([*targets.values()])
-    words = vocabulary.from_gguf(model) if model else vocabulary.plain_words()
+    words = _words([*targets.values()])
     price = cost.price(first.price_per_hour, first.machine_kind, machine)
     now = datetime.now(UTC)
     run = RunRecord(
@@ -67,6 +67,14 @@ def prepare(asked: Plan | MatrixConfig, places: Places, *, hash_models: bool = T
         goals=list(asked.goals),
     )
     return Prepared(run, list(targets.values()), words)
+
+
+def _words(targets: Sequence[Target]) -> Vocabulary:
+    """Of the first model file whose tokens are words; else plain ones, whose length the server counts."""
+    model = vocabulary_model(targets)
+    with contextlib.suppress(vocabulary.FewWords):
+        return vocabulary.from_gguf(model) if model else vocabulary.plain_words()
+    return vocabulary.plain_words()
 
 
 def execute(

@@ -72,4 +72,4 @@ class Bar:
             self.note(f"[{self._count}/{self._total}] {spec.id} done")
 
     def note(self, text: str) -> None:
-        self._progress.console.print(printable(text), highlight=False, markup=False)
+        self._progress.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
