@@ -33,12 +33,14 @@ def write_tiny_model(
     num_ctx: int = 8192,
     output_gain: float = 3.0,
     chat_template: str = CHAT_TEMPLATE,
+    tensors_per_part: int = 0,
 ) -> Path:
     """About 400 kB. Another ``architecture`` makes a file that llama.cpp must refuse; an ``output_gain`` of
-    0 or NaN one whose logits are all equal or no numbers."""
+    0 or NaN one whose logits are all equal or no numbers. ``tensors_per_part``: split into several files;
+    the first of them is returned."""
     rng = np.random.default_rng(seed)
     tokens = [*CONTROL, *_byte_characters(), *(merge.replace(" ", "") for merge in MERGES)]
-    writer = GGUFWriter(path, architecture)
+    writer = GGUFWriter(path, architecture, split_max_tensors=tensors_per_part)
     writer.add_name("tiny random llama")
     writer.add_block_count(LAYERS)
     writer.add_context_length(num_ctx)
@@ -53,7 +55,7 @@ def write_tiny_model(
     _add_vocabulary(writer, tokens, chat_template)
     _add_weights(writer, rng, len(tokens), output=output_gain)
     _write(writer)
-    return path
+    return min(path.parent.glob(f"{path.stem}-00001-of-*.gguf")) if tensors_per_part else path
 
 
 def write_tiny_mamba(path: Path, *, seed: int = 1) -> Path:

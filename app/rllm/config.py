@@ -36,7 +36,9 @@ from rllm import config_file
 from rllm.backends.options import LlamaOptions
 from rllm.config_access import as_keys, empty_variables
 from rllm.errors import StartError
+from rllm.gguf_info import model_name
 from rllm.serving.degrade import parse_rung
+from rllm.utf8 import fault_of
 from rllm.workers.frames import SchedulerOptions
 
 ENV_PREFIX = "RLLM_"
@@ -257,7 +259,7 @@ class ModelSettings(EngineSettings):
     @property
     def id(self) -> str:
         """The name that answers have."""
-        return self.alias[0] if self.alias else self.gguf.name.removesuffix(".gguf")
+        return self.alias[0] if self.alias else model_name(self.gguf)
 
     @property
     def aliases(self) -> tuple[str, ...]:
@@ -400,6 +402,15 @@ class Settings(EngineSettings, BaseSettings):
     )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_names(self) -> Self:
+        values = [getattr(self, name) for name in type(self).model_fields]
+        paths = [value for value in values if isinstance(value, Path)]
+        paths += [*self.gguf, *(model.gguf for model in self.models)]
+        if faults := [fault for fault in map(fault_of, paths) if fault]:
+            raise ValueError(faults[0])
+        return self
 
     @model_validator(mode="after")
     def _is_servable(self) -> Self:

@@ -116,6 +116,25 @@ def read_gguf(path: Path | str) -> GgufInfo:
         raise StartError(f"{path}: {error.strerror or error}") from None
 
 
+def read_model(path: Path | str) -> GgufInfo:
+    """Like `read_gguf`, of all files of a model that was split: the first one's metadata, all tensors.
+
+    Raises:
+        StartError: also where a part is missing.
+    """
+    parts = [read_gguf(part) for part in shard_paths(Path(path))]
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    tensors = tuple(tensor for part in parts for tensor in part.tensors)
+    return GgufInfo(first.path, sum(part.file_bytes for part in parts), first.metadata, tensors)
+
+
+def model_name(path: Path) -> str:
+    """The file's name, without what tells it from the other files of its model."""
+    return re.sub(r"(-\d{5}-of-\d{5})?\.gguf$", "", path.name)
+
+
 def kv_bytes_per_token(metadata: Mapping[str, Value], type_k: str = "f16", type_v: str = "f16") -> int:
     """Bytes that one token of context takes in the KV cache, all layers together."""
     prefix = metadata.get("general.architecture", "")

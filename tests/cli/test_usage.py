@@ -128,3 +128,12 @@ def test_help_is_grouped_and_says_the_defaults() -> None:
 
 def test_the_version_is_told() -> None:
     assert call("--version").output.startswith("rllm-serve, version ")
+
+
+@pytest.mark.parametrize("option", ["--gguf", "--keys-file", "--uds", "--ssl-certfile"])
+def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path, tiny_model: Path, option: str) -> None:
+    path = os.fsdecode(bytes(tmp_path) + b"/t\xffny")
+    Path(path).write_bytes(b"")
+    more = () if option == "--gguf" else ("--gguf", tiny_model)
+    result = CliRunner().invoke(main, ["--port", "0", *map(str, more), option, path])
+    assert "t\\udcffny: the name is not UTF-8; rename the file, or make a link to it" in refused(result, 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -223,3 +224,22 @@ def test_a_file_comes_from_the_hub(tmp_path: Path, source: Path) -> None:
 
 def test_a_hub_name_that_is_none_is_explained(tmp_path: Path) -> None:
     assert "hf:OWNER/REPOSITORY/FILE.gguf" in fails("pull", "hf:owner/file.gguf", directory=tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(bytes(tmp_path) + b"/t\xffny.gguf"))
+    odd.write_bytes(b"")
+    for arguments in (("inspect", "--json", odd), ("quantize", odd, "Q8_0"), ("pull", odd)):
+        done = run(*arguments, directory=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.count("\n") == 1
+        assert "t\\udcffny.gguf: the name is not UTF-8" in done.stderr
+
+
+def test_a_file_of_such_a_name_in_the_folder_does_not_hide_the_others(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "models" / "models.toml", tmp_path)
+    write_gguf(tmp_path / os.fsdecode(b"t\xffny.gguf"))
+    write_gguf(tmp_path / "other.gguf")
+    done = run("list", "--json", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {entry["file"] for entry in json.loads(done.stdout)} >= {"other.gguf", "t\\udcffny.gguf"}

@@ -13,10 +13,12 @@ import click
 import msgspec
 
 from rllm.errors import HubError, RllmError
+from rllm.gguf_info import model_name, shard_paths
 from rllm.modelhub.catalog import HfSource, Model, PathSource, Source, UrlSource, load_catalog
 from rllm.modelhub.quant_types import QUANT_TYPES
 from rllm.printable import printable, printable_json
 from rllm.tuning.points import Use
+from rllm.utf8 import fault_of
 
 _GGUF = click.Path(path_type=Path, dir_okay=False)
 _HF = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+)(?:@(?P<revision>.+))?")
@@ -144,11 +146,12 @@ def quantize(
     from rllm.modelhub.quantizing import QuantizeJob
     from rllm.modelhub.quantizing import quantize as run
 
-    target = output or source.with_name(f"{source.stem}.{quant_type}.gguf")
+    target = output or source.with_name(f"{model_name(source)}.{quant_type}.gguf")
     if target.exists() and not force:
         raise HubError(f"{target}: exists already; --force replaces it")
     with only_one(target.parent):
-        matrix = matrix_of(imatrix, source, target, threads, imatrix_chunks) if imatrix else None
+        first = shard_paths(source)[0]
+        matrix = matrix_of(imatrix, first, target, threads, imatrix_chunks) if imatrix else None
         record = run(
             QuantizeJob(
                 imatrix=matrix,
@@ -245,6 +248,8 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)  # so that half-made files are removed on the way out
+    if faults := [fault for fault in map(fault_of, sys.argv[1:]) if fault]:
+        _fail(faults[0])
     try:
         cli.main(standalone_mode=False, prog_name="rllm-models")
     except (KeyboardInterrupt, click.Abort):

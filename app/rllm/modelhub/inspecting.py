@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf
+from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_model, shard_paths
 from rllm.gguf_reader import Tensor
 from rllm.modelhub import provenance
 from rllm.modelhub.provenance import Provenance, State
@@ -46,21 +46,23 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """With an F16 cache; None where the header does not say what a token takes."""
     chat_template: str | None
     num_shards: int
+    """Files that the model is in; all figures are of all of them."""
     provenance: Provenance | None
     warnings: tuple[str, ...]
 
 
 def inspect(path: Path) -> Inspection:
-    info = read_gguf(path)
-    current = provenance.state_of(path) is State.CURRENT
+    parts = shard_paths(path)
+    info = read_model(path)
+    current = len(parts) == 1 and provenance.state_of(path) is State.CURRENT
     file_type = file_type_name(info)
     num_params = max(info.num_params, 1)
     fallen = fallen_back(file_type, info.tensors)
     fallback_share = sum(tensor.num_params for tensor in fallen) / num_params
     record = provenance.load(path) if current else None
     return Inspection(
-        path=str(path),
-        sha256=provenance.checksum(path),
+        path=printable(str(parts[0])),
+        sha256=provenance.checksum_of_model(parts),
         size_bytes=info.file_bytes,
         name=info.name,
         architecture=info.architecture,
@@ -84,7 +86,7 @@ def inspect(path: Path) -> Inspection:
         fallback_share=fallback_share,
         kv_bytes_per_token=kv_bytes_per_token(info.metadata) or None,
         chat_template=info.chat_template,
-        num_shards=info.num_shards,
+        num_shards=len(parts),
         provenance=record,
         warnings=tuple(_warnings(info, file_type, fallen, fallback_share, record)),
     )
@@ -105,13 +107,13 @@ def _warnings(
         yield f"made from {chain}: the losses of the first quantization are in this file too"
     if info.chat_template is None:
         yield "no chat template: chat requests cannot be rendered as the model was trained"
-    if info.num_shards > 1:
-        yield f"one of {info.num_shards} shards: the figures are of this file only"
+    if info.num_shards > len(shard_paths(info.path)):
+        yield f"one of {info.num_shards} parts, and not named like one: the figures are of this file only"
 
 
 def as_text(found: Inspection) -> str:
     rows = [
-        ("file", found.path),
+        ("file", found.path + (f" and {found.num_shards - 1} more" if found.num_shards > 1 else "")),
         ("sha256", found.sha256),
         ("size", f"{found.size_bytes / 2**20:,.1f} MiB ({found.size_bytes:,} bytes)"),
         ("model", f"{found.name} ({found.architecture})"),

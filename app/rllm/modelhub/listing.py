@@ -47,7 +47,9 @@ def _present(path: Path, owners: dict[str, str]) -> Entry:
     if record is not None and record.sources:
         note += f" from {record.sources[0].file}"
     size = path.stat().st_size
-    return Entry(file=path.name, type=kind, size_bytes=size, model=owners.get(path.name, ""), note=note)
+    return Entry(
+        file=printable(path.name), type=kind, size_bytes=size, model=owners.get(path.name, ""), note=note
+    )
 
 
 def _missing(files: list[str], owners: dict[str, str]) -> Iterator[Entry]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from importlib import metadata
@@ -113,8 +113,23 @@ def checksum(path: Path) -> str:
     return sha256_of(path)
 
 
+def checksum_of_model(parts: Sequence[Path]) -> str:
+    """The file's sha256; of several, that of all their bytes in order (`cat PARTS | sha256sum`)."""
+    if len(parts) == 1:
+        return checksum(parts[0])
+    digest = hashlib.sha256()
+    for part in parts:
+        _add(digest, part)
+    return digest.hexdigest()
+
+
 def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
     digest = hashlib.sha256()
+    _add(digest, path, advance)
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, path: Path, advance: Callable[[int], None] | None = None) -> None:
     done = 0
     try:
         with open_regular(path) as file:
@@ -125,7 +140,6 @@ def sha256_of(path: Path, advance: Callable[[int], None] | None = None) -> str:
                     advance(done)
     except OSError as error:
         raise HubError(f"{path}: {error.strerror or error}") from None
-    return digest.hexdigest()
 
 
 def tool_versions() -> dict[str, str]:

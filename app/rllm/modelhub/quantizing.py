@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rllm.errors import HubError
-from rllm.gguf_info import GgufInfo, read_gguf
+from rllm.gguf_info import GgufInfo, read_gguf, read_model, shard_paths
 from rllm.modelhub import provenance
 from rllm.modelhub.child import events_of
 from rllm.modelhub.files import move_into_place, part_of, space_for
@@ -48,11 +48,13 @@ def quantize(job: QuantizeJob) -> Provenance:
 
     The caller holds the folder (``files.only_one``).
     """
-    info = read_gguf(job.source)
+    parts = shard_paths(job.source)
+    job = replace(job, source=parts[0])
+    info = read_model(job.source)
     lossy = quantized_types(info)
     _refuse(job, info, lossy)
     _refuse_recipe(job, info)
-    digest = provenance.checksum(job.source)
+    digest = provenance.checksum_of_model(parts)
     part = part_of(job.target)
     try:
         header = info.file_bytes - sum(tensor.num_bytes for tensor in info.tensors)
@@ -71,13 +73,11 @@ def quantize(job: QuantizeJob) -> Provenance:
 def _refuse(job: QuantizeJob, info: GgufInfo, lossy: list[str]) -> None:
     if job.type not in QUANT_TYPES:
         raise HubError(f"unknown type {job.type!r}; known are: {', '.join(QUANT_TYPES)}")
-    if info.num_shards > 1:
-        raise HubError(
-            f"{job.source}: one of {info.num_shards} shards; merge them first (llama-gguf-split --merge)"
-        )
+    if info.num_shards > len(shard_paths(job.source)):
+        raise HubError(f"{job.source}: one of {info.num_shards} parts, and not named like one")
     if not info.tensors:
         raise HubError(f"{job.source}: holds no tensors, only a vocabulary")
-    if job.target.exists() and job.target.samefile(job.source):
+    if job.target.exists() and any(job.target.samefile(part) for part in shard_paths(job.source)):
         raise HubError(f"{job.target}: source and target are the same file")
     if lossy and not job.allow_requantize:
         raise HubError(
