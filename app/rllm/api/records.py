@@ -7,7 +7,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 PROBES = frozenset(
-    {"/health", "/health/live", "/health/ready", "/metrics", "/v1/rllm/state", "/ui", "/ui/{name}"}
+    [
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/ping",
+        "/load",
+        "/slots",
+        "/metrics",
+        "/v1/rllm/state",
+        "/ui",
+        "/ui/{name}",
+    ]
 )
 """Routes of those who watch: many requests, none of which is work."""
 
