@@ -29,6 +29,8 @@ from rllm.errors import StartError
 _KEEP_ALIVE_S = 75
 """Longer than clients and proxies keep an idle connection: the server must not be who closes first, or it
 closes under a request that is on its way."""
+_HANDSHAKE_S = 10.0
+"""Until a TLS connection must be one. Before, it is no connection of ours that could make room for others."""
 _CTRL_C_DRAIN_S = 1.0
 """Somebody waits at the keyboard; a worker that must be killed needs up to 3 s more."""
 
@@ -44,19 +46,24 @@ class Startable(Protocol):
 
 
 class _HttpServer(uvicorn.Server):
-    """uvicorn without its own handling of signals (a drain comes first), and on Unix sockets, too."""
+    """uvicorn without its own handling of signals (a drain comes first), on sockets of both kinds."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        unix = [sock for sock in sockets or () if sock.family == socket.AF_UNIX]
-        await super().startup([sock for sock in sockets or () if sock not in unix])
+        await super().startup([])
         loop, config = asyncio.get_running_loop(), self.config
-        for sock in unix:  # which create_server would take for TCP
-            server = await loop.create_unix_server(
-                self._protocol, sock=sock, ssl=config.ssl, backlog=config.backlog
+        tls_s = None if config.ssl is None else _HANDSHAKE_S
+        for sock in sockets or ():
+            start = loop.create_unix_server if sock.family == socket.AF_UNIX else loop.create_server
+            server = await start(
+                self._protocol,
+                sock=sock,
+                ssl=config.ssl,
+                ssl_handshake_timeout=tls_s,
+                backlog=config.backlog,
             )
             self.servers.append(server)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import signal
 import socket
@@ -84,6 +85,19 @@ def test_sighup_brings_a_renewed_certificate_and_a_broken_one_changes_nothing(
         server.signal(signal.SIGHUP)
         server.wait_for('"event":"reloaded"')
         assert name_of(server.port, trust) == "second"
+
+
+def test_who_speaks_no_tls_or_nothing_harms_nobody(tiny_model: Path, tmp_path: Path) -> None:
+    certificate, key = make(tmp_path, "first")
+    options = ("--ssl-certfile", certificate, "--ssl-keyfile", key)
+    with running("--gguf", tiny_model, *SMALL, *options) as server, contextlib.ExitStack() as stack:
+        for number in range(20):
+            silent = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20))
+            if number % 2:
+                silent.sendall(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n")
+                assert b"200 OK" not in silent.recv(1000)
+        assert name_of(server.port, trusting(certificate)) == "first"
+        assert [event for event in server.events() if event["level"] in ("error", "critical")] == []
 
 
 def test_one_file_may_hold_both(tmp_path: Path) -> None:
