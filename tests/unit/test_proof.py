@@ -53,7 +53,7 @@ def test_every_type_that_is_shipped_is_proven_here(capsys: pytest.CaptureFixture
 
 def test_the_patches_are_for_the_pinned_version() -> None:
     """Whoever raises the pin looks at both again."""
-    version = re.search(r"^llama_cpp_python==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    version = re.search(r"^llama-cpp-python==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert version
     for patch in ("cpu", "cuda"):
         text = (ROOT / "scripts" / patch / "kernels.patch").read_text()

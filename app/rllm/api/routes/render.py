@@ -31,7 +31,7 @@ def make_router(context: Context) -> APIRouter:
     async def apply_template(request: Request) -> dict[str, str]:
         caller = caller_of(request.scope)
         wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
-        return {"prompt": await context.tokenizer.chat_text(context.model(wire.model), wire.messages)}
+        return {"prompt": await context.tokenizer.chat_text(enter(wire, 1), wire.messages)}
 
     @router.post(
         "/v1/chat/completions/input_tokens",
@@ -44,7 +44,7 @@ def make_router(context: Context) -> APIRouter:
         wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
         return {
             "input_tokens": len(
-                await context.tokenizer.chat(context.model(wire.model), wire.messages, caller=caller)
+                await context.tokenizer.chat(enter(wire, 1), wire.messages, caller=caller)
             )
         }
 
@@ -83,6 +83,7 @@ def make_router(context: Context) -> APIRouter:
             rendered.append(_rendered(wire, tokens, model, "cmpl"))
         return rendered
 
+    # Everything that the same body would be refused for where it is answered.
     def enter(wire: AnyGeneration, num_prompts: int) -> ServedModel:
         check_settings(wire, num_prompts, settings)
         model = context.model(wire.model)
