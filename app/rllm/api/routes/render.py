@@ -43,9 +43,7 @@ def make_router(context: Context) -> APIRouter:
         caller = caller_of(request.scope)
         wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
         return {
-            "input_tokens": len(
-                await context.tokenizer.chat(enter(wire, 1), wire.messages, caller=caller)
-            )
+            "input_tokens": len(await context.tokenizer.chat(enter(wire, 1), wire.messages, caller=caller))
         }
 
     @router.post(
