@@ -217,8 +217,8 @@ def cell(subject: str, speed: float, repeat: int, *, seed: int = 0, count: int =
 SLOS = {"goal": {"ttft": 105.0, "tpot": 30.0}}
 
 
-def over_repeats(subject: str, speed: float, seed: int = 0) -> Result:
-    cells = [cell(subject, speed, repeat, seed=seed) for repeat in range(3)]
+def over_repeats(subject: str, speed: float, seed: int = 0, count: int = 3) -> Result:
+    cells = [cell(subject, speed, repeat, seed=seed) for repeat in range(count)]
     return result([(one, metrics.summarize(one, SLOS)) for one in cells], subject, SLOS)
 
 

@@ -3,11 +3,8 @@ happened to both."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from rllm_bench.figures import stats
 from rllm_bench.figures.metrics import CellData
@@ -15,14 +12,11 @@ from rllm_bench.figures.names import Slos, figure
 from rllm_bench.figures.stats import Interval
 from rllm_bench.figures.summary import Result
 
-FEWEST_PAIRS = 3
-"""For an interval; with fewer there is a ratio and no verdict."""
-
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """Medians over the pairs, and the median of the pairs' ratios with its 95 % interval (bootstrap over
-    the pairs). A ratio above 1 means that ours is better, also for times."""
+    """Medians over the pairs, and the median of the pairs' ratios with its 95 % interval, which takes six
+    pairs at least. A ratio above 1 means that ours is better, also for times."""
 
     name: str
     ours: float
@@ -48,15 +42,13 @@ def paired(ours: Result, theirs: Result, name: str, slos: Slos) -> Paired | None
     if not common or min(mine) <= 0 or min(other) <= 0:
         return None
     known = figure(name, slos)
-    ratios = np.array([known.ratio(a, b) for a, b in zip(mine, other, strict=True)])
-    key = f"{ours.subject}/{theirs.subject}/{ours.part}/{ours.group}/{name}"
-    bounds = _interval(ratios, key) if len(ratios) >= FEWEST_PAIRS else None
+    ratios = [known.ratio(a, b) for a, b in zip(mine, other, strict=True)]
     return Paired(
         name,
         stats.over_repeats(mine),
         stats.over_repeats(other),
         stats.over_repeats(ratios),
-        bounds,
+        stats.median_interval(ratios),
         len(ratios),
     )
 
@@ -67,12 +59,6 @@ def _by_repeat(result: Result, name: str) -> dict[int, float]:
         for cell, values in zip(result.cells, result.each, strict=True)
         if name in values
     }
-
-
-def _interval(ratios: stats.Array, key: str) -> Interval:
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8])
-    draws = stats.resample(ratios, stats.percentile(50), np.random.default_rng(seed), 10_000)
-    return stats.interval(draws)
 
 
 def same_answers(ours: Result, theirs: Result) -> tuple[int, int]:

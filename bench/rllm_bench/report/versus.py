@@ -26,7 +26,7 @@ def first_page(summary: Summary) -> Iterator[str]:
     yield ""
     yield (
         "Medians over the pairs. The ratio is the median of the pairs' ratios, with its 95 % interval "
-        "(bootstrap over the pairs); above 1 the first is better, also in times. In a pair all servers are "
+        "(six pairs at least); above 1 the first is better, also in times. In a pair all servers are "
         "up, freshly started, idle but for the one that is measured, and asked the same prompts by turns in "
         "shuffled order."
     )
