@@ -339,6 +339,9 @@ class Settings(EngineSettings, BaseSettings):
     cors_origin: Annotated[tuple[str, ...], *_Words] = _server(
         (), "Web page origin that may call the server; may be repeated, * allows all."
     )
+    trust_request_chat_template: bool = _server(
+        False, "Requests may bring a chat template, which is a program; each costs a process."
+    )
     docs: bool = _server(True, "Serve /docs and /openapi.json.")
     ui: bool = _server(True, "Serve the live page /ui and its data, /v1/rllm/state.")
 

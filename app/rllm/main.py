@@ -296,6 +296,7 @@ def _api_settings(settings: Settings) -> ApiSettings:
         allowed_hosts=_allowed_hosts(settings),
         any_model_name=settings.any_model_name,
         cors_origins=settings.cors_origin,
+        trust_request_chat_template=settings.trust_request_chat_template,
         docs=settings.docs,
         max_body_bytes=settings.max_body_bytes,
         body_timeout_s=settings.body_timeout_s,

@@ -208,7 +208,8 @@ class FakeService:
     def _event(self, request: EngineRequest, text: str, count: int, finish: FinishReason | None) -> Event:
         tokens = tuple(text.encode())
         text *= self.script.repeat_text
-        usage = Usage(len(request.prompt), count, self.script.cached_tokens) if finish else None
+        reports = bool(finish) or request.reports_steps
+        usage = Usage(len(request.prompt), count, self.script.cached_tokens) if reports else None
         num_scored = request.sampling.num_prompt_logprobs
         scores = request.prompt[1:] if num_scored >= 0 and count <= self.script.tokens_per_step else ()
         return Event(
@@ -220,7 +221,7 @@ class FakeService:
             else (),
             finish=finish,
             usage=usage,
-            timings=Timings(0.001, 0.002, 0.5) if finish else None,
+            timings=Timings(0.001, 0.002, 0.5) if reports else None,
             prompt_logprobs=tuple(_logprob(token, num_scored) for token in scores),
         )
 

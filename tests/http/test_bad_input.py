@@ -59,7 +59,26 @@ async def refused(response: aiohttp.ClientResponse, status: int = 400) -> Any:
         ({"stop": ""}, "stop", "empty"),
         ({"stop": [1]}, "stop", "1"),
         ({"logit_bias": {"260": 1}}, "logit_bias", "259"),
-        ({"logit_bias": {"-1": 1}}, "logit_bias", "-1"),
+        ({"logit_bias": {"": 1}}, "logit_bias", "1 to 256"),
+        ({"logit_bias": [[1]]}, "logit_bias", "pair"),
+        ({"logit_bias": [[-1, 1]]}, "logit_bias", "-1"),
+        ({"logit_bias": {"5": True}}, "logit_bias", "true"),
+        ({"stop_token_ids": [260]}, "stop_token_ids", "259"),
+        ({"allowed_token_ids": []}, "allowed_token_ids", "at least 1"),
+        ({"allowed_token_ids": [65], "logit_bias": {"A": False}}, "allowed_token_ids", "no token"),
+        ({"allowed_token_ids": [257], "ignore_eos": True}, "allowed_token_ids", "no token"),
+        ({"bad_words": [""]}, "bad_words[0]", "at least 1"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens", "0"),
+        ({"stream_interval": 0}, "stream_interval", "at least 1"),
+        ({"request_id": "a b"}, "request_id", "match"),
+        ({"chat_template": "x"}, "chat_template", "operator"),
+        ({"chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs.chat_template", "not"),
+        ({"documents": [{"text": "x"}]}, "documents", "no use"),
+        (
+            {"continue_final_message": True, "add_generation_prompt": True},
+            "continue_final_message",
+            "another",
+        ),
         ({"logit_bias": {"5": 101}}, "logit_bias", "101"),
         ({"logit_bias": {str(i): 1 for i in range(2000)}}, "logit_bias", "2000"),
         ({"seed": 2**64}, "seed", "at most"),
@@ -76,6 +95,7 @@ async def refused(response: aiohttp.ClientResponse, status: int = 400) -> Any:
         ({"top_logprobs": 2}, "top_logprobs", "logprobs"),
         ({"modalities": ["audio"]}, "modalities", "text"),
         ({"cache_salt": "x" * 200}, "cache_salt", "128"),
+        ({"cache_salt": ""}, "cache_salt", "at least 1"),
         ({"priority": 5000}, "priority", "1000"),
         ({"priority": -1}, "priority", "at least 0"),
     ],
@@ -99,7 +119,8 @@ async def test_a_bad_field_is_named(
         ({"prompt": [260]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
         ({"prompt": [[1], [2, 2**40]]}, "prompt[1]"),
-        ({"prompt": [1, "a"]}, "prompt"),
+        ({"prompt": [1, [2]]}, "prompt"),
+        ({"prompt": [1, None]}, "prompt"),
         ({"prompt": ["x"] * 65}, "prompt"),
         ({"prompt": ["x"] * 60, "n": 3}, "n"),
         ({"suffix": "x"}, "suffix"),
@@ -150,6 +171,13 @@ async def test_a_prompt_beyond_the_context_is_refused(
         error = await refused(response)
     assert (error.code, error.param) == ("context_length_exceeded", "messages")
     assert "512" in error.message
+
+
+async def test_the_record_of_a_refusal_names_the_field(api: Api, http: aiohttp.ClientSession) -> None:
+    async with http.post(f"{api.url}/v1/chat/completions", json={**CHAT, "temprature": 1}) as response:
+        assert response.status == 400
+    record = api.record()
+    assert (record.error_code, record.error_param) == ("unknown_parameter", "temprature")
 
 
 async def test_an_unknown_model_is_not_found(shared_api: Api, http: aiohttp.ClientSession) -> None:

@@ -31,8 +31,9 @@ async def test_a_stream_begins_with_the_role_and_ends_with_done(
     assert done == "[DONE]"
     first, *middle, last = chunks
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": "", "refusal": None}
-    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in middle) == ANSWER[:12]
-    assert last["choices"][0] == {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length"}
+    assert "".join(chunk["choices"][0]["delta"]["content"] for chunk in (*middle, last)) == ANSWER[:12]
+    delta = {"content": ANSWER[11:12]}
+    assert last["choices"][0] == {"index": 0, "delta": delta, "logprobs": None, "finish_reason": "length"}
     assert {chunk["id"] for chunk in chunks} == {first["id"]}
     assert all(chunk["object"] == "chat.completion.chunk" and "usage" not in chunk for chunk in chunks)
 
@@ -189,21 +190,21 @@ async def test_text_offsets_go_on_over_the_chunks(api: Api, http: aiohttp.Client
 async def test_a_prompt_is_reported_in_openais_and_in_vllms_way(
     api: Api, http: aiohttp.ClientSession
 ) -> None:
-    body = {"prompt": "<s>ab", "max_tokens": 0, "echo": True, "logprobs": 0, "prompt_logprobs": 1}
+    body = {"prompt": "a<s>b", "max_tokens": 0, "echo": True, "logprobs": 0, "prompt_logprobs": 1}
     async with http.post(f"{api.url}/v1/completions", json=body) as response:
         answer = Completion.model_validate(await response.json(), strict=True)
     choice = answer.choices[0]
-    assert (choice.text, choice.finish_reason) == ("<s>ab", "length")
+    assert (choice.text, choice.finish_reason) == ("a<s>b", "length")
     assert choice.logprobs is not None
-    assert choice.logprobs.tokens == ["<s>", "<s>", "a", "b"]
+    assert choice.logprobs.tokens == ["<s>", "a", "<s>", "b"]
     assert choice.logprobs.token_logprobs == [None, -0.5, -0.5, -0.5]
-    assert choice.logprobs.top_logprobs == [None, {"<s>": -0.5}, {"a": -0.5}, {"b": -0.5}]
-    assert choice.logprobs.text_offset == [0, 0, 3, 4]
+    assert choice.logprobs.top_logprobs == [None, {"a": -0.5}, {"<s>": -0.5}, {"b": -0.5}]
+    assert choice.logprobs.text_offset == [0, 0, 1, 4]
     assert choice.prompt_logprobs is not None
     assert [entry and list(entry) for entry in choice.prompt_logprobs] == [
         None,
-        ["0", "256"],
         ["0", "97"],
+        ["0", "256"],
         ["0", "98"],
     ]
     request = api.service.submitted.get_nowait()

@@ -60,6 +60,7 @@ async def test_without_a_right_key_nobody_gets_in(
         async with http.get(f"{api.url}{path}", headers=headers) as response:
             assert response.status == 401
             error = (await response.json())["error"]
+            assert error["type"] == "authentication_error"
             assert error["code"] in ("invalid_api_key", "missing_api_key")
             assert response.headers["www-authenticate"] == "Bearer"
     for path in ("/health", "/health/live", "/health/ready"):

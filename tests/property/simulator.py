@@ -159,6 +159,7 @@ class _Stored:
 @dataclass
 class _Sampler:
     banned: bool
+    never: bool = False
 
 
 @dataclass
@@ -268,11 +269,11 @@ class Simulator:
             assert report is not None, "there is no store"
             return self._apply_to_store(op, faults, report)
         match op:
-            case OpenSampler(seq=seq, banned=banned):
+            case OpenSampler(seq=seq, banned=banned, never=never):
                 assert seq not in self.samplers, "the sampler of the last request was not closed"
-                self.samplers[seq] = _Sampler(bool(banned))
+                self.samplers[seq] = _Sampler(bool(banned or never), bool(never))
             case LiftBan(seq=seq):
-                self.samplers[seq].banned = False
+                self.samplers[seq].banned = self.samplers[seq].never
             case CloseSampler(seq=seq):
                 self.samplers.pop(seq, None)
             case Truncate(seq=seq, length=length):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import rllm
@@ -11,6 +12,7 @@ from rllm.api.chunks import ChatChunks, Chunks, CompletionChunks
 from rllm.api.collect import Choice, total_usage, wire_timings
 from rllm.api.convert import Job
 from rllm.api.logprobs import Shape
+from rllm.api.vocabulary import token_bytes
 from rllm.engine.types import ModelInfo, TokenLogprob
 
 
@@ -44,7 +46,10 @@ def chunks_of(job: Job) -> Chunks:
 
 def shape_of(job: Job) -> Shape:
     vocabulary = job.model.vocabulary
-    return Shape(vocabulary, added=vocabulary.piece)
+    added = vocabulary.piece
+    if job.shows_special:
+        added = partial(token_bytes, vocabulary)
+    return Shape(vocabulary, as_ids=job.names_ids, added=added)
 
 
 def wire_logprobs(job: Job, choice: Choice, items: Sequence[TokenLogprob]) -> dict[str, Any] | None:
@@ -74,6 +79,10 @@ def prompt_logprobs(job: Job, index: int, choice: Choice) -> dict[str, Any]:
     return {"prompt_logprobs": found}
 
 
+def prompt_ids(job: Job, index: int) -> dict[str, Any]:
+    return {"prompt_token_ids": job.requests[index].prompt} if job.returns_ids else {}
+
+
 def full_answer(job: Job, choices: Sequence[Choice]) -> dict[str, Any]:
     answer = head_of(job)
     answer["choices"] = [_full_choice(job, index, choice) for index, choice in enumerate(choices)]
@@ -82,7 +91,7 @@ def full_answer(job: Job, choices: Sequence[Choice]) -> dict[str, Any]:
     if timings:
         answer["timings"] = timings
     if job.is_chat:
-        answer |= prompt_logprobs(job, 0, choices[0])
+        answer |= prompt_logprobs(job, 0, choices[0]) | prompt_ids(job, 0)
     return answer
 
 
@@ -92,8 +101,10 @@ def _full_choice(job: Job, index: int, choice: Choice) -> dict[str, Any]:
     logprobs = wire_logprobs(job, choice, choice.logprobs)
     if echoed is not None and logprobs is not None:
         logprobs = {name: echoed[name] + values for name, values in logprobs.items()}
-    common = {"index": index, "logprobs": logprobs, "finish_reason": str(choice.finish)}
+    common: dict[str, Any] = {"index": index, "logprobs": logprobs, "finish_reason": str(choice.finish)}
+    if job.returns_ids:
+        common["token_ids"] = choice.tokens
     if job.is_chat:
         return {**common, "message": {"role": "assistant", "content": text, "refusal": None}}
     text = (job.echo[index] if job.echo else "") + text
-    return {**common, "text": text, **prompt_logprobs(job, index, choice)}
+    return {**common, "text": text, **prompt_logprobs(job, index, choice), **prompt_ids(job, index)}

@@ -58,7 +58,11 @@ def create_app(
     shows; without it there is none.
     """
     threads = FairThreads(settings.text_threads)
-    tokenizer = Tokenizer(threads, render_timeout_s=settings.render_timeout_s)
+    tokenizer = Tokenizer(
+        threads,
+        render_timeout_s=settings.render_timeout_s,
+        trusts_templates=settings.trust_request_chat_template,
+    )
 
     async def warm() -> None:
         """Study every vocabulary; for models that become ready later, ``app.state.warm`` is called then."""
@@ -129,7 +133,8 @@ def _answer_errors(app: FastAPI) -> None:
 
 
 def _respond(request: Request, answer: ErrorAnswer) -> Response:
-    record_of(request.scope).error_code = answer.code
+    record = record_of(request.scope)
+    record.error_code, record.error_param = answer.code, answer.param
     headers: dict[str, Any] = dict(answer.headers)
     return Response(answer.body(), answer.status, headers, media_type="application/json")
 

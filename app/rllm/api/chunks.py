@@ -6,6 +6,7 @@ Everything that does not change during a stream is encoded once; a token costs o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import orjson
@@ -28,14 +29,28 @@ def error_event(answer: ErrorAnswer) -> bytes:
     return b"data: " + answer.body() + b"\n\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a chunk says beside its text, where that was asked for."""
+
+    of_choice: dict[str, Any]
+    of_chunk: dict[str, Any]
+
+
 class Chunks(Protocol):
     """How one kind of answer is cut into chunks."""
 
     def opening(self, index: int) -> bytes: ...
 
-    def text(self, index: int, text: str, logprobs: Any | None) -> bytes: ...
-
-    def finish(self, index: int, reason: str, timings: dict[str, Any] | None) -> bytes: ...
+    def text(
+        self,
+        index: int,
+        text: str,
+        *,
+        logprobs: Any | None = None,
+        finish: str | None = None,
+        extras: Extras | None = None,
+    ) -> bytes: ...
 
     def usage(self, usage: dict[str, Any]) -> bytes: ...
 
@@ -47,23 +62,35 @@ class _Base:
         self._null_usage: dict[str, Any] = {"usage": None} if with_usage else {}
         self._around = [self._split(index) for index in range(num_choices)]
 
-    def text(self, index: int, text: str, logprobs: Any | None) -> bytes:
-        if logprobs is not None:
-            return sse(self._chunk(self._choice(index, text, logprobs)))
-        before, after = self._around[index]
-        return before + orjson.dumps(text) + after
+    def text(
+        self,
+        index: int,
+        text: str,
+        *,
+        logprobs: Any | None = None,
+        finish: str | None = None,
+        extras: Extras | None = None,
+    ) -> bytes:
+        if logprobs is None and finish is None and extras is None:
+            before, after = self._around[index]
+            return before + orjson.dumps(text) + after
+        choice = {**self._choice(index, text), "logprobs": logprobs, "finish_reason": finish}
+        if extras is None:
+            return sse(self._chunk(choice))
+        return sse({**self._chunk({**choice, **extras.of_choice}), **extras.of_chunk})
 
     def usage(self, usage: dict[str, Any]) -> bytes:
         return sse({**self._head, "choices": [], "usage": usage})
 
     def _split(self, index: int) -> tuple[bytes, bytes]:
-        before, after = sse(self._chunk(self._choice(index, _MARK, None))).split(_ENCODED_MARK)
+        choice = {**self._choice(index, _MARK), "logprobs": None, "finish_reason": None}
+        before, after = sse(self._chunk(choice)).split(_ENCODED_MARK)
         return before, after
 
-    def _chunk(self, choice: dict[str, Any], **more: Any) -> dict[str, Any]:
-        return {**self._head, "choices": [choice], **self._null_usage, **more}
+    def _chunk(self, choice: dict[str, Any]) -> dict[str, Any]:
+        return {**self._head, "choices": [choice], **self._null_usage}
 
-    def _choice(self, index: int, text: str, logprobs: Any | None) -> dict[str, Any]:
+    def _choice(self, index: int, text: str) -> dict[str, Any]:
         raise NotImplementedError
 
 
@@ -72,12 +99,8 @@ class ChatChunks(_Base):
         delta = {"role": "assistant", "content": "", "refusal": None}
         return sse(self._chunk({"index": index, "delta": delta, "logprobs": None, "finish_reason": None}))
 
-    def finish(self, index: int, reason: str, timings: dict[str, Any] | None) -> bytes:
-        choice = {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
-        return sse(self._chunk(choice, **({"timings": timings} if timings else {})))
-
-    def _choice(self, index: int, text: str, logprobs: Any | None) -> dict[str, Any]:
-        return {"index": index, "delta": {"content": text}, "logprobs": logprobs, "finish_reason": None}
+    def _choice(self, index: int, text: str) -> dict[str, Any]:
+        return {"index": index, "delta": {"content": text} if text else {}}
 
 
 class CompletionChunks(_Base):
@@ -89,11 +112,7 @@ class CompletionChunks(_Base):
 
     def opening(self, index: int) -> bytes:
         """Nothing is said before the first token, unless the prompt is to be repeated."""
-        return self.text(index, self._echo[index], None) if self._echo else b""
+        return self.text(index, self._echo[index]) if self._echo else b""
 
-    def finish(self, index: int, reason: str, timings: dict[str, Any] | None) -> bytes:
-        choice = {"index": index, "text": "", "logprobs": None, "finish_reason": reason}
-        return sse(self._chunk(choice, **({"timings": timings} if timings else {})))
-
-    def _choice(self, index: int, text: str, logprobs: Any | None) -> dict[str, Any]:
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}
+    def _choice(self, index: int, text: str) -> dict[str, Any]:
+        return {"index": index, "text": text}

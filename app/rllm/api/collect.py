@@ -60,6 +60,8 @@ class Choice:
     finish: FinishReason | None = None
     usage: Usage | None = None
     timings: Timings | None = None
+    computed_prompt: int = 0
+    tokens: list[int] = field(default_factory=list)
     offsets: TextOffsets = field(default_factory=TextOffsets)
     """Where the tokens begin that log probabilities were reported for."""
 
@@ -73,8 +75,12 @@ class Choice:
         if event.finish is FinishReason.CANCELLED:
             raise EngineError("the server ended this request before it was complete", code="cancelled")
         self.prompt_logprobs += event.prompt_logprobs
+        self.tokens += event.tokens
+        if event.usage is not None:
+            self.usage, self.timings = event.usage, event.timings
+            self.computed_prompt = event.computed_prompt
         if event.finish is not None:
-            self.finish, self.usage, self.timings = event.finish, event.usage, event.timings
+            self.finish = event.finish
 
 
 def check_complete(choices: Sequence[Choice]) -> None:
@@ -110,6 +116,19 @@ def total_usage(choices: Sequence[Choice], num_per_prompt: int) -> Totals:
     return Totals(prompt, completion, cached)
 
 
+def wire_progress(choice: Choice) -> dict[str, Any] | None:
+    """llama-server's ``prompt_progress``; ``processed`` has the cached tokens in it."""
+    timings, usage = choice.timings, choice.usage
+    if timings is None or usage is None:
+        return None
+    return {
+        "total": usage.prompt_tokens,
+        "cache": usage.cached_tokens,
+        "processed": choice.computed_prompt,
+        "time_ms": _ms(timings.prefill_s),
+    }
+
+
 def wire_timings(choice: Choice) -> dict[str, Any] | None:
     """llama-server's ``timings``, with the time in the queue beside them."""
     timings, usage = choice.timings, choice.usage
@@ -132,5 +151,5 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-def _rate(count: int, seconds: float) -> float | None:
-    return round(count / seconds, 3) if seconds > 0 else None
+def _rate(count: int, seconds: float) -> float:
+    return round(count / seconds, 3) if seconds > 0 else 0.0

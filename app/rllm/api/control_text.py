@@ -76,6 +76,10 @@ class Guard:
         """The name of a JSON field, by which a template may look it up: changed only where it must be."""
         return self.protect(text) if self._controls.find(text) else text
 
+    def end(self) -> str:
+        """A placeholder like no other, to find the place again."""
+        return self._placeholder("")
+
     def pieces(self, rendered: str) -> list[Piece]:
         """The rendered prompt, cut at the placeholders."""
         found = re.split(f"{self._mark}([0-9]+){self._mark}", rendered)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest, GenerationRequest
 from rllm.api.settings import ApiSettings
+from rllm.api.token_options import TokenOptions, check_token_ids
 from rllm.engine.types import EngineRequest, SamplingDefaults, SamplingParams
 from rllm.errors import BadRequest, PromptTooLong
 from rllm.serving.service import ServedModel
@@ -35,6 +36,15 @@ class Job:
     """Text that begins the answers, one per choice; empty without ``echo``."""
     num_prompt_logprobs: int = -1
     """Reported in vLLM's way; -1: none."""
+    continuous_usage: bool = False
+    timings_per_token: bool = False
+    returns_progress: bool = False
+    returns_ids: bool = False
+    names_ids: bool = False
+    """In log probabilities, tokens are named by their ids."""
+    shows_special: bool = False
+    stream_interval: int = 1
+    """Tokens of a chunk, at least."""
 
     @property
     def echoes_logprobs(self) -> bool:
@@ -64,10 +74,10 @@ def check_settings(request: GenerationRequest, num_prompts: int, settings: ApiSe
 def check_model(request: AnyGeneration, model: ServedModel, settings: ApiSettings) -> None:
     """What depends on the model but not on the prompt."""
     vocab_size = model.info.vocab_size
-    for token, _ in request.logit_bias:
-        if token >= vocab_size:
-            message = f"logit_bias has token id {token}; this model's ids end at {vocab_size - 1}"
-            raise BadRequest(message, param="logit_bias")
+    biased = [token for token, _ in request.logit_bias if isinstance(token, int)]
+    check_token_ids(biased, vocab_size, "logit_bias")
+    for name in ("stop_token_ids", "allowed_token_ids"):
+        check_token_ids(getattr(request, name) or (), vocab_size, name)
     name = "top_logprobs" if isinstance(request, ChatCompletionRequest) else "logprobs"
     _at_most(name, request.num_logprobs, min(settings.max_top_logprobs, vocab_size))
     _at_most("prompt_logprobs", request.prompt_logprobs or 0, min(settings.max_top_logprobs, vocab_size))
@@ -86,13 +96,14 @@ def check_model(request: AnyGeneration, model: ServedModel, settings: ApiSetting
         )
 
 
-def check_token_ids(prompt: Sequence[int], model: ServedModel, param: str) -> None:
-    vocab_size = model.info.vocab_size
-    if max(prompt, default=0) >= vocab_size or min(prompt, default=0) < 0:
-        wrong = next(token for token in prompt if not 0 <= token < vocab_size)
-        raise BadRequest(
-            f"{param} has token id {wrong}; this model's ids are 0 to {vocab_size - 1}", param=param
-        )
+def cut(prompt: tuple[int, ...], request: AnyGeneration, model: ServedModel) -> tuple[int, ...]:
+    """As much of the prompt as the request wants to keep."""
+    keep = request.truncate_prompt_tokens
+    if keep is None:
+        return prompt
+    if keep < 0:
+        keep = max(1, model.info.ctx_per_slot - max(1, min(request.token_limit or 1, COMPLETION_MAX_TOKENS)))
+    return prompt[:keep] if request.truncation_side == "right" else prompt[-keep:]
 
 
 def max_tokens_for(request: AnyGeneration, num_prompt_tokens: int, model: ServedModel) -> int:
@@ -139,7 +150,11 @@ def check_scores(request: AnyGeneration, prompts: Sequence[Sequence[int]], setti
 
 
 def engine_requests(
-    request: AnyGeneration, prompts: Sequence[tuple[int, ...]], model: ServedModel, id_prefix: str
+    request: AnyGeneration,
+    prompts: Sequence[tuple[int, ...]],
+    model: ServedModel,
+    id_prefix: str,
+    options: TokenOptions,
 ) -> list[EngineRequest]:
     """``n`` for each prompt. Choice ``j`` of each prompt draws with seed + j."""
     seed = secrets.randbits(32) if request.seed is None else request.seed
@@ -155,7 +170,12 @@ def engine_requests(
                     min_tokens=request.min_tokens or 0,
                     ignore_eos=bool(request.ignore_eos),
                     stop=request.stop,
-                    sampling=_sampling(request, _fold(seed + choice), model.sampling),
+                    stop_tokens=tuple(request.stop_token_ids or ()),
+                    keeps_stop=bool(request.include_stop_str_in_output),
+                    shows_special=request.skip_special_tokens is False,
+                    reports_steps=bool(request.stream) and request.reports_steps,
+                    reuses_prefix=request.cache_prompt is not False,
+                    sampling=_sampling(request, _fold(seed + choice), model.sampling, options),
                     priority=request.priority or 0,
                     cache_salt=request.cache_salt or "",
                 )
@@ -163,7 +183,9 @@ def engine_requests(
     return requests
 
 
-def _sampling(request: AnyGeneration, seed: int, defaults: SamplingDefaults) -> SamplingParams:
+def _sampling(
+    request: AnyGeneration, seed: int, defaults: SamplingDefaults, options: TokenOptions
+) -> SamplingParams:
     return SamplingParams(
         temperature=_or(request.temperature, defaults.temperature),
         top_k=max(defaults.top_k if request.top_k is None else request.top_k, 0),
@@ -173,8 +195,11 @@ def _sampling(request: AnyGeneration, seed: int, defaults: SamplingDefaults) -> 
         repetition_penalty=_or(request.repetition_penalty, 1.0),
         presence_penalty=_or(request.presence_penalty, 0.0),
         frequency_penalty=_or(request.frequency_penalty, 0.0),
+        penalty_last_n=-1 if request.repeat_last_n is None else request.repeat_last_n,
         seed=seed,
-        logit_bias=request.logit_bias,
+        logit_bias=options.logit_bias,
+        allowed_tokens=tuple(request.allowed_token_ids or ()),
+        bad_words=options.bad_words,
         num_logprobs=request.num_logprobs,
         num_prompt_logprobs=request.num_scored,
     )

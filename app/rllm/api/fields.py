@@ -5,6 +5,7 @@ JSON has one kind of number, so 16.0 is the integer 16.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema
@@ -32,6 +33,14 @@ MaxTokensOrNone = Annotated[int, Field(ge=0, le=_MOST, json_schema_extra={"minim
 
 Role = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
 """Any word: the chat template says whether it takes it."""
+
+RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:-]{1,128}$")]
+MAX_WORD = 256
+Word = Annotated[str, Field(min_length=1, max_length=MAX_WORD)]
+"""A text that stands for tokens."""
+TokenList = Annotated[list[Annotated[int, Field(ge=0, le=_MOST), Integer]], Field(max_length=4096)]
+Variables = Annotated[dict[str, Any], Field(max_length=256)]
+"""JSON for a chat template."""
 
 
 def _counts(info: ValidationInfo) -> Counts:
@@ -71,25 +80,45 @@ Stop = Annotated[
 ]
 
 
-def _logit_bias(value: object, info: ValidationInfo) -> tuple[tuple[int, float], ...]:
+def _logit_bias(value: object, info: ValidationInfo) -> tuple[tuple[int | str, float], ...]:
+    """OpenAI's object, or llama-server's array of pairs; tokens by id or by text."""
     if value is None:
         return ()
-    if not isinstance(value, dict):
-        raise refuse(
-            f"logit_bias must be an object of token id to number; got {json_type(value)}", code="invalid_type"
-        )
-    if len(value) > (most := _counts(info).logit_bias):
+    if isinstance(value, dict | list) and len(value) > (most := _counts(info).logit_bias):
         raise refuse(f"logit_bias must have at most {most} entries; got {len(value)}")
-    return tuple((_bias_token(key), _bias_value(key, bias)) for key, bias in value.items())
+    if isinstance(value, dict):
+        return tuple((_bias_key(key), _bias_value(key, bias)) for key, bias in value.items())
+    if not isinstance(value, list):
+        raise refuse(
+            f"logit_bias must be an object or an array of pairs; got {json_type(value)}", code="invalid_type"
+        )
+    found = []
+    for index, pair in enumerate(value):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise refuse(f"logit_bias[{index}] must be a pair of token and number; got {json_type(pair)}")
+        found.append((_bias_token(pair[0], index), _bias_value(str(index), pair[1])))
+    return tuple(found)
 
 
-def _bias_token(key: str) -> int:
-    if not (key.isascii() and key.isdigit() and len(key) <= 10):
-        raise refuse(f"logit_bias has token ids as keys; got '{shorten(key)}'")
-    return int(key)
+def _bias_key(key: str) -> int | str:
+    if key.isascii() and key.isdigit() and len(key) <= 10:
+        return int(key)
+    if not 0 < len(key) <= MAX_WORD:
+        raise refuse(f"logit_bias has token ids or texts of 1 to {MAX_WORD} characters; got '{shorten(key)}'")
+    return key
+
+
+def _bias_token(token: object, index: int) -> int | str:
+    if type(token) is int and token >= 0:
+        return token
+    if isinstance(token, str) and 0 < len(token) <= MAX_WORD:
+        return token
+    raise refuse(f"logit_bias[{index}] must begin with a token id or a text; got {json_type(token)}")
 
 
 def _bias_value(key: str, bias: object) -> float:
+    if bias is False:  # llama-server's ban
+        return -math.inf
     if isinstance(bias, bool) or not isinstance(bias, int | float):
         raise refuse(f"logit_bias['{key}'] must be a number; got {json_type(bias)}", code="invalid_type")
     if not -100 <= bias <= 100:
@@ -98,18 +127,22 @@ def _bias_value(key: str, bias: object) -> float:
 
 
 _LOGIT_BIAS_SCHEMA: dict[str, Any] = {
-    "description": "Token id to a number added to that token's logit; -100 bans it.",
+    "description": "Token, by its id or its text, to a number added to its logit; -100 or false bans it."
+    " A text of several tokens stands for each of them.",
     "anyOf": [
         {
             "type": "object",
             "propertyNames": {"pattern": "^[0-9]{1,4}$"},
-            "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+            "additionalProperties": {
+                "anyOf": [{"type": "number", "minimum": -100, "maximum": 100}, {"const": False}]
+            },
         },
+        {"type": "array", "items": {"type": "array", "minItems": 2, "maxItems": 2}},
         {"type": "null"},
     ],
 }
 LogitBias = Annotated[
-    tuple[tuple[int, float], ...],
+    tuple[tuple[int | str, float], ...],
     PlainValidator(_logit_bias),
     WithJsonSchema(_LOGIT_BIAS_SCHEMA),
 ]
@@ -161,15 +194,16 @@ _CONTENT_SCHEMA: dict[str, Any] = {
 Content = Annotated[str, PlainValidator(_content), WithJsonSchema(_CONTENT_SCHEMA)]
 
 
-Prompt = str | tuple[int, ...]
+Prompt = str | tuple[int | str, ...]
+"""A text, or token ids with texts between them."""
 
 
 def _prompts(value: object, info: ValidationInfo) -> tuple[Prompt, ...]:
     counts = _counts(info)
     match value:
         case str():
-            return (_prompt(value, "prompt", counts),)
-        case [int() | float(), *_]:
+            return (value,)
+        case [_, *_] if {int, float}.intersection(map(type, value)):
             return (_prompt(value, "prompt", counts),)
         case [_, *_] if len(value) > counts.prompts:
             raise refuse(f"prompt must hold at most {counts.prompts} prompts; got {len(value)}")
@@ -186,51 +220,54 @@ def _prompts(value: object, info: ValidationInfo) -> tuple[Prompt, ...]:
 
 def _prompt(value: object, where: str, counts: Counts) -> Prompt:
     match value:
-        case "" | []:
-            raise refuse(f"{where} must not be empty")
         case str():
             return value
+        case []:
+            raise refuse(f"{where} must not be empty")
         case list():
             if len(value) > counts.prompt_tokens:
                 raise refuse(
                     f"{where} has {len(value)} tokens; the longest context here has {counts.prompt_tokens}",
                     code="context_length_exceeded",
                 )
-            return _token_ids(value, where)
+            return _token_ids(value, where, texts=True)
         case _:
             raise refuse(
                 f"{where} must be a string or token ids; got {json_type(value)}", code="invalid_type"
             )
 
 
-def _token_ids(values: list[object], where: str) -> tuple[int, ...]:
-    """All at once: one by one, a million would take half a second."""
-    if set(map(type, values)) != {int}:
-        for index, item in enumerate(values):
-            if type(item) is not int and not (type(item) is float and item.is_integer()):
-                raise refuse(
-                    f"{where}[{index}] must be a token id; got {json_type(item)}", code="invalid_type"
-                )
-    return tuple(map(int, cast("list[float]", values)))
+def _token_ids(values: list[object], where: str, *, texts: bool = False) -> tuple[int | str, ...]:
+    """All at once: one by one, a million would take half a second. ``texts``: may stand between them."""
+    if set(map(type, values)) == {int}:
+        return tuple(cast("list[int]", values))
+    for index, item in enumerate(values):
+        is_id = type(item) is int or (type(item) is float and item.is_integer())
+        if not is_id and not (texts and isinstance(item, str)):
+            wanted = "a token id or a text" if texts else "a token id"
+            raise refuse(f"{where}[{index}] must be {wanted}; got {json_type(item)}", code="invalid_type")
+    return tuple(item if isinstance(item, str) else int(cast(float, item)) for item in values)
 
 
-def _tokens(value: object) -> tuple[int, ...]:
+def _tokens(value: object) -> tuple[int | str, ...]:
     if not isinstance(value, list):
         raise refuse(f"{{path}} must be an array; got {json_type(value)}", code="invalid_type")
     return _token_ids(value, "{path}") if value else ()
 
 
+_TOKEN_ID_SCHEMA: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
 _TOKEN_IDS_SCHEMA: dict[str, Any] = {
+    "description": "Token ids; texts may stand between them.",
     "type": "array",
     "minItems": 1,
-    "items": {"type": "integer", "minimum": 0, "maximum": 2**31 - 1},
+    "items": {"anyOf": [_TOKEN_ID_SCHEMA, {"type": "string"}]},
 }
 TokenIds = Annotated[
     tuple[int, ...],
     PlainValidator(_tokens),
-    WithJsonSchema({key: value for key, value in _TOKEN_IDS_SCHEMA.items() if key != "minItems"}),
+    WithJsonSchema({"type": "array", "items": _TOKEN_ID_SCHEMA}),
 ]
-_TEXT_SCHEMA: dict[str, Any] = {"type": "string", "minLength": 1}
+_TEXT_SCHEMA: dict[str, Any] = {"type": "string"}
 _PROMPT_SCHEMA: dict[str, Any] = {
     "description": "One prompt or several, each as text or as token ids.",
     "anyOf": [

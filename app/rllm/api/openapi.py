@@ -92,6 +92,7 @@ def _write_limits(schemas: Schema, settings: ApiSettings) -> None:
         text["maxLength"] = several["items"]["maxLength"] = settings.max_stop_chars
         several["maxItems"] = settings.counts.stop_strings
         fields["logit_bias"]["anyOf"][0]["maxProperties"] = settings.counts.logit_bias
+        fields["logit_bias"]["anyOf"][1]["maxItems"] = settings.counts.logit_bias
     prompts = schemas["CompletionRequest"]["properties"]["prompt"]["anyOf"]
     for several in (prompts[1], prompts[3]):
         several["maxItems"] = settings.counts.prompts
@@ -111,12 +112,16 @@ def _write_models(document: Schema, schemas: Schema, service: Service) -> None:
         if "min_tokens" in fields:
             _typed(fields["min_tokens"], "integer")["maximum"] = context
     prompts = schemas["CompletionRequest"]["properties"]["prompt"]["anyOf"]
-    for tokens in (prompts[2], prompts[3]["items"], schemas["DetokenizeRequest"]["properties"]["tokens"]):
-        tokens["items"]["maximum"] = last_token
+    for tokens in (prompts[2], prompts[3]["items"]):
+        tokens["items"]["anyOf"][0]["maximum"] = last_token
+    schemas["DetokenizeRequest"]["properties"]["tokens"]["items"]["maximum"] = last_token
     prompts[2]["maxItems"] = prompts[3]["items"]["maxItems"] = max(context - 1, 1)
     for name in ("ChatCompletionRequest", "CompletionRequest"):
-        bias = schemas[name]["properties"]["logit_bias"]["anyOf"][0]
-        bias["propertyNames"] = {"pattern": _ids_below(last_token + 1)}
+        fields = schemas[name]["properties"]
+        ids = _ids_below(last_token + 1)
+        fields["logit_bias"]["anyOf"][0]["propertyNames"] = {"pattern": f"{ids}|[^0-9]", "maxLength": 256}
+        for listed in ("stop_token_ids", "allowed_token_ids"):
+            _typed(fields[listed], "array")["items"]["maximum"] = last_token
     path = document["paths"]["/v1/models/{model}"]["get"]
     path["parameters"][0]["schema"]["enum"] = names
 

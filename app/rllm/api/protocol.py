@@ -7,7 +7,7 @@ by `rllm.api.openapi`.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,9 +19,13 @@ from rllm.api.fields import (
     MaxTokens,
     MaxTokensOrNone,
     Prompts,
+    RequestId,
     Role,
     Stop,
     TokenIds,
+    TokenList,
+    Variables,
+    Word,
 )
 from rllm.api.known_fields import Place, refuse
 
@@ -50,6 +54,7 @@ class WireModel(BaseModel):
 class StreamOptions(WireModel):
     place = Place.STREAM_OPTIONS
     include_usage: bool | None = Field(None, description="End the stream with a chunk that holds the usage.")
+    continuous_usage_stats: bool | None = Field(None, description="Every chunk holds the usage so far.")
 
 
 class GenerationRequest(WireModel):
@@ -80,17 +85,52 @@ class GenerationRequest(WireModel):
         None, description="The same seed gives the same text on a quiet server. Choice i of n uses seed + i."
     )
     stop: Stop = ()
+    stop_token_ids: TokenList | None = Field(None, description="Tokens that end the answer, too.")
+    include_stop_str_in_output: bool | None = Field(
+        None, description="What ended the answer, a stop string or a token's text, is a part of it."
+    )
+    skip_special_tokens: bool | None = Field(None, description="With false, control tokens are text.")
     logit_bias: LogitBias = ()
+    allowed_token_ids: Annotated[TokenList, Field(min_length=1)] | None = Field(
+        None, description="Nothing else is drawn."
+    )
+    bad_words: Annotated[list[Word], Field(max_length=256)] | None = Field(
+        None, description="Texts that are not said, whether a space is before them or not."
+    )
+    repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1), Integer] | None = Field(
+        None, description="How many tokens penalties look back on. -1: all; 0: none."
+    )
     prompt_logprobs: Annotated[int, Field(ge=0, le=20), Integer] | None = Field(
         None,
         description="Also report each token of the prompt, and so many rivals of it. Not with stream.",
     )
     n: Annotated[int, Field(ge=1), Integer] | None = None
     ignore_eos: bool | None = None
+    truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=2**31 - 1), Integer] | None = Field(
+        None,
+        description="Keep so many of the prompt's tokens. -1: as many as leave room for the answer.",
+        json_schema_extra={"not": {"const": 0}},
+    )
+    truncation_side: Literal["left", "right"] | None = Field(
+        None, description="Where tokens are cut off; on the left, if nothing is said."
+    )
+    cache_prompt: bool | None = Field(None, description="With false, no cached prefix is used.")
+    return_token_ids: bool | None = Field(None, description="Report the ids of prompt and answer.")
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description="In log probabilities, tokens are named 'token_id:N'."
+    )
+    timings_per_token: bool | None = Field(None, description="Every chunk of a stream has timings.")
+    return_progress: bool | None = Field(
+        None, description="A stream says how much of the prompt is computed."
+    )
+    stream_interval: Annotated[int, Field(ge=1, le=2**31 - 1), Integer] | None = Field(
+        None, description="A chunk of a stream has at least so many tokens, but for the first and the last."
+    )
+    request_id: RequestId | None = Field(None, description="The end of the answer's id.")
     priority: Annotated[int, Field(ge=0, le=1000), Integer] | None = Field(
         None, description="Lower runs earlier. 0 is the best there is for a caller's key."
     )
-    cache_salt: Annotated[str, Field(max_length=128)] | None = Field(
+    cache_salt: Annotated[str, Field(min_length=1, max_length=128)] | None = Field(
         None, description="Prefixes are shared only between requests with the same salt."
     )
 
@@ -100,11 +140,24 @@ class GenerationRequest(WireModel):
             raise refuse("stream_options is allowed only where stream is true", param="stream_options")
         if self.stream and self.prompt_logprobs is not None:
             raise refuse("prompt_logprobs is reported only without stream", param="prompt_logprobs")
+        if self.truncate_prompt_tokens == 0:
+            raise refuse(
+                "truncate_prompt_tokens must be -1 or at least 1; got 0", param="truncate_prompt_tokens"
+            )
         return self
 
     @property
     def include_usage(self) -> bool:
         return bool(self.stream_options and self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+
+    @property
+    def reports_steps(self) -> bool:
+        """A stream says how things stand."""
+        return bool(self.continuous_usage or self.timings_per_token or self.return_progress)
 
 
 class ChatMessage(WireModel):
@@ -135,7 +188,36 @@ class ChatMessage(WireModel):
         return self.content or self.refusal or ""
 
 
-class ChatCompletionRequest(GenerationRequest):
+class TemplateOptions(WireModel):
+    """What a chat template is told beside the messages."""
+
+    add_generation_prompt: bool | None = Field(
+        None, description="With false, the prompt ends with the last message."
+    )
+    continue_final_message: bool | None = Field(
+        None, description="The answer goes on with the last message, which is left open."
+    )
+    chat_template_kwargs: Variables | None = Field(
+        None, description="Further variables for the model's chat template."
+    )
+    documents: Annotated[list[dict[str, Any]], Field(max_length=1000)] | None = Field(
+        None, description="Only where the model's chat template uses it."
+    )
+    chat_template: str | None = Field(
+        None, description="Another template, where the operator allows it (--trust-request-chat-template)."
+    )
+
+    @model_validator(mode="after")
+    def _one_end(self) -> Self:
+        if self.continue_final_message and self.add_generation_prompt:
+            raise refuse(
+                "continue_final_message goes on with the last message, add_generation_prompt begins another",
+                param="continue_final_message",
+            )
+        return self
+
+
+class ChatCompletionRequest(GenerationRequest, TemplateOptions):
     place = Place.CHAT
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
     max_completion_tokens: MaxTokens | None = Field(
@@ -177,6 +259,9 @@ class CompletionRequest(GenerationRequest):
     max_tokens: MaxTokensOrNone | None = Field(
         None, description="Cut to what the context has room for. -1: as many as that. 0: no answer."
     )
+    add_special_tokens: bool | None = Field(
+        None, description="Begin a text with BOS, where the model wants that. Default: unless it is there."
+    )
     echo: bool | None = Field(
         None, description="Begin each answer with its prompt, with `logprobs` with those of its tokens, too."
     )
@@ -199,7 +284,7 @@ class CompletionRequest(GenerationRequest):
         return max(asked, self.num_logprobs) if self.echo else asked
 
 
-class TokenizeRequest(WireModel):
+class TokenizeRequest(TemplateOptions):
     """llama-server's ``content``, vLLM's ``prompt``, or a chat's ``messages``: exactly one of them."""
 
     model: Annotated[str, Field(max_length=512)] | None = None
@@ -214,9 +299,6 @@ class TokenizeRequest(WireModel):
     parse_special: bool | None = Field(None, description="Read control tokens written as text. Default: on.")
     with_pieces: bool | None = Field(None, description="Return the text of each token beside its id.")
     return_token_strs: bool | None = Field(None, description="vLLM's way: return the texts in `token_strs`.")
-    add_generation_prompt: bool | None = Field(
-        None, description="With `messages`: end where the assistant is to speak. Default: true."
-    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

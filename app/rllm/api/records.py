@@ -43,6 +43,8 @@ class RequestRecord:
     """As sent; 499 where the client went away or was too slow, whatever had been sent before."""
     error_code: str | None = None
     """Also set when an event stream ended with an error after its 200."""
+    error_param: str | None = None
+    """The field of the request that was at fault."""
     model: str | None = None
     response_id: str | None = None
     streamed: bool = False

@@ -40,10 +40,10 @@ class Timings(_Answer):
     queue_ms: float
     prompt_n: int
     prompt_ms: float
-    prompt_per_second: float | None
+    prompt_per_second: float
     predicted_n: int
     predicted_ms: float
-    predicted_per_second: float | None
+    predicted_per_second: float
 
 
 class TopLogprob(_Answer):
@@ -82,6 +82,7 @@ class ChatChoice(_Answer):
     message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length"]
+    token_ids: list[int] | None = None
 
 
 class ChatCompletion(_Answer):
@@ -94,6 +95,7 @@ class ChatCompletion(_Answer):
     usage: Usage
     timings: Timings | None = None
     prompt_logprobs: PromptLogprobs | None = None
+    prompt_token_ids: list[int] | None = None
 
 
 class CompletionLogprobs(_Answer):
@@ -109,6 +111,8 @@ class CompletionChoice(_Answer):
     logprobs: CompletionLogprobs | None
     finish_reason: Literal["stop", "length"]
     prompt_logprobs: PromptLogprobs | None = None
+    token_ids: list[int] | None = None
+    prompt_token_ids: list[int] | None = None
 
 
 class Completion(_Answer):

@@ -64,6 +64,8 @@ class ApiSettings:
     """Empty: no CORS headers at all. ("*",) allows every page to call the server."""
     any_model_name: bool = False
     """The only model answers requests for others, too."""
+    trust_request_chat_template: bool = False
+    """Requests may bring a chat template, which is a program."""
     docs: bool = True
     """Serve /docs and /openapi.json."""
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from starlette.types import Send
 
-from rllm.api.answers import chunks_of, echoed_logprobs, wire_logprobs
-from rllm.api.chunks import DONE, error_event
-from rllm.api.collect import Batch, Choice, check_complete, total_usage, wire_timings
+from rllm.api.answers import chunks_of, echoed_logprobs, prompt_ids, wire_logprobs
+from rllm.api.chunks import DONE, Extras, error_event
+from rllm.api.collect import Batch, Choice, check_complete, total_usage, wire_progress, wire_timings
 from rllm.api.convert import Job
 from rllm.api.errors import answer_of
 from rllm.api.event_stream import EventStream, event_stream
@@ -40,6 +40,8 @@ class StreamedAnswer:
         self._on_token = on_token
         self._unechoed = set(range(len(choices))) if job.echoes_logprobs else set()
         """Whose prompt is still to be repeated."""
+        self._has_extras = job.returns_ids or job.continuous_usage or job.timings_per_token
+        self._gathered: list[list[Event]] = [[] for _ in choices]
         self.error_code: str | None = None
         """Of an error that was sent as an event."""
 
@@ -109,22 +111,56 @@ class StreamedAnswer:
         for event in events:
             choice.add(event)
         if not any(event.tokens or event.finish for event in events):
-            return b""
+            return self._progress(index)
         self._on_token()
+        if self._job.stream_interval > 1 and not (events := self._gather(index, events)):
+            return b""
         text = events[0].text if len(events) == 1 else "".join(event.text for event in events)
         data = self._echo(index) if index in self._unechoed else b""
         logprobs = self._logprobs(choice, events)
-        if text or logprobs is not None:
-            data += self._chunks.text(index, text, logprobs)
-        if choice.finish is not None:
-            data += self._chunks.finish(index, str(choice.finish), wire_timings(choice))
+        extras = self._extras(index, events) if self._has_extras or choice.finish else None
+        if choice.finish is not None or text or logprobs is not None or (extras and extras.of_choice):
+            finish = None if choice.finish is None else str(choice.finish)
+            data += self._chunks.text(index, text, logprobs=logprobs, finish=finish, extras=extras)
         return data
+
+    def _gather(self, index: int, events: Sequence[Event]) -> list[Event]:
+        """What is sent now: nothing while it is too little. The first token never waits."""
+        waiting = self._gathered[index]
+        waiting += events
+        choice, count = self._choices[index], sum(len(event.tokens) for event in waiting)
+        is_first = len(choice.tokens) == count
+        if not is_first and choice.finish is None and count < self._job.stream_interval:
+            return []
+        self._gathered[index] = []
+        return waiting
+
+    def _extras(self, index: int, events: Sequence[Event]) -> Extras:
+        job, choice = self._job, self._choices[index]
+        of_choice: dict[str, Any] = {}
+        of_chunk: dict[str, Any] = {}
+        if job.returns_ids:
+            ids = [token for event in events for token in event.tokens]
+            of_choice["token_ids"] = ids
+            if len(ids) == len(choice.tokens):  # the first of them
+                (of_chunk if job.is_chat else of_choice).update(prompt_ids(job, index))
+        if job.continuous_usage:
+            of_chunk["usage"] = total_usage(self._choices, job.num_per_prompt).wire()
+        if (job.timings_per_token or choice.finish) and (timings := wire_timings(choice)):
+            of_chunk["timings"] = timings
+        return Extras(of_choice, of_chunk)
+
+    def _progress(self, index: int) -> bytes:
+        """A part of the prompt was computed."""
+        if not self._job.returns_progress or (progress := wire_progress(self._choices[index])) is None:
+            return b""
+        return self._chunks.text(index, "", extras=Extras({}, {"prompt_progress": progress}))
 
     def _echo(self, index: int) -> bytes:
         """The prompt with its log probabilities, which are complete when the first token is there."""
         self._unechoed.remove(index)
         logprobs = echoed_logprobs(self._job, index, self._choices[index])
-        return self._chunks.text(index, self._job.echo[index], logprobs)
+        return self._chunks.text(index, self._job.echo[index], logprobs=logprobs)
 
     def _logprobs(self, choice: Choice, events: Sequence[Event]) -> dict[str, Any] | None:
         items = [item for event in events for item in event.logprobs]

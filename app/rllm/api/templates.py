@@ -34,13 +34,16 @@ class ChatTemplate:
             "documents": None,
         }
 
-    def render(self, variables: dict[str, Any], *, without_bos: bool, max_chars: int) -> list[Piece]:
+    def render(
+        self, variables: dict[str, Any], *, without_bos: bool, max_chars: int, continues: bool = False
+    ) -> list[Piece]:
         """The prompt up to where the assistant speaks, in pieces to be tokenized apart and joined.
 
         Args:
             variables: JSON; ``messages`` and whatever else the template is to know.
             without_bos: the caller puts BOS in front, as the model wants it, so the template's own is left
                 out. Other models have a BOS that is a part of the template ("<|im_start|>"): it stays.
+            continues: the prompt ends with the last message's content, so that an answer goes on with it.
 
         Raises:
             TemplateRefused, TemplateTooLong, Exception: see `SandboxedTemplate.render`.
@@ -49,8 +52,12 @@ class ChatTemplate:
         guard = self._controls.guard(list(_texts(variables)), avoid=self._template.source)
         guarded = {name: _guarded(value, guard) for name, value in variables.items() if name != "messages"}
         messages = [_guarded_message(message, guard) for message in variables["messages"]]
+        end = guard.end() if continues else ""
+        messages[-1]["content"] += end
         text = self._template.render({**self._own, **guarded, "messages": messages}, max_chars=max_chars)
         _refuse_hidden(messages, text)
+        if end:
+            text = _up_to(text, end)
         if without_bos and self._bos_text:
             text = text.removeprefix(self._bos_text)
         return guard.pieces(text)
@@ -86,6 +93,17 @@ def _guarded_message(message: dict[str, Any], guard: Guard) -> dict[str, Any]:
         name: item if name == "role" and item in _USUAL_ROLES else _guarded(item, guard)
         for name, item in message.items()
     }
+
+
+def _up_to(text: str, end: str) -> str:
+    found = text.rfind(end)
+    if found < 0:
+        raise BadRequest(
+            "the model's chat template shows no end of the last message: it cannot be continued",
+            param="continue_final_message",
+            code="chat_template_error",
+        )
+    return text[:found]
 
 
 def _refuse_hidden(messages: Sequence[dict[str, Any]], text: str) -> None:

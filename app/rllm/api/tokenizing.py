@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar, cast
 
 from rllm.api.control_text import Piece
 from rllm.api.fair_threads import FairThreads
+from rllm.api.fields import Prompt
 from rllm.api.messages import CHATML, MessageRules
-from rllm.api.protocol import ChatMessage
+from rllm.api.protocol import ChatMessage, GenerationRequest, TemplateOptions
 from rllm.api.rendering.frames import Load
 from rllm.api.rendering.renderer import Renderer
+from rllm.api.token_options import TokenOptions, has_texts, resolve
 from rllm.api.vocabulary import VocabularyFacts, study
 from rllm.engine.port import Vocabulary
-from rllm.errors import PromptTooLong, RllmError
+from rllm.errors import BadRequest, PromptTooLong, RllmError
 from rllm.serving.service import ServedModel
 
 T = TypeVar("T")
 _LONG = 32 * 1024
 """Bytes of text that take a tenth of a second to tokenize: shorter ones should not wait for it."""
 _TOKEN_BYTES = 4
+_NO_OPTIONS = TemplateOptions.model_validate({})
 _logger = logging.getLogger(__name__)
 
 
@@ -40,7 +43,11 @@ class Tokenizer:
     """A process per model for its chat template, and a few threads for tokens: llama.cpp's tokenizer drops
     the GIL. Lives on the event loop."""
 
-    def __init__(self, threads: FairThreads, *, render_timeout_s: float) -> None:
+    def __init__(
+        self, threads: FairThreads, *, render_timeout_s: float, trusts_templates: bool = False
+    ) -> None:
+        """``trusts_templates``: requests may bring their own."""
+        self._trusts_templates = trusts_templates
         self._render_timeout_s = render_timeout_s
         self._threads = threads
         self._prepared: dict[str, _Prepared] = {}
@@ -54,25 +61,24 @@ class Tokenizer:
         self,
         model: ServedModel,
         messages: Sequence[ChatMessage],
+        options: TemplateOptions = _NO_OPTIONS,
         *,
         caller: str,
-        variables: Mapping[str, Any] | None = None,
+        may_be_cut: bool = False,
     ) -> tuple[int, ...]:
-        """``variables``: what else the template is given, as JSON. ``caller``: see `FairThreads`."""
+        """``may_be_cut``: the prompt need not fit the context. ``caller``: see `FairThreads`."""
         prepared = await self._of(model)
-        pieces = await self._pieces(model, prepared, messages, variables)
+        pieces = await self._pieces(model, prepared, messages, options, may_be_cut)
         size = sum(_num_bytes(piece.text) for piece in pieces)
-        return await self._run(lambda: self._tokens(model, prepared, pieces), size, caller)
+        if not may_be_cut:
+            _refuse_hopeless(size, model, prepared, "messages")
+        return await self._run(lambda: _piece_tokens(model.vocabulary, prepared.facts, pieces), size, caller)
 
     async def chat_text(
-        self,
-        model: ServedModel,
-        messages: Sequence[ChatMessage],
-        *,
-        variables: Mapping[str, Any] | None = None,
+        self, model: ServedModel, messages: Sequence[ChatMessage], options: TemplateOptions
     ) -> str:
         """The prompt that `chat` tokenizes, without the BOS that the model wants in front."""
-        pieces = await self._pieces(model, await self._of(model), messages, variables)
+        pieces = await self._pieces(model, await self._of(model), messages, options, False)
         return "".join(piece.text for piece in pieces)
 
     async def _pieces(
@@ -80,19 +86,74 @@ class Tokenizer:
         model: ServedModel,
         prepared: _Prepared,
         messages: Sequence[ChatMessage],
-        variables: Mapping[str, Any] | None,
+        options: TemplateOptions,
+        may_be_cut: bool,
     ) -> list[Piece]:
-        _refuse_hopeless(sum(_num_bytes(message.text) for message in messages), model, prepared, "messages")
-        return await prepared.renderer.render(
-            {**(variables or {}), "messages": [prepared.rules.variable(message) for message in messages]},
-            without_bos=bool(prepared.facts.beginning),
-            max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
+        if not may_be_cut:
+            num_bytes = sum(_num_bytes(message.text) for message in messages)
+            _refuse_hopeless(num_bytes, model, prepared, "messages")
+        rules, renderer = prepared.rules, prepared.renderer
+        if options.chat_template:
+            rules, renderer = self._given_template(options.chat_template, model, prepared.facts)
+        try:
+            return await renderer.render(
+                {
+                    **rules.variables(options),
+                    "messages": [rules.variable(message) for message in messages],
+                },
+                without_bos=bool(prepared.facts.beginning),
+                continues=bool(options.continue_final_message),
+                max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
+            )
+        finally:
+            if renderer is not prepared.renderer:
+                await renderer.close()
+
+    def _given_template(
+        self, source: str, model: ServedModel, facts: VocabularyFacts
+    ) -> tuple[MessageRules, Renderer]:
+        """Of one request, in a process of its own: a template is a program."""
+        if not self._trusts_templates:
+            raise BadRequest(
+                "Unsupported parameter: 'chat_template': the operator allows no templates in requests.",
+                param="chat_template",
+                code="unsupported_parameter",
+            )
+        return MessageRules(source), self._renderer(source, model, facts)
+
+    async def prompt(
+        self,
+        model: ServedModel,
+        prompt: Prompt,
+        *,
+        param: str,
+        add_special: bool | None,
+        caller: str,
+        most_bytes: int = 0,
+    ) -> tuple[int, ...]:
+        """A raw prompt: there the caller writes the whole prompt, control tokens included.
+
+        Args:
+            add_special: put BOS in front, where the model wants it. None: unless the text begins with it.
+            most_bytes: how long the text may be, where it need not fit the context.
+        """
+        if not isinstance(prompt, str) and all(isinstance(item, int) for item in prompt):
+            return cast(tuple[int, ...], prompt)
+        prepared = await self._of(model)
+        parts = (prompt,) if isinstance(prompt, str) else prompt
+        num_bytes = sum(_num_bytes(part) for part in parts if isinstance(part, str))
+        if not most_bytes:
+            _refuse_hopeless(num_bytes, model, prepared, param)
+        elif num_bytes > most_bytes:
+            raise BadRequest(f"{param} may have at most {most_bytes} bytes", param=param)
+        return await self._run(
+            lambda: _prompt_tokens(model.vocabulary, parts, add_special), num_bytes, caller
         )
 
-    async def text(self, model: ServedModel, text: str, *, param: str, caller: str) -> tuple[int, ...]:
-        """A raw prompt: there the caller writes the whole prompt, control tokens included."""
-        prepared = await self._of(model)
-        return await self._run(lambda: self._text(model, prepared, text, param), _num_bytes(text), caller)
+    async def options(self, model: ServedModel, request: GenerationRequest, *, caller: str) -> TokenOptions:
+        if has_texts(request):
+            return await self._run(lambda: resolve(request, model.vocabulary), _LONG, caller)
+        return resolve(request, model.vocabulary)
 
     async def any_text(
         self, model: ServedModel, text: str, *, add_special: bool, parse_special: bool, caller: str
@@ -146,24 +207,46 @@ class Tokenizer:
                 "model %s has no chat template: ChatML is used for /v1/chat/completions", model.id
             )
             source = CHATML
-        load = Load(source, vocabulary.bos_text, vocabulary.eos_text, facts.controls)
-        renderer = Renderer(load, timeout_s=self._render_timeout_s, name=model.id)
+        renderer = self._renderer(source, model, facts)
         prepared = _Prepared(vocabulary, facts, MessageRules(source), renderer)
         self._prepared[model.id] = prepared
         return prepared
 
-    def _tokens(self, model: ServedModel, prepared: _Prepared, pieces: Sequence[Piece]) -> tuple[int, ...]:
-        _refuse_hopeless(sum(_num_bytes(piece.text) for piece in pieces), model, prepared, "messages")
-        tokens = list(prepared.facts.beginning)
-        for piece in pieces:
-            tokens += model.vocabulary.tokenize(
-                piece.text, add_special=False, parse_special=piece.parse_special
-            )
-        return tuple(tokens)
+    def _renderer(self, source: str, model: ServedModel, facts: VocabularyFacts) -> Renderer:
+        vocabulary = model.vocabulary
+        load = Load(source, vocabulary.bos_text, vocabulary.eos_text, facts.controls)
+        return Renderer(load, timeout_s=self._render_timeout_s, name=model.id)
 
-    def _text(self, model: ServedModel, prepared: _Prepared, text: str, param: str) -> tuple[int, ...]:
-        _refuse_hopeless(_num_bytes(text), model, prepared, param)
-        return tuple(model.vocabulary.tokenize(text, add_special=True, parse_special=True))
+
+def _piece_tokens(vocabulary: Vocabulary, facts: VocabularyFacts, pieces: Sequence[Piece]) -> tuple[int, ...]:
+    tokens = list(facts.beginning)
+    for piece in pieces:
+        tokens += vocabulary.tokenize(piece.text, add_special=False, parse_special=piece.parse_special)
+    return tuple(tokens)
+
+
+def _prompt_tokens(
+    vocabulary: Vocabulary, parts: Sequence[int | str], add_special: bool | None
+) -> tuple[int, ...]:
+    tokens: list[int] = []
+    for index, part in enumerate(parts):
+        if isinstance(part, int):
+            tokens.append(part)
+        else:
+            adds = index == 0 and add_special is not False
+            tokens += vocabulary.tokenize(part, add_special=adds, parse_special=True)
+    if add_special is None and _begins_twice(vocabulary, parts[0], tokens):
+        del tokens[0]
+    if not tokens:  # the empty text, for a model that wants nothing in front: a text begins all the same
+        tokens = vocabulary.tokenize(vocabulary.bos_text, add_special=False, parse_special=True)
+    return tuple(tokens)
+
+
+def _begins_twice(vocabulary: Vocabulary, text: int | str, tokens: Sequence[int]) -> bool:
+    """The text has BOS itself, and got another."""
+    bos = vocabulary.bos_text
+    has_bos = isinstance(text, str) and bool(bos) and text.startswith(bos)
+    return has_bos and len(tokens) > 1 and tokens[0] == tokens[1]
 
 
 def _num_bytes(text: str) -> int:

@@ -22,13 +22,14 @@ from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob
 class OpenSampler:
     """Give ``seq`` a fresh sampler. ``history`` is what penalties may look back on (the prompt).
 
-    ``banned`` tokens are never drawn until a LiftBan for the same sequence.
+    ``banned`` tokens are not drawn until a LiftBan for the same sequence, those in ``never`` not even then.
     """
 
     seq: int
     params: SamplingParams
     history: Sequence[int]
     banned: tuple[int, ...] = ()
+    never: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ class Scheduler:
         self._limit = min(info.ctx_per_slot, info.kv_cells)
         self._end_tokens = vocabulary.end_tokens
         self._pieces = Pieces(vocabulary.piece)
+        self._shown_pieces = Pieces(lambda token: _shown(vocabulary, token))
         self._budget = budget or StepBudget(info.batch_size, itl_target_s=0.1)
         self._residence = Residence(info, prefix_cache=prefix_cache, costs=costs, stored=stored)
         if max_pause_s is None:
@@ -309,8 +310,7 @@ class Scheduler:
         """The next draw of ``sequence`` may end it, if it has enough tokens by now."""
         if not sequence.ban_lifted and sequence.num_output >= sequence.request.min_tokens:
             sequence.ban_lifted = True
-            if not sequence.request.ignore_eos:
-                self._residence.add_op(LiftBan(sequence.seq))
+            self._residence.add_op(LiftBan(sequence.seq))
 
     def _make_room(self, count: int) -> None:
         """Free cells for ``count`` tokens: idle prefixes first, then the last in line gives way.
@@ -400,8 +400,9 @@ class Scheduler:
             return False
         self.counters.evicted_tokens += placed.evicted
         if sequence.admitted_at is None:
-            banned = tuple(self._end_tokens) if self._bans_end(sequence) else ()
-            self._residence.add_op(OpenSampler(placed.seq, request.sampling, request.prompt, banned))
+            self._residence.add_op(
+                OpenSampler(placed.seq, request.sampling, request.prompt, *self._bans(sequence))
+            )
             sequence.admitted_at = now
             self.counters.started.append(Started(request.id, placed.seq, placed.reused))
             sequence.cached_tokens = placed.reused
@@ -412,8 +413,12 @@ class Scheduler:
         self._running[placed.seq] = sequence
         return True
 
-    def _bans_end(self, sequence: Sequence) -> bool:
-        return sequence.request.ignore_eos or not sequence.ban_lifted
+    def _bans(self, sequence: Sequence) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What must not be drawn before there are enough tokens, and what never."""
+        request = sequence.request
+        ends = self._end_tokens.difference(request.stop_tokens)
+        never = tuple(ends) if request.ignore_eos else ()
+        return () if sequence.ban_lifted else (*ends.difference(never), *request.stop_tokens), never
 
     # --- the outcome ----------------------------------------------------------------------------
 
@@ -458,9 +463,11 @@ class Scheduler:
         scores = tuple(result.scores[seq]) if chunk.scored else ()
         sequence.unscored += len(scores)
         event = self._draw(sequence, chunk, result, now) if chunk.sample else None
-        if not scores:
+        if not (scores or sequence.request.reports_steps):
             return event
         event = event or Event(request_id=sequence.request.id)
+        if sequence.request.reports_steps:
+            event = _with_totals(event, sequence, now)
         return msgspec.structs.replace(event, prompt_logprobs=scores)
 
     def _draw(self, sequence: Sequence, chunk: Chunk, result: StepResult, now: float) -> Event:
@@ -481,9 +488,12 @@ class Scheduler:
     ) -> Event:
         """The event of the drawn tokens, up to the one that ends the request."""
         said = ""
+        request = sequence.request
+        pieces = self._shown_pieces if request.shows_special else self._pieces
         for taken, token in enumerate(drawn, start=1):
             room = self._limit - len(sequence.tokens)
-            text, finish = sequence.draw(token, self._pieces[token], token in self._end_tokens, room, now)
+            is_end = token in self._end_tokens or token in request.stop_tokens
+            text, finish = sequence.draw(token, pieces[token], is_end, room, now)
             said += text
             if finish is not None:
                 return self._end(
@@ -495,7 +505,7 @@ class Scheduler:
                     logprobs=logprobs[:taken],
                     unwanted=drawn[taken:],
                 )
-        return Event(request_id=sequence.request.id, text=said, tokens=tuple(drawn), logprobs=logprobs)
+        return Event(request_id=request.id, text=said, tokens=tuple(drawn), logprobs=logprobs)
 
     def _restart(self, sequence: Sequence) -> None:
         """The memory could not keep the reused prefix: compute it after all."""
@@ -559,6 +569,17 @@ class Scheduler:
             assert sequence.computed == self._residence.length(seq) < len(sequence.tokens)
         assert len(self._requests) == len(self._running) + len(self._line)
         assert self._residence.num_occupied == sum(1 for s in self._requests.values() if s.seq >= 0)
+
+
+def _shown(vocabulary: Vocabulary, token: int) -> bytes:
+    return vocabulary.piece(token) or vocabulary.detokenize([token], special=True).encode()
+
+
+def _with_totals(event: Event, sequence: Sequence, now: float) -> Event:
+    computed = min(sequence.computed, len(sequence.request.prompt))
+    return msgspec.structs.replace(
+        event, usage=sequence.usage(), timings=sequence.timings(now), computed_prompt=computed
+    )
 
 
 def _by_order(sequence: Sequence) -> tuple[float, int]:

@@ -58,7 +58,7 @@ class Sequence:
         self.seq = -1
         self.tokens = list(request.prompt)
         self.computed = 0
-        self.text = TextAssembler(request.stop)
+        self.text = TextAssembler(request.stop, keeps_stop=request.keeps_stop)
         self.order = order
         """Who goes first: smaller is earlier. Fixed at arrival."""
         self.arrived_at = arrived_at
@@ -72,7 +72,7 @@ class Sequence:
         """Prompt tokens of others that were let pass: see `rllm.engine.overtaking`."""
         self.gave_way = False
         """Somebody took a slot that this request was the first to wait for."""
-        self.unscored = 1 if request.computes_all else len(request.prompt)
+        self.unscored = 1 if request.scores_prompt else len(request.prompt)
         """The first token of the prompt whose log probability is wanted and not known."""
         self.lookup: Lookup | None = None
         """Where guesses come from, once it decodes: see `rllm.engine.speculation`."""
@@ -106,7 +106,7 @@ class Sequence:
         """Take the next token.
 
         Args:
-            is_end: the token ends a generation (and has no text).
+            is_end: the token ends a generation.
             room: how many tokens the context can still hold after this one.
 
         Returns:
@@ -116,7 +116,8 @@ class Sequence:
             self.first_token_at = now
         self.tokens.append(token)
         if is_end:
-            return self.text.flush(), FinishReason.STOP
+            said = self.text.feed(piece) if self.request.keeps_stop else ""
+            return said + self.text.flush(), FinishReason.STOP
         num_output = len(self.tokens) - len(self.request.prompt)
         text = self.text.feed(piece, num_output >= self.request.min_tokens)
         if self.text.stop_string is not None:
@@ -143,11 +144,14 @@ class Sequence:
             finish=finish,
             stop_string=self.text.stop_string,
             error=error,
-            usage=Usage(len(self.request.prompt), self.num_output, self.cached_tokens),
-            timings=self._timings(now),
+            usage=self.usage(),
+            timings=self.timings(now),
         )
 
-    def _timings(self, now: float) -> Timings:
+    def usage(self) -> Usage:
+        return Usage(len(self.request.prompt), self.num_output, self.cached_tokens)
+
+    def timings(self, now: float) -> Timings:
         admitted = now if self.admitted_at is None else self.admitted_at
         first = now if self.first_token_at is None else self.first_token_at
         return Timings(admitted - self.arrived_at, first - admitted, now - first)

@@ -124,11 +124,13 @@ def stop_automaton(stops: tuple[str, ...]) -> StopAutomaton:
 class TextAssembler:
     """The visible text of one request, in pieces. `feed` what tokens add, `flush` at the end."""
 
-    __slots__ = ("_decoder", "_held", "_is_whole", "_state", "_stops", "stop_string")
+    __slots__ = ("_decoder", "_held", "_is_whole", "_keeps_stop", "_state", "_stops", "stop_string")
 
-    def __init__(self, stops: tuple[str, ...] = ()) -> None:
+    def __init__(self, stops: tuple[str, ...] = (), *, keeps_stop: bool = False) -> None:
+        """``keeps_stop``: the stop string that ends the text is its end, and not what comes after it."""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._stops = stop_automaton(stops) if stops else None
+        self._keeps_stop = keeps_stop
         self._state = 0
         self._is_whole = True
         """The decoder holds no part of a character back."""
@@ -163,7 +165,7 @@ class TextAssembler:
         """All of ``text`` but what must not be shown, or not yet."""
         if seen.stop is not None:
             self.stop_string, self._held = seen.stop, ""
-            return text[: num_held + seen.end - len(seen.stop)]
+            return text[: num_held + seen.end - (0 if self._keeps_stop else len(seen.stop))]
         split = len(text) - seen.depth
         self._held = text[split:]
         return text[:split]

@@ -39,6 +39,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     penalty_last_n: int = -1
     seed: int = 0
     logit_bias: tuple[tuple[int, float], ...] = ()
+    allowed_tokens: tuple[int, ...] = ()
+    """Nothing else is drawn. Empty: anything may be."""
+    bad_words: tuple[tuple[int, ...], ...] = ()
+    """Sequences of tokens whose last one is not drawn where the others have just been."""
     num_logprobs: int = -1
     """-1: none are reported; N >= 0: the drawn token's log probability and the N most likely tokens."""
     num_prompt_logprobs: int = -1
@@ -78,6 +82,15 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     min_tokens: int = 0
     ignore_eos: bool = False
     stop: tuple[str, ...] = ()
+    stop_tokens: tuple[int, ...] = ()
+    """Tokens that end the answer as the model's own end tokens do."""
+    keeps_stop: bool = False
+    """The stop string or token that ended the answer is a part of its text."""
+    shows_special: bool = False
+    """Control tokens have their names as text."""
+    reports_steps: bool = False
+    """Every event has usage and timings so far, and steps that computed a part of the prompt have one."""
+    reuses_prefix: bool = True
     sampling: SamplingParams = SamplingParams()
     priority: int = 0
     """Lower runs earlier, as in vLLM."""
@@ -91,7 +104,11 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def computes_all(self) -> bool:
-        """A prefix that is there already has no logits any more."""
+        return self.scores_prompt or not self.reuses_prefix
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Log probabilities of its tokens are wanted: a prefix that is there has no logits any more."""
         return self.sampling.num_prompt_logprobs >= 0
 
 
@@ -130,7 +147,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_def
     """What one step brought for one request.
 
     ``text`` may be empty (an incomplete UTF-8 sequence or a possible stop string is held back).
-    With ``finish`` set this is the request's last event and ``usage`` and ``timings`` are present.
+    With ``finish`` set this is the request's last event. The last one has ``usage`` and ``timings``, as have
+    all of a request that `reports_steps`.
     """
 
     request_id: str
@@ -146,6 +164,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omit_def
     timings: Timings | None = None
     prompt_logprobs: tuple[TokenLogprob, ...] = ()
     """Of prompt tokens, where they are wanted: of each but the first, in order, over several events."""
+    computed_prompt: int = 0
+    """How many tokens of the prompt have been computed or reused, where that is reported."""
 
 
 class Started(msgspec.Struct, frozen=True, array_like=True):

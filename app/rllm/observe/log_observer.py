@@ -37,6 +37,7 @@ class LogObserver(Observer):
             "route": record.route,
             "status": record.status,
             "error_code": record.error_code,
+            "error_param": record.error_param,
             "client": record.client_key,
             "model": record.model,
             "degraded": dict(record.headers).get("x-rllm-degraded"),

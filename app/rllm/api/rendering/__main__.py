@@ -77,7 +77,12 @@ def _load(order: Load) -> tuple[ChatTemplate | None, Answer]:
 def _render(template: ChatTemplate, order: Render) -> Answer:
     _limit_time(order.timeout_s)
     try:
-        pieces = template.render(order.variables, without_bos=order.without_bos, max_chars=order.max_chars)
+        pieces = template.render(
+            order.variables,
+            without_bos=order.without_bos,
+            continues=order.continues,
+            max_chars=order.max_chars,
+        )
     except TemplateRefused as error:
         return Problem(f"the model's chat template refuses these messages: {_short(error)}")
     except BadRequest as error:

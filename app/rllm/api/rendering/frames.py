@@ -25,6 +25,8 @@ class Load(msgspec.Struct, frozen=True, tag=True):
 class Render(msgspec.Struct, frozen=True, tag=True):
     variables: dict[str, Any]
     without_bos: bool
+    continues: bool
+    """The prompt ends where the last message does."""
     max_chars: int
     timeout_s: float
     """When the API process kills; the process ends itself a little later, should that one be gone."""

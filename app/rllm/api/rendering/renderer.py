@@ -94,14 +94,16 @@ class Renderer:
         """
         await self._ask(None, b"")
 
-    async def render(self, variables: Mapping[str, Any], *, without_bos: bool, max_chars: int) -> list[Piece]:
+    async def render(
+        self, variables: Mapping[str, Any], *, without_bos: bool, max_chars: int, continues: bool = False
+    ) -> list[Piece]:
         """The prompt, in pieces to be tokenized apart and joined: see `rllm.api.templates.ChatTemplate`.
 
         Raises:
             BadRequest: the template is broken, refuses the messages, fails on them or takes too much.
             Overloaded: others of this model were not done in time.
         """
-        order = Render(dict(variables), without_bos, max_chars, self._timeout_s)
+        order = Render(dict(variables), without_bos, continues, max_chars, self._timeout_s)
         try:
             frame = pack(order)
         except (RecursionError, ValueError, OverflowError) as error:

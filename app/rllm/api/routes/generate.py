@@ -13,16 +13,16 @@ from rllm.api.convert import (
     check_model,
     check_scores,
     check_settings,
-    check_token_ids,
     engine_requests,
 )
-from rllm.api.fields import Prompt
 from rllm.api.generation import Generation
 from rllm.api.middleware import caller_of, record_of
+from rllm.api.prompting import echo_of, prompts_of
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest
 from rllm.api.records import RequestRecord
 from rllm.api.responses import ChatCompletion, Completion, documented
 from rllm.api.terms import terms_of
+from rllm.api.token_options import TokenOptions
 from rllm.serving.service import ServedModel
 from rllm.serving.terms import Terms
 
@@ -45,8 +45,7 @@ def make_router(context: Context) -> APIRouter:
 
         async def prepare() -> Job:
             model = enter(wire, 1, record, terms)
-            prompt = await context.tokenizer.chat(model, wire.messages, caller=caller)
-            return job(wire, [prompt], model, record.request_id)
+            return await job(wire, model, record.request_id, caller)
 
         return Generation(context.service, settings, record, terms, prepare)
 
@@ -64,12 +63,7 @@ def make_router(context: Context) -> APIRouter:
 
         async def prepare() -> Job:
             model = enter(wire, len(wire.prompt), record, terms)
-            prompts = [
-                await _tokens(prompt, index, len(wire.prompt), model, caller)
-                for index, prompt in enumerate(wire.prompt)
-            ]
-            echo = await _echo(wire, model, caller) if wire.echo else ()
-            return job(wire, prompts, model, record.request_id, echo)
+            return await job(wire, model, record.request_id, caller)
 
         return Generation(context.service, settings, record, terms, prepare)
 
@@ -82,34 +76,15 @@ def make_router(context: Context) -> APIRouter:
         context.service.check_open(model, num_prompts * (wire.n or 1), wire.priority or 0, terms)
         return model
 
-    def job(
-        wire: AnyGeneration,
-        prompts: list[tuple[int, ...]],
-        model: ServedModel,
-        request_id: str,
-        echo: tuple[str, ...] = (),
-    ) -> Job:
+    async def job(wire: AnyGeneration, model: ServedModel, request_id: str, caller: str) -> Job:
+        tokenizer = context.tokenizer
+        prompts = await prompts_of(wire, model, tokenizer, settings, caller)
         check_scores(wire, prompts, settings)
-        return _job(wire, prompts, model, request_id, echo)
-
-    async def _tokens(
-        prompt: Prompt, index: int, count: int, model: ServedModel, caller: str
-    ) -> tuple[int, ...]:
-        param = "prompt" if count == 1 else f"prompt[{index}]"
-        if isinstance(prompt, str):
-            return await context.tokenizer.text(model, prompt, param=param, caller=caller)
-        check_token_ids(prompt, model, param)
-        return prompt
-
-    async def _echo(wire: CompletionRequest, model: ServedModel, caller: str) -> tuple[str, ...]:
-        """One text per choice; token ids are shown as text."""
-        texts = [
-            prompt
-            if isinstance(prompt, str)
-            else await context.tokenizer.detokenize(model, prompt, caller=caller)
-            for prompt in wire.prompt
-        ]
-        return tuple(text for text in texts for _ in range(wire.n or 1))
+        echo: tuple[str, ...] = ()
+        if isinstance(wire, CompletionRequest) and wire.echo:
+            echo = await echo_of(wire, prompts, model, tokenizer, caller)
+        options = await tokenizer.options(model, wire, caller=caller)
+        return _job(wire, prompts, model, request_id, options, echo)
 
     return router
 
@@ -119,15 +94,17 @@ def _job(
     prompts: list[tuple[int, ...]],
     model: ServedModel,
     request_id: str,
-    echo: tuple[str, ...] = (),
+    options: TokenOptions,
+    echo: tuple[str, ...],
 ) -> Job:
     is_chat = isinstance(wire, ChatCompletionRequest)
-    response_id = new_response_id("chatcmpl" if is_chat else "cmpl")
-    # A client may send the same x-request-id twice; the engine's ids must differ.
-    unique = f"{request_id}.{response_id[-8:]}"
+    unique = new_response_id("chatcmpl" if is_chat else "cmpl")
+    response_id = f"{unique.partition('-')[0]}-{wire.request_id}" if wire.request_id else unique
+    # A client may send the same ids twice; the engine's must differ.
+    prefix = f"{request_id}.{unique[-8:]}"
     return Job(
         model=model,
-        requests=engine_requests(wire, prompts, model, unique),
+        requests=engine_requests(wire, prompts, model, prefix, options),
         response_id=response_id,
         created=now(),
         is_chat=is_chat,
@@ -137,4 +114,11 @@ def _job(
         num_per_prompt=wire.n or 1,
         echo=echo,
         num_prompt_logprobs=-1 if wire.prompt_logprobs is None else wire.prompt_logprobs,
+        continuous_usage=wire.continuous_usage,
+        timings_per_token=bool(wire.timings_per_token),
+        returns_progress=bool(wire.return_progress),
+        returns_ids=bool(wire.return_token_ids),
+        names_ids=bool(wire.return_tokens_as_token_ids),
+        shows_special=wire.skip_special_tokens is False,
+        stream_interval=wire.stream_interval or 1,
     )

@@ -8,10 +8,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 
 from rllm.api.context import Context, new_response_id
-from rllm.api.convert import AnyGeneration, check_model, check_settings, check_token_ids, engine_requests
+from rllm.api.convert import AnyGeneration, check_model, check_settings, engine_requests
 from rllm.api.middleware import caller_of
+from rllm.api.prompting import prompts_of
 from rllm.api.protocol import ChatCompletionRequest, CompletionRequest
 from rllm.api.responses import Counted, Prompted, Rendered, documented
+from rllm.api.token_options import TokenOptions
 from rllm.serving.service import ServedModel
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
@@ -31,7 +33,7 @@ def make_router(context: Context) -> APIRouter:
     async def apply_template(request: Request) -> dict[str, str]:
         caller = caller_of(request.scope)
         wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
-        return {"prompt": await context.tokenizer.chat_text(enter(wire, 1), wire.messages)}
+        return {"prompt": await context.tokenizer.chat_text(enter(wire, 1), wire.messages, wire)}
 
     @router.post(
         "/v1/chat/completions/input_tokens",
@@ -42,9 +44,7 @@ def make_router(context: Context) -> APIRouter:
     async def input_tokens(request: Request) -> dict[str, int]:
         caller = caller_of(request.scope)
         wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
-        return {
-            "input_tokens": len(await context.tokenizer.chat(enter(wire, 1), wire.messages, caller=caller))
-        }
+        return {"input_tokens": len((await prompts(wire, enter(wire, 1), caller))[0])}
 
     @router.post(
         "/v1/chat/completions/render",
@@ -56,9 +56,8 @@ def make_router(context: Context) -> APIRouter:
         caller = caller_of(request.scope)
         wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
         model = enter(wire, 1)
-        return _rendered(
-            wire, await context.tokenizer.chat(model, wire.messages, caller=caller), model, "chatcmpl"
-        )
+        options = await context.tokenizer.options(model, wire, caller=caller)
+        return _rendered(wire, (await prompts(wire, model, caller))[0], model, "chatcmpl", options)
 
     @router.post(
         "/v1/completions/render",
@@ -70,16 +69,13 @@ def make_router(context: Context) -> APIRouter:
         caller = caller_of(request.scope)
         wire = await context.bodies.read(request, CompletionRequest, caller=caller)
         model = enter(wire, len(wire.prompt))
-        rendered = []
-        for index, prompt in enumerate(wire.prompt):
-            param = "prompt" if len(wire.prompt) == 1 else f"prompt[{index}]"
-            if isinstance(prompt, str):
-                tokens = await context.tokenizer.text(model, prompt, param=param, caller=caller)
-            else:
-                check_token_ids(prompt, model, param)
-                tokens = prompt
-            rendered.append(_rendered(wire, tokens, model, "cmpl"))
-        return rendered
+        options = await context.tokenizer.options(model, wire, caller=caller)
+        return [
+            _rendered(wire, tokens, model, "cmpl", options) for tokens in await prompts(wire, model, caller)
+        ]
+
+    async def prompts(wire: AnyGeneration, model: ServedModel, caller: str) -> list[tuple[int, ...]]:
+        return await prompts_of(wire, model, context.tokenizer, settings, caller)
 
     # Everything that the same body would be refused for where it is answered.
     def enter(wire: AnyGeneration, num_prompts: int) -> ServedModel:
@@ -91,9 +87,11 @@ def make_router(context: Context) -> APIRouter:
     return router
 
 
-def _rendered(wire: AnyGeneration, tokens: tuple[int, ...], model: ServedModel, kind: str) -> dict[str, Any]:
+def _rendered(
+    wire: AnyGeneration, tokens: tuple[int, ...], model: ServedModel, kind: str, options: TokenOptions
+) -> dict[str, Any]:
     request_id = new_response_id(kind)
-    asked = engine_requests(wire, [tokens], model, request_id)[0]
+    asked = engine_requests(wire, [tokens], model, request_id, options)[0]
     return {
         "request_id": request_id,
         "model": model.id,

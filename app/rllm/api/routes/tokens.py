@@ -16,10 +16,10 @@ from starlette.responses import Response
 
 from rllm.api.client import Client
 from rllm.api.context import Context
-from rllm.api.convert import check_token_ids
 from rllm.api.middleware import caller_of
 from rllm.api.protocol import DetokenizeRequest, TokenizeRequest
 from rllm.api.responses import Detokenized, Tokenized, documented
+from rllm.api.token_options import check_token_ids
 from rllm.api.vocabulary import token_text
 from rllm.errors import BadRequest
 from rllm.serving.service import ServedModel
@@ -56,15 +56,14 @@ def make_router(context: Context) -> APIRouter:
         caller = caller_of(request.scope)
         wire = await context.bodies.read(request, DetokenizeRequest, caller=caller)
         model = context.model(wire.model)
-        check_token_ids(wire.tokens, model, "tokens")
+        check_token_ids(wire.tokens, model.info.vocab_size, "tokens")
         async with Client(request.receive) as client:
             text = await client.unless_gone(context.tokenizer.detokenize(model, wire.tokens, caller=caller))
         return Response(orjson.dumps({"content": text, "prompt": text}), media_type="application/json")
 
     async def _tokens(wire: TokenizeRequest, model: ServedModel, caller: str) -> tuple[int, ...]:
         if wire.messages is not None:
-            begin = {"add_generation_prompt": wire.add_generation_prompt is not False}
-            return await context.tokenizer.chat(model, wire.messages, caller=caller, variables=begin)
+            return await context.tokenizer.chat(model, wire.messages, wire, caller=caller)
         param = "content" if wire.content is not None else "prompt"
         text = wire.content if wire.content is not None else wire.prompt or ""
         if len(text.encode()) > settings.max_tokenize_bytes:

@@ -66,6 +66,7 @@ class FakeScript:
 class _FakeSampler:
     params: SamplingParams
     banned: tuple[int, ...]
+    never: tuple[int, ...] = ()
 
 
 class FakeBackend:
@@ -183,7 +184,7 @@ class FakeBackend:
         for op in ops:
             match op:
                 case OpenSampler():
-                    self._samplers[op.seq] = _FakeSampler(op.params, op.banned)
+                    self._samplers[op.seq] = _FakeSampler(op.params, op.banned, op.never)
                 case LiftBan(seq):
                     self._samplers[seq].banned = ()
                 case CloseSampler(seq):
@@ -271,7 +272,7 @@ class FakeBackend:
         sampler, tokens = self._samplers[seq], self.cells.tokens(seq)
         if self.script.next_token is not None:
             return self.script.next_token(tokens, sampler.params)
-        return next_token(tokens, sampler.params, sampler.banned)
+        return next_token(tokens, sampler.params, (*sampler.banned, *sampler.never))
 
 
 def _self_test(options: FakeOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from random import Random
 from typing import Any, TypeAlias
@@ -32,7 +33,10 @@ class Sampler:
         self.params = op.params
         self._drawer = drawer
         self._random = Random(op.params.seed)
-        self._biases = _Biases(op.params.logit_bias, op.banned, vocab_size)
+        self._never = op.never
+        self._biases = _Biases(op.params.logit_bias, (*op.banned, *op.never), vocab_size)
+        self._words = Words(op.params.bad_words)
+        self._forbidden = _others(op.params.allowed_tokens, vocab_size)
         self._is_argmax = op.params.is_greedy and not op.params.has_penalties
         self._chain: _Native | None = None
         if not (self._is_argmax or can_draw(op.params)):
@@ -45,11 +49,23 @@ class Sampler:
     def draw(self, row: NDArray[np.float32], context: Any, index: int) -> int:
         """The next token after the batch's token ``index``, whose logits are ``row``: llama.cpp's own
         memory, where the native chain sees the biases too."""
-        if self._biases.is_empty:
+        if self._biases.is_empty and self._words.is_empty and self._forbidden is None:
             return self._draw(row, context, index)
         unbiased = self._biases.apply(row)
+        hidden = None if self._forbidden is None else row[self._forbidden]
+        if hidden is not None:
+            row[self._forbidden] = _NEVER
+        ends = self._words.forbidden()
+        endings = row[ends]
+        row[ends] = _NEVER
+        if ends and row.max() == _NEVER:  # nothing else is left
+            row[ends] = endings
         token = self._draw(row, context, index)
+        row[ends] = endings
+        if hidden is not None:
+            row[self._forbidden] = hidden
         self._biases.undo(row, unbiased)
+        self._words.note(token)
         return token
 
     def _draw(self, row: NDArray[np.float32], context: Any, index: int) -> int:
@@ -68,7 +84,7 @@ class Sampler:
         return self._chain is not None and (params.top_k <= 0 or params.has_penalties)
 
     def lift_ban(self) -> None:
-        self._biases = _Biases(self.params.logit_bias, (), self._biases.vocab_size)
+        self._biases = _Biases(self.params.logit_bias, self._never, self._biases.vocab_size)
 
     def close(self) -> None:
         if self._chain is not None:
@@ -101,6 +117,40 @@ class _Biases:
 
     def undo(self, row: NDArray[np.float32], before: NDArray[np.float32]) -> None:
         row[self._tokens] = before
+
+
+class Words:
+    """Which tokens would complete a sequence that must not be drawn."""
+
+    def __init__(self, words: Sequence[Sequence[int]]) -> None:
+        self._words = [list(word) for word in words if word]
+        self._recent: deque[int] = deque(maxlen=max(map(len, self._words), default=1) - 1)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._words
+
+    def forbidden(self) -> list[int]:
+        recent = list(self._recent)
+        return list(
+            {
+                word[-1]
+                for word in self._words
+                if len(word) - 1 <= len(recent) and recent[len(recent) - len(word) + 1 :] == word[:-1]
+            }
+        )
+
+    def note(self, token: int) -> None:
+        self._recent.append(token)
+
+
+def _others(allowed: Sequence[int], vocab_size: int) -> NDArray[np.intp] | None:
+    """Everything that is not allowed; None where everything is."""
+    if not allowed:
+        return None
+    mask = np.ones(vocab_size, dtype=bool)
+    mask[list(allowed)] = False
+    return np.flatnonzero(mask)
 
 
 def _chain(params: SamplingParams, vocab_size: int, num_ctx: int) -> _Native:
