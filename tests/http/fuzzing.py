@@ -29,6 +29,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.core.errors import SchemathesisError
 from schemathesis.core.failures import Failure, FailureGroup
+from schemathesis.openapi.checks import AcceptedNegativeData
 from schemathesis.specs.openapi import checks as openapi_checks
 
 MAX_TOKENS = 8
@@ -158,7 +159,14 @@ def _failures(case: Any, response: Any) -> Iterator[str]:
         try:
             case.validate_response(response, checks=CHECKS)
         except (Failure, FailureGroup) as failure:
-            reasons = getattr(failure, "exceptions", [failure])
+            reasons = [
+                reason
+                for reason in getattr(failure, "exceptions", [failure])
+                # 413 refuses, too: schemathesis does not know it as an answer to what the schema forbids
+                if not (response.status_code == 413 and isinstance(reason, AcceptedNegativeData))
+            ]
+            if not reasons:
+                return
             found = "; ".join(f"{type(reason).__name__}: {_short(reason)}" for reason in reasons)
             yield f"{where}: {found}: {_short(case.body)}"
 
