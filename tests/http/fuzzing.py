@@ -28,8 +28,7 @@ from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.checks import load_all_checks, not_a_server_error
 from schemathesis.core.errors import SchemathesisError
-from schemathesis.core.failures import Failure, FailureGroup
-from schemathesis.openapi.checks import AcceptedNegativeData
+from schemathesis.core.failures import AcceptedNegativeData, Failure, FailureGroup
 from schemathesis.specs.openapi import checks as openapi_checks
 
 MAX_TOKENS = 8
