@@ -237,3 +237,10 @@ def test_a_scenario_that_does_not_exist_is_refused() -> None:
     assert result.exit_code == 1
     assert "no scenario 'nothing'; there are" in result.output
     assert time.monotonic() - began < 30
+
+
+def test_a_comparison_with_nobody_is_refused(delay: Callable[..., Delay], tmp_path: Path) -> None:
+    result = invoke("versus", delay().url, "rllm:q4", "--models", str(tmp_path), "--out", str(tmp_path))
+    assert result.exit_code == 1
+    assert "nothing to compare url/127.0.0.1_" in result.output
+    assert "q4.gguf is not there" in result.output

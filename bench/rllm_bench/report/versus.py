@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rllm_bench import scenarios
 from rllm_bench.figures.names import figure
@@ -13,105 +14,93 @@ from rllm_bench.records.runs import RunRecord
 from rllm_bench.report.tables import load_name, markdown
 
 
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One figure of the first subject under one load, against another subject."""
+
+    result: Result
+    title: str
+    value: float
+    theirs: str
+    found: Paired | None
+
+
 def first_page(summary: Summary) -> Iterator[str]:
     """The first subject of the plan against each of the others."""
     run = summary.runs[0]
     ours, *others = [subject.name for subject in run.subjects]
+    lines = _lines(summary, ours, others)
     yield f"# {ours} against {listed(others)}"
     yield ""
     for theirs in others:
-        yield _verdict(summary, ours, theirs)
+        yield _verdict(lines, theirs)
         yield ""
-    yield table(summary, ours, others)
+    yield _table(lines, ours)
     yield ""
     yield (
-        "Medians over the pairs. The ratio is the median of the pairs' ratios, with its 95 % interval "
-        "(six pairs at least); above 1 the first is better, also in times. In a pair all servers are "
-        "up, freshly started, idle but for the one that is measured, and asked the same prompts by turns in "
-        "shuffled order."
+        "Medians over the pairs. The ratio is the median of the pairs' ratios, with its 95 % interval (six "
+        "pairs at least); above 1 the first is better, also in times. In a pair all servers are up, started "
+        "anew where the bench starts them, idle but for the one that is measured, and asked the same prompts "
+        "by turns in shuffled order."
     )
     yield ""
     yield f"Machine: {machine(run.environment)}, {run.created_at[:10]}. {_settings(run)}"
     yield ""
     yield from _answers(summary, ours, others)
+    yield ""
 
 
 def answer_lines(summary: Summary) -> Iterator[str]:
     """For a console."""
     ours, *others = [subject.name for subject in summary.runs[0].subjects]
-    yield from (_verdict(summary, ours, theirs).replace("**", "") for theirs in others)
-    yield table(summary, ours, others).replace("**", "")
+    lines = _lines(summary, ours, others)
+    yield from (_verdict(lines, theirs).replace("**", "") for theirs in others)
+    yield _table(lines, ours).replace("**", "")
 
 
-def table(summary: Summary, ours: str, others: Sequence[str]) -> str:
-    rows: list[list[str]] = []
-    for result in summary.results:
-        if result.subject != ours or not result.values:
-            continue
+def _lines(summary: Summary, ours: str, others: Sequence[str]) -> list[_Line]:
+    found = []
+    for result in (r for r in summary.results if r.subject == ours and r.values):
         for name in scenarios.find(result.workload.kind).headline:
-            rows += _rows(summary, result, name, others)
-    head = [
-        "scenario",
-        "load",
-        "tokens in → out",
-        "figure",
-        ours,
-        "the other",
-        "",
-        "ratio",
-        "95 % interval",
-        "pairs",
-    ]
-    return markdown(head, rows)
+            title = figure(name, summary.slos).title
+            for theirs in others if name in result.values else ():
+                other = summary.find(theirs, result.group, result.part)
+                pair = paired(result, other, name, summary.slos) if other and other.values else None
+                found.append(_Line(result, title, result[name], theirs, pair))
+    return found
 
 
-def _rows(summary: Summary, result: Result, name: str, others: Sequence[str]) -> Iterator[list[str]]:
-    title = figure(name, summary.slos).title
-    for theirs in others:
-        other = summary.find(theirs, result.group, result.part)
-        found = paired(result, other, name, summary.slos) if other and other.values else None
-        about = [
-            result.workload.kind,
-            load_name(result),
-            f"{result.shape[0]} → {result.shape[1]}",
-            title,
-        ]
-        if found is None:
-            if name in result.values:
-                yield [*about, number(result[name]), theirs, "–", "–", "–", "–"]
+def _table(lines: Sequence[_Line], ours: str) -> str:
+    rows = []
+    for line in lines:
+        result, pair = line.result, line.found
+        shape = f"{result.shape[0]} → {result.shape[1]}"
+        about = [result.workload.kind, load_name(result), shape, line.title]
+        if pair is None:
+            rows.append([*about, number(line.value), line.theirs, *["–"] * 4])
             continue
-        bounds = f"{found.interval.low:.2f}–{found.interval.high:.2f}" if found.interval else "–"
-        yield [
-            *about, number(found.ours), theirs, number(found.theirs), f"**{found.ratio:.2f}**", bounds,
-            str(found.pairs),
-        ]  # fmt: skip
+        bounds = f"{pair.interval.low:.2f}–{pair.interval.high:.2f}" if pair.interval else "–"
+        figures = [number(pair.ours), line.theirs, number(pair.theirs), f"**{pair.ratio:.2f}**"]
+        rows.append([*about, *figures, bounds, str(pair.pairs)])
+    head = ["scenario", "load", "tokens in → out", "figure", ours, "the other", ""]
+    return markdown([*head, "ratio", "95 % interval", "pairs"], rows)
 
 
-def _verdict(summary: Summary, ours: str, theirs: str) -> str:
-    """How often it is better, and where it is not."""
-    found = list(_all(summary, ours, theirs))
-    better = [one for _, one in found if one.verdict == "better"]
-    worse = [f"{what} ({one.ratio:.2f})" for what, one in found if one.verdict == "worse"]
+def _verdict(lines: Sequence[_Line], theirs: str) -> str:
+    """How often the first is better, and where it is not."""
+    found = [(line, line.found) for line in lines if line.theirs == theirs and line.found is not None]
+    better = sum(pair.verdict == "better" for _, pair in found)
+    worse = [
+        f"{line.result.workload.kind}, {load_name(line.result)}: {line.title} ({pair.ratio:.2f})"
+        for line, pair in found
+        if pair.verdict == "worse"
+    ]
     if not found:
         return f"**Against {theirs} nothing could be compared.**"
-    if all(one.verdict == "too few pairs" for _, one in found):
+    if all(pair.interval is None for _, pair in found):
         return f"Against {theirs}: too few pairs for a verdict; the ratios below are indicative."
-    text = f"**Against {theirs}: better in {len(better)} of {plural(len(found), 'figure')}"
-    text += f", worse in {len(worse)}.**" if worse else ", worse in none.**"
-    return f"{text} Worse: {listed(worse)}." if worse else text
-
-
-def _all(summary: Summary, ours: str, theirs: str) -> Iterator[tuple[str, Paired]]:
-    for result in summary.results:
-        other = summary.find(theirs, result.group, result.part)
-        if result.subject != ours or other is None or not (result.values and other.values):
-            continue
-        for name in scenarios.find(result.workload.kind).headline:
-            if (found := paired(result, other, name, summary.slos)) is not None:
-                yield (
-                    f"{result.workload.kind}, {load_name(result)}: {figure(name, summary.slos).title}",
-                    found,
-                )
+    text = f"**Against {theirs}: better in {better} of {plural(len(found), 'figure')}, worse in "
+    return text + (f"{len(worse)}.** Worse: {listed(worse)}." if worse else "none.**")
 
 
 def _settings(run: RunRecord) -> str:
@@ -122,13 +111,12 @@ def _settings(run: RunRecord) -> str:
 
 def _answers(summary: Summary, ours: str, others: Sequence[str]) -> Iterator[str]:
     for theirs in others:
-        same = total = 0
-        for result in summary.results:
-            other = summary.find(theirs, result.group, result.part)
-            if result.subject == ours and other is not None:
-                equal, count = same_answers(result, other)
-                same, total = same + equal, total + count
+        counts = [
+            same_answers(result, other)
+            for result in summary.results
+            if result.subject == ours and (other := summary.find(theirs, result.group, result.part))
+        ]
+        same, total = sum(same for same, _ in counts), sum(total for _, total in counts)
         if total:
             share = f"{100 * same / total:.0f} %"
             yield f"{same} of {total} answers ({share}) are, to the letter, those of {theirs}."
-    yield ""

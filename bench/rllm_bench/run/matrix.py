@@ -43,6 +43,10 @@ def prepare(asked: Plan | MatrixConfig, places: Places, *, hash_models: bool = T
     targets = {(t.engine, t.variant): t for found in of_parts for t in found}
     known = {key: describe(t, environment.sha256 if hash_models else None) for key, t in targets.items()}
     subjects: list[list[Subject]] = [[known[t.engine, t.variant] for t in found] for found in of_parts]
+    able = [one for one in known.values() if one.missing is None]
+    if asked.kind == "versus" and len(able) < 2:
+        reasons = "; ".join(f"{one.name}: {one.missing}" for one in known.values() if one.missing)
+        raise PlanError(f"nothing to compare {able[0].name if able else 'anything'} with. {reasons}")
     machine = environment.describe()
     words = _words([*targets.values()])
     price = cost.price(first.price_per_hour, first.machine_kind, machine)
