@@ -142,7 +142,7 @@ def test_two_models_answer_side_by_side(browser: Any, server: RunningServer) -> 
 def test_what_the_server_refuses_is_said_in_its_words(browser: Any, server: RunningServer) -> None:
     with visit(browser, address(server)) as tab:
         tab.is_live()
-        ask(tab, "hello", max_tokens=99999)
+        ask(tab, "x" * 9000)  # longer than the context
         tab.page.wait_for_selector(".answer[data-state='failed']")
         assert "8192" in tab.text(".answer .figures")
         tab.complaints.clear()  # the browser notes the status 400

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
+from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
+
+from rllm.api.json_body import shorten
+from rllm.errors import NotFound
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -47,7 +51,26 @@ def load(
     }
 
 
-def send(page: Page, request: Request) -> Response:
+def add_page(router: APIRouter, path: str, pages: Mapping[str, Page]) -> None:
+    """GET ``path`` is the page, its files are below it. They name each other relative to ``path``, so a slash
+    at its end leads back."""
+
+    @router.get(path, include_in_schema=False)
+    async def index(request: Request) -> Response:
+        return _send(pages[INDEX], request)
+
+    @router.get(f"{path}/", include_in_schema=False)
+    async def slash() -> Response:
+        return RedirectResponse(f"..{path}")
+
+    @router.get(f"{path}/{{name}}", include_in_schema=False)
+    async def file(name: str, request: Request) -> Response:
+        if name not in pages:
+            raise NotFound(f"There is no file {shorten(name)!r} here.")
+        return _send(pages[name], request)
+
+
+def _send(page: Page, request: Request) -> Response:
     if request.headers.get("if-none-match") == page.etag:
         return Response(status_code=304, headers=page.headers)
     return Response(page.body, headers=page.headers)

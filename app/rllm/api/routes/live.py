@@ -14,14 +14,13 @@ from rllm.api.authorization import operators_only
 from rllm.api.json_body import shorten
 from rllm.api.live_state import Look
 from rllm.api.responses import documented_state
-from rllm.errors import BadRequest, NotFound
+from rllm.errors import BadRequest
 
 _encoder = msgspec.json.Encoder()
 
 
 def make_router(look: Look) -> APIRouter:
     router = APIRouter(tags=["operations"])
-    files = pages.load("rllm.api", "ui")
 
     @router.get(
         "/v1/rllm/state",
@@ -39,20 +38,7 @@ def make_router(look: Look) -> APIRouter:
     async def root() -> Response:
         return RedirectResponse("ui")
 
-    @router.get("/ui", include_in_schema=False)
-    async def index(request: Request) -> Response:
-        return pages.send(files[pages.INDEX], request)
-
-    @router.get("/ui/", include_in_schema=False)
-    async def slash() -> Response:
-        return RedirectResponse("../ui")
-
-    @router.get("/ui/{name}", include_in_schema=False)
-    async def file(name: str, request: Request) -> Response:
-        if name not in files:
-            raise NotFound(f"There is no file {shorten(name)!r} here.")
-        return pages.send(files[name], request)
-
+    pages.add_page(router, "/ui", pages.load("rllm.api", "ui"))
     return router
 
 
