@@ -337,7 +337,8 @@ class Settings(EngineSettings, BaseSettings):
     metrics: bool = _server(True, "Count and time, and serve /metrics.")
     open_metrics: bool = _server(False, "Serve /metrics without an API key.")
     cors_origin: Annotated[tuple[str, ...], *_Words] = _server(
-        (), "Web page origin that may call the server; may be repeated, * allows all."
+        (),
+        "Web page origin that may call the server; may be repeated. localhost: any of this machine; *: all.",
     )
     trust_request_chat_template: bool = _server(
         False, "Requests may bring a chat template, which is a program; each costs a process."
