@@ -1,5 +1,5 @@
 """What a chat of 20 messages costs from messages to tokens, by chat template; with ``--before``, against
-another checkout, in turns.
+another checkout, one chat by each in turns: medians of pairs, so that a busy machine disturbs both alike.
 
     python -m micro.rendering models/q4.gguf template.jinja … --before ../older-checkout
 
@@ -9,7 +9,6 @@ Templates come from GGUF files or stand alone. Tokens are those of ``--vocabular
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import statistics
 import subprocess
@@ -59,51 +58,70 @@ def _tokenizer() -> tuple[Any, dict[str, str]]:
     return kind(FairThreads(2), render_timeout_s=2.0), {"caller": "bench"}
 
 
-async def _time(vocabulary: Any, source: str, count: int, repeats: int) -> list[float]:
-    """Seconds of each, one after the other, as the HTTP layer does it."""
+async def _answer(vocabulary: Any, sources: list[str], count: int) -> None:
+    """For every line of standard input, the number of a template: one chat, as the HTTP layer does it, and
+    the seconds that it took."""
     from rllm.api.protocol import ChatMessage
     from rllm.engine.types import ModelInfo
     from rllm.serving.service import ServedModel
 
     sizes: dict[str, Any] = dict.fromkeys(ModelInfo.__struct_fields__, 1)
     info = ModelInfo(**{**sizes, "ctx_per_slot": 32_768})
-    model = ServedModel("model", (), 0, info, _Vocabulary(vocabulary, source))
+    models = [
+        ServedModel(str(number), (), 0, info, _Vocabulary(vocabulary, source))
+        for number, source in enumerate(sources)
+    ]
     messages = [ChatMessage.model_validate(message) for message in _messages(count)]
     tokenizer, terms = _tokenizer()
-    times = []
-    try:
-        for _ in range(repeats + repeats // 10):
-            began = time.perf_counter()
-            await tokenizer.chat(model, messages, **terms)
-            times.append(time.perf_counter() - began)
-            await asyncio.sleep(0.001)
-    finally:
-        if asyncio.iscoroutine(closing := tokenizer.close()):
-            await closing
-    return times[-repeats:]
+    for model in models:
+        await tokenizer.chat(model, messages, **terms)
+    print("ready", flush=True)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        began = time.perf_counter()
+        await tokenizer.chat(models[int(line)], messages, **terms)
+        print(time.perf_counter() - began, flush=True)
+    if asyncio.iscoroutine(closing := tokenizer.close()):
+        await closing
 
 
-def _child(vocabulary: Path, templates: tuple[Path, ...], count: int, repeats: int) -> None:
+def _child(vocabulary: Path, templates: tuple[Path, ...], count: int) -> None:
     import uvloop
 
     import rllm.backends.llama  # noqa: F401  before numpy
     from rllm.backends.llama.vocabulary import load_vocabulary
 
-    known = load_vocabulary(vocabulary)
-    print(
-        json.dumps([uvloop.run(_time(known, _template(path), count, repeats)) for path in templates]),
-        flush=True,
-    )
+    uvloop.run(_answer(load_vocabulary(vocabulary), [_template(path) for path in templates], count))
 
 
-def _run(checkout: Path, arguments: list[str]) -> list[list[float]]:
-    paths = os.pathsep.join([str(checkout / "app"), str(checkout / "bench")])
-    command = [sys.executable, __file__, *arguments, "--child"]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, check=True, text=True
-    )
-    found: list[list[float]] = json.loads(done.stdout.splitlines()[-1])
-    return found
+class _Version:
+    """A checkout's code in a process that renders when it is told to."""
+
+    def __init__(self, checkout: Path, arguments: list[str]) -> None:
+        paths = os.pathsep.join([str(checkout / "app"), str(checkout / "bench")])
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, *arguments, "--child"],
+            env={**os.environ, "PYTHONPATH": paths},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        while self._line() != "ready":
+            pass
+
+    def time_ms(self, template: int) -> float:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{template}\n")
+        self._process.stdin.flush()
+        return float(self._line()) * 1e3
+
+    def close(self) -> None:
+        self._process.communicate()
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        if not (line := self._process.stdout.readline()):
+            raise RuntimeError("a version ended by itself")
+        return line.strip()
 
 
 @click.command()
@@ -111,41 +129,44 @@ def _run(checkout: Path, arguments: list[str]) -> list[list[float]]:
 @click.option("--before", type=click.Path(path_type=Path, exists=True), help="An older checkout.")
 @click.option("--vocabulary", type=click.Path(path_type=Path), default=ROOT / "models" / "q4.gguf")
 @click.option("--messages", default=20, show_default=True)
-@click.option("--repeats", default=200, show_default=True, help="In each round.")
-@click.option("--rounds", default=5, show_default=True)
+@click.option("--pairs", default=500, show_default=True, help="Of one chat by each version.")
 @click.option("--child", is_flag=True, hidden=True)
 def main(
     templates: tuple[Path, ...],
     before: Path | None,
     vocabulary: Path,
     messages: int,
-    repeats: int,
-    rounds: int,
+    pairs: int,
     child: bool,
 ) -> None:
     if child:
-        _child(vocabulary, templates, messages, repeats)
+        _child(vocabulary, templates, messages)
         return
     arguments = [str(path.resolve()) for path in templates]
-    arguments += ["--vocabulary", str(vocabulary.resolve())]
-    arguments += ["--messages", str(messages), "--repeats", str(repeats)]
+    arguments += ["--vocabulary", str(vocabulary.resolve()), "--messages", str(messages)]
     checkouts = {"before": before.resolve(), "after": ROOT} if before else {"now": ROOT}
-    medians: dict[tuple[str, str], list[float]] = {}
-    for _ in range(rounds):
-        for name, checkout in checkouts.items():
-            for path, times in zip(templates, _run(checkout, arguments), strict=True):
-                medians.setdefault((path.name, name), []).append(statistics.median(times) * 1e3)
-    for path in templates:
-        shown = {name: medians[path.name, name] for name in checkouts}
-        words = [f"{name} {_interval(values)}" for name, values in shown.items()]
+    versions = {name: _Version(checkout, arguments) for name, checkout in checkouts.items()}
+    for number, path in enumerate(templates):
+        times: dict[str, list[float]] = {name: [] for name in versions}
+        for pair in range(pairs):
+            order = list(versions) if pair % 2 else list(versions)[::-1]
+            for name in order:
+                times[name].append(versions[name].time_ms(number))
+        words = [f"{name} {_median(values)}" for name, values in times.items()]
         if before:
-            pairs = zip(shown["after"], shown["before"], strict=True)
-            words.append(f"added {_interval([after - earlier for after, earlier in pairs])}")
-        print(f"{path.name}: {'; '.join(words)} ms (median of {rounds} medians, lowest to highest)")
+            pairwise = zip(times["after"], times["before"], strict=True)
+            words.append(f"added {_median([after - earlier for after, earlier in pairwise])}")
+        print(f"{path.name}: {'; '.join(words)} ms")
+    for version in versions.values():
+        version.close()
 
 
-def _interval(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+def _median(values: list[float]) -> str:
+    """With its 95 % interval, from the order of the values (binomial, so no shape is assumed)."""
+    ordered, half = sorted(values), 0.98 * len(values) ** 0.5
+    low = ordered[max(int(len(ordered) / 2 - half), 0)]
+    high = ordered[min(int(len(ordered) / 2 + half), len(ordered) - 1)]
+    return f"{statistics.median(ordered):.3f} ({low:.3f} to {high:.3f})"
 
 
 if __name__ == "__main__":

@@ -34,13 +34,27 @@ def _value(key: bytes, kind: int, data: bytes) -> bytes:
     return _text(key) + struct.pack("<I", kind) + data
 
 
-_LLAMA = _value(b"general.architecture", 8, _text(b"llama"))
+_LLAMA = (
+    _value(b"general.architecture", 8, _text(b"llama")),
+    _value(b"llama.embedding_length", 4, struct.pack("<I", 64)),
+)
+_HEADS = b"llama.attention.head_count"
+_FOUR = _value(_HEADS, 4, struct.pack("<I", 4))
 _TITLE = b"\x1b]0;owned\x07"
 _HEADERS: dict[str, Callable[[], bytes]] = {
-    "2^63 layers": lambda: _header(_LLAMA, _value(b"llama.block_count", 10, struct.pack("<Q", 2**63))),
-    "2*10^9 layers": lambda: _header(_LLAMA, _value(b"llama.block_count", 4, struct.pack("<I", 2 * 10**9))),
+    "2^63 layers": lambda: _header(
+        *_LLAMA, _FOUR, _value(b"llama.block_count", 10, struct.pack("<Q", 2**63))
+    ),
+    "2*10^9 layers": lambda: _header(
+        *_LLAMA, _FOUR, _value(b"llama.block_count", 4, struct.pack("<I", 2 * 10**9))
+    ),
     "heads of mixed types": lambda: _header(
-        _LLAMA, _value(b"llama.attention.head_count", 9, struct.pack("<IQ", 8, 2) + _text(b"4") + _text(b"x"))
+        *_LLAMA,
+        _value(
+            _HEADS,
+            9,
+            struct.pack("<IQ", 9, 2) + struct.pack("<IQI", 4, 1, 4) + struct.pack("<IQ", 8, 1) + _text(b"x"),
+        ),
     ),
     "arrays 5,000 deep": lambda: _header(_value(b"a", 9, struct.pack("<IQ", 9, 1) * 5000)),
     "2M zero-filled tensors": lambda: _header(num_tensors=2**21, rest=bytes(70 * 2**20)),

@@ -210,15 +210,16 @@ class _Process:
         self._socket, theirs = socket.socketpair()
         self._socket.setblocking(False)
         try:
-            # -P: not from the folder that the server was started in. A session of its own: signals to the
-            # server's process group are not for it.
+            # -P: not from the folder that the server was started in. A group of its own: signals to the
+            # server's are not for it. Not a session: Linux schedules sessions against each other (autogroup),
+            # and on a busy machine each rendering would wait for milliseconds to be let run.
             self._child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "rllm.api.rendering"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in _INHERITED if name in os.environ},
-                start_new_session=True,
+                process_group=0,
             )
         except OSError:
             self._socket.close()
