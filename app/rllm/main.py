@@ -306,11 +306,12 @@ def _api_settings(settings: Settings) -> ApiSettings:
 
 
 def _allowed_hosts(settings: Settings) -> tuple[str, ...] | None:
-    """None: every name. Where a key is needed, a page that reaches the server under its own name has none."""
+    """None: every name. Where a key is needed, a page that reaches the server under its own name has none.
+    No page reaches a Unix socket."""
     if settings.allowed_hosts:
         return settings.allowed_hosts
     has_keys = bool(settings.api_key or settings.keys_file)
-    return () if settings.is_loopback and not has_keys else None
+    return () if settings.listening_hosts and settings.is_loopback and not has_keys else None
 
 
 def _fit_memory(models: Sequence[Checked], gpus: Gpus, *, overcommit: bool) -> list[Checked]:

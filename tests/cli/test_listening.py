@@ -70,6 +70,10 @@ def test_a_unix_socket_alone_needs_no_key_and_no_port(tiny_model: Path, short: P
     path = short / "s"
     with running("--gguf", tiny_model, *SMALL, "--uds", path, ready=r'"event":"ready"') as server:
         assert complete(UnixConnection(path))[0] == 200
+        behind_a_proxy = UnixConnection(path)
+        behind_a_proxy.request("GET", "/v1/models", headers={"host": "example.org"})
+        assert behind_a_proxy.getresponse().status == 200
+        behind_a_proxy.close()
         assert f"--unix-socket {path} http://localhost/v1" in "\n".join(server.lines)
 
 
