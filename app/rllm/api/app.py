@@ -78,6 +78,7 @@ def create_app(
         finally:
             await tokenizer.close()
             threads.close()
+            bodies.close()
 
     app = FastAPI(
         title="rllm",
@@ -90,7 +91,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.warm = warm
-    bodies = BodyReader(threads, timeout_s=settings.body_timeout_s, counts=lambda: _counts(settings, service))
+    bodies = BodyReader(timeout_s=settings.body_timeout_s, counts=lambda: _counts(settings, service))
     context = Context(service, settings, threads, bodies, tokenizer, render_metrics)
     routers = [module.make_router(context) for module in (generate, models, tokens, render, operations)]
     routers.append(status.make_router(context, views))

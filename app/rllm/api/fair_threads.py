@@ -49,8 +49,8 @@ class FairThreads:
     """Lives on the event loop."""
 
     def __init__(self, threads: int) -> None:
-        """``threads``: two or more."""
-        self._num_threads = max(2, threads)
+        """``threads``: where there is only one, short work waits for long work after all."""
+        self._num_threads = threads
         self._pool = ThreadPoolExecutor(self._num_threads, thread_name_prefix="rllm-text")
         self._short, self._long = _Line(), _Line()
 
