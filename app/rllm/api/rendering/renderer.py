@@ -226,6 +226,11 @@ class _Process:
             raise
         finally:
             theirs.close()
+        self._loop = asyncio.get_running_loop()
+        self._heard = bytearray()
+        self._most = _LITTLE
+        self._answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._loop.add_reader(self._socket, self._read)  # once: each change of it is a system call
 
     async def ask(self, frame: bytes, most: int, timeout_s: float) -> Answer:
         """
@@ -233,34 +238,55 @@ class _Process:
             TimeoutError: no answer within ``timeout_s``; kill it.
             _Gone, OSError: it is over.
         """
-        loop = asyncio.get_running_loop()
+        self._most, self._answer = most, self._loop.create_future()
         async with asyncio.timeout(timeout_s):
-            await loop.sock_sendall(self._socket, frame)
-            return await self._receive(most)
+            await self._send(frame)
+            return await self._answer
 
     async def started(self, timeout_s: float) -> None:
         """Wait until it is there. Raises as `ask`."""
         async with asyncio.timeout(timeout_s):
-            if not isinstance(await self._receive(_LITTLE), Started):
+            if not isinstance(await self._answer, Started):
                 raise _Gone("it is not what was started")
 
-    async def _receive(self, most: int) -> Answer:
-        loop = asyncio.get_running_loop()
-        data, end = bytearray(), HEAD
-        while len(data) < end:
-            if not (got := await loop.sock_recv(self._socket, _READ)):
-                raise _Gone("it ended")
-            data += got
-            if len(data) >= HEAD:
-                end = HEAD + int.from_bytes(data[:HEAD], "little")
-            if max(end, len(data)) > HEAD + most:
-                raise _Gone("it says too much")
+    async def _send(self, frame: bytes) -> None:
         try:
-            return decode_answer(memoryview(data)[HEAD:])
-        except msgspec.DecodeError as error:
-            raise _Gone(f"it says what it cannot mean: {error}") from None
+            sent = self._socket.send(frame)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(frame):
+            await self._loop.sock_sendall(self._socket, memoryview(frame)[sent:])
+
+    def _read(self) -> None:
+        try:
+            got = self._socket.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            got = b""
+        self._heard += got
+        end = HEAD + int.from_bytes(self._heard[:HEAD], "little") if len(self._heard) >= HEAD else HEAD
+        if not got:
+            self._end("it ended")
+        elif self._answer.done() or max(end, len(self._heard)) > HEAD + self._most:
+            self._end("it says too much")
+        elif end == len(self._heard) > HEAD:
+            try:
+                self._answer.set_result(decode_answer(memoryview(self._heard)[HEAD:]))
+            except msgspec.DecodeError as error:
+                self._end(f"it says what it cannot mean: {error}")
+            self._heard = bytearray()
+
+    def _end(self, reason: str) -> None:
+        """Whoever waits for an answer hears that there will be none; whoever asks later, that it is gone."""
+        self._loop.remove_reader(self._socket)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        if not self._answer.done():
+            self._answer.set_exception(_Gone(reason))
 
     def kill(self) -> None:
+        self._loop.remove_reader(self._socket)
         self._socket.close()
         self._child.kill()
 
