@@ -25,7 +25,7 @@ from rllm_bench.load.client import Client, Endpoint
 from rllm_bench.load.loops import LagMeter, closed_loop
 from rllm_bench.records.cells import CellSpec, GeneratorRecord, RequestRecord
 from rllm_bench.records.vocabulary import Vocabulary
-from rllm_bench.scenarios.base import Stage, share
+from rllm_bench.scenarios.base import Stage, Workload, share
 
 WARMUP_SEED_OFFSET = 7_919
 """Warm-up prompts are of the same shape and never those that are measured."""
@@ -77,9 +77,11 @@ async def _run(job: Job, vocabulary: Vocabulary, out: BinaryIO, raised: bool) ->
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with aiohttp.ClientSession(connector=connector, trust_env=False) as session:
         warmup_errors = await _warm_up(session, job, vocabulary)
+        work = scenarios.workload(job.spec.workload, vocabulary)
+        work.draw(range(job.process, job.spec.num_requests, job.num_processes))
         _say(msgspec.json.encode({"ready": warmup_errors}))
         start = float(await asyncio.to_thread(sys.stdin.readline))
-        return await _measure(session, job, vocabulary, out, start, raised, warmup_errors)
+        return await _measure(session, job, work, out, start, raised, warmup_errors)
 
 
 async def _warm_up(session: aiohttp.ClientSession, job: Job, vocabulary: Vocabulary) -> int:
@@ -117,7 +119,7 @@ def _users(job: Job) -> int:
 async def _measure(
     session: aiohttp.ClientSession,
     job: Job,
-    vocabulary: Vocabulary,
+    work: Workload,
     out: BinaryIO,
     start: float,
     raised: bool,
@@ -132,7 +134,6 @@ async def _measure(
         progress.count()
 
     async with LagMeter() as lag:
-        work = scenarios.workload(job.spec.workload, vocabulary)
         stage = Stage(client, sink, job.spec, work, start, job.process, job.num_processes)
         await work.scenario.play(stage)
     return GeneratorRecord(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,9 +138,14 @@ class Workload:
     def __init__(self, scenario: Scenario, spec: WorkloadSpec, vocabulary: Vocabulary) -> None:
         self.scenario, self.spec = scenario, spec
         self._words = Words(vocabulary)
+        self._drawn: dict[int, Unit] = {}
+
+    def draw(self, indices: Iterable[int]) -> None:
+        """These units now: drawing a long prompt takes milliseconds that would count as the server's."""
+        self._drawn = {index: self.unit(index) for index in indices}
 
     def unit(self, index: int) -> Unit:
-        return self.scenario.unit(self.spec, self._words, index)
+        return self._drawn.pop(index, None) or self.scenario.unit(self.spec, self._words, index)
 
     def units(self, count: int) -> list[Unit]:
         return [self.unit(index) for index in range(count)]

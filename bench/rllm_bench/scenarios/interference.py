@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rllm_bench.load.client import Ticket
+from rllm_bench.load.loops import sleep_until
 from rllm_bench.load.prompts import Unit, Words
 from rllm_bench.records.cells import RequestRecord, WorkloadSpec
 from rllm_bench.scenarios.base import Figures, Scenario, Stage
@@ -56,7 +57,7 @@ async def play(stage: Stage) -> None:
     timeout_s = stage.spec.timeout_s
 
     async def stream(user: int) -> None:
-        due = stage.start
+        await sleep_until(due := stage.start)
         while not over.is_set():
             index = next(numbers)
             (prompt,) = stage.workload.unit(index)

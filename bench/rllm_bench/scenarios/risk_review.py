@@ -6,6 +6,8 @@ are therefore about those of the spec, and the server's usage says what they wer
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from rllm_bench.load.prompts import Prompt, Unit, Words
@@ -49,6 +51,7 @@ _THEN = (
 )
 
 
+@lru_cache(maxsize=8)
 def policy(spec: WorkloadSpec) -> str:
     """Numbered rules, as many as fill about prefix_tokens."""
     rng = np.random.default_rng([spec.seed, _STREAM])
