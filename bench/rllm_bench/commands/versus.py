@@ -30,6 +30,7 @@ USUAL = ("unique", "shared-prefix", "multi-turn", "interference", "oversubscribe
 @click.option("--concurrency", type=Numbers(int), help="Instead of each scenario's own.")
 @click.option("--prompt-tokens", type=Numbers(int), help="Instead of each scenario's own.")
 @click.option("--output-tokens", type=Numbers(int), help="Instead of each scenario's own.")
+@click.option("--prefix-tokens", type=click.IntRange(min=1), help="Instead of each scenario's own.")
 @click.option("--requests-per-user", type=click.IntRange(min=1))
 @click.option("--min-requests", type=click.IntRange(min=1))
 @click.option("--slots", type=click.IntRange(min=1))
