@@ -8,7 +8,6 @@ first tokens have come, and what it saw as JSON when its standard input ends.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import time
 from dataclasses import dataclass, field
@@ -79,9 +78,8 @@ async def _watch(url: str) -> _Seen:
             seen.worst_gap_s = max(seen.worst_gap_s, time.monotonic() - seen.last_token)
         for task in (stream, probe):
             task.cancel()
-            # A server that does not answer is what this looks for: the times say it.
-            with contextlib.suppress(asyncio.CancelledError, aiohttp.ClientError, TimeoutError):
-                await task
+        # A server that does not answer is what this looks for: the times say it.
+        await asyncio.gather(stream, probe, return_exceptions=True)
     return seen
 
 

@@ -28,7 +28,7 @@ class Outcome:
 @dataclass(frozen=True)
 class Case:
     name: str
-    """Unique; also the name of its file in the report."""
+    """Unique."""
     entry: int
     """Which fault of the list in the report's folder it belongs to."""
     played: str

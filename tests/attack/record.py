@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from tests.attack.case import Outcome
 from tests.chaos.circumstances import Circumstances
+
+_FILE = "records.json"
 
 
 @dataclass
@@ -20,25 +23,32 @@ class Record:
     circumstances: Circumstances
 
     def save(self, folder: Path, *, before: bool) -> None:
-        """As NAME.json, in place of an earlier one."""
-        path = path_of(folder, self.name, before=before)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(orjson.dumps(asdict(self), option=orjson.OPT_INDENT_2) + b"\n")
+        """In place of an earlier one of the same name."""
+        folder.mkdir(parents=True, exist_ok=True)
+        records = _read(folder)
+        records.setdefault(_part(before), {})[self.name] = asdict(self)
+        data = orjson.dumps(records, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        (folder / _FILE).write_bytes(data + b"\n")
 
 
-def load(folder: Path, name: str, *, before: bool) -> Record | None:
-    path = path_of(folder, name, before=before)
-    if not path.exists():
-        return None
-    data = orjson.loads(path.read_bytes())
-    return Record(
-        data["name"],
-        data["model"],
-        Outcome(**data["outcome"]),
-        [Outcome(**run) for run in data["runs"]],
-        Circumstances(**data["circumstances"]),
-    )
+def load(folder: Path, *, before: bool) -> dict[str, Record]:
+    """By name."""
+    return {
+        name: Record(
+            name,
+            data["model"],
+            Outcome(**data["outcome"]),
+            [Outcome(**run) for run in data["runs"]],
+            Circumstances(**data["circumstances"]),
+        )
+        for name, data in _read(folder).get(_part(before), {}).items()
+    }
 
 
-def path_of(folder: Path, name: str, *, before: bool) -> Path:
-    return folder / ("before" if before else "after") / f"{name}.json"
+def _part(before: bool) -> str:
+    return "before" if before else "after"
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / _FILE
+    return orjson.loads(path.read_bytes()) if path.exists() else {}

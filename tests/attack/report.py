@@ -32,20 +32,21 @@ def write(folder: Path) -> Path:
 
 def _lines(folder: Path) -> list[str]:
     cases = all_cases()
-    after = {case.name: load(folder, case.name, before=False) for case in cases}
-    before = {case.name: load(folder, case.name, before=True) for case in cases}
-    played = [record for record in after.values() if record is not None]
+    after, before = load(folder, before=False), load(folder, before=True)
+    played = [after[case.name] for case in cases if case.name in after]
     kept = sum(record.outcome.kept for record in played)
-    rows = [_row(case, before[case.name], after[case.name]) for case in cases]
+    rows = [_row(case, before.get(case.name), after.get(case.name)) for case in cases]
     table = tabulate(rows, ["", "attack", "promised", "before", "after", "kept"], tablefmt="github")
     lines = [_HEAD.format(kept=kept, total=len(cases)), table]
     beside = [
-        _beside(case, record) for case in cases for record in [after[case.name]] if record and _gaps(record)
+        _beside(case, record)
+        for case in cases
+        if (record := after.get(case.name)) is not None and _gaps(record)
     ]
     if beside:
         columns = ["", "attack", "worst gap", "/health/live", "runs", "model", "others used"]
         lines += ["", _BESIDE, tabulate(beside, columns, tablefmt="github")]
-    return [*lines, "", *_circumstances(played)]
+    return [*lines, "", *_circumstances(played), "", "Every run: [records.json](records.json)."]
 
 
 def _row(case: Case, before: Record | None, after: Record | None) -> list[object]:

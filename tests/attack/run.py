@@ -57,7 +57,9 @@ async def _runs(case: Case, arena: Arena, runs: int) -> list[Outcome]:
 
 
 @click.command(context_settings={"max_content_width": 100})
-@click.option("--report", "folder", type=click.Path(path_type=Path), default=ROOT / "reports/attack")
+@click.option(
+    "--report", "folder", type=click.Path(path_type=Path), default=ROOT / ".cache/attack", show_default=True
+)
 @click.option("--only", multiple=True, help="A case by name, or an entry by number; may be repeated.  [all]")
 @click.option("--runs", default=1, show_default=True, help="Of each case; figures are medians.")
 @click.option("--tiny", is_flag=True, help="The tiny model for all, which says nothing about gaps.")

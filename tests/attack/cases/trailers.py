@@ -36,7 +36,13 @@ async def _trailers(arena: Arena, line: bytes, connections: int, most: int) -> O
             before = server.footprint().rss_mib
             sent = await asyncio.gather(*(_flood(server, line, most) for _ in range(connections)))
             grown = server.footprint().rss_mib - before
-    found = f"cut after {max(sent) / 2**20:.1f} MiB, most of it in the kernel's buffers, memory {grown:+.0f} MiB; {beside}"
+    taken = f"{max(sent) / 2**20:.1f} MiB"
+    cut = (
+        f"took all of {taken}"
+        if max(sent) >= most
+        else f"cut after {taken}, most of it in the kernel's buffers"
+    )
+    found = f"{cut}, memory {grown:+.0f} MiB; {beside}"
     return Outcome(
         max(sent) < most / 2 and grown < 16 and beside.kept, found, {"grown_mib": grown, **beside.figures}
     )
