@@ -171,7 +171,8 @@ class EngineSettings(BaseModel):
     min_p: float | None = _engine(None, "The same for min_p.", ge=0, le=1)
     cuda_graphs: Literal["auto", "on", "off"] = _engine(
         "auto",
-        "CUDA graphs. auto: off where cuBLAS would be in them, which can hang.",
+        "CUDA graphs. auto: off where cuBLAS would be in them and could hang; a worker that stands still is "
+        "replaced by one without.",
     )
     prefix_cache: bool = _engine(True, "Reuse the KV cells of prompts seen before.")
     prefix_store_mb: int = _engine(

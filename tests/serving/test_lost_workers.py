@@ -230,3 +230,26 @@ async def test_signals_meant_for_the_server_do_not_reach_the_work(start_pool: St
     assert await text_of(pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]) == WORDS
     assert pool.instances[0].pid == pid
     assert ("m-0", "restarting") not in witness.seen
+
+
+async def test_after_a_stall_cuda_graphs_are_off_and_nothing_unstreamed_is_lost(
+    start_pool: StartPool,
+) -> None:
+    pool, witness = await start_pool(plan("m", fallbacks=({"cuda_graphs": "off"},)), stall_s=1.0)
+    instance = pool.instances[0]
+    stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
+    os.kill(instance.pid, signal.SIGSTOP)
+    assert await text_of(stream) == WORDS
+    assert instance.fallback is not None
+    assert instance.fallback.options == {"cuda_graphs": "off"}
+    assert "no progress" in instance.fallback.reason
+    assert ("fallback", "m-0", "cuda_graphs") in witness.seen
+
+
+async def test_graphs_that_were_asked_for_stay(start_pool: StartPool) -> None:
+    """With --cuda-graphs on there is no such fallback among a worker's."""
+    pool, _ = await start_pool(plan("m", cuda_graphs="on", fallbacks=({"repack": "off"},)), stall_s=1.0)
+    stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
+    os.kill(pool.instances[0].pid, signal.SIGSTOP)
+    assert await text_of(stream) == WORDS
+    assert pool.instances[0].fallback is None

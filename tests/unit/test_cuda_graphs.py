@@ -68,3 +68,13 @@ def test_where_llama_cpp_decides_for_each_step_graphs_stay_on(monkeypatch: pytes
 def test_an_unknown_choice_is_refused() -> None:
     with pytest.raises(StartError, match="cuda_graphs is 'maybe'"):
         set_up("maybe", [])
+
+
+@pytest.mark.parametrize(("choice", "told"), [("auto", "auto"), ("on", "on"), ("off", None)])
+def test_a_patched_llama_cpp_is_told_how_far_to_go(
+    choice: str, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    os.environ.pop("RLLM_CUDA_GRAPHS_CUBLAS", None)
+    set_up(choice, model("F16"), by_step=True)
+    assert os.environ.get("RLLM_CUDA_GRAPHS_CUBLAS") == told

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rllm.engine.port import Backend, Plan, StepResult, StoreReport
+from rllm.engine.port import Backend, Plan, StepResult, StoreReport, nothing
 from rllm.engine.scheduler import Counters, Scheduler
 from rllm.engine.snapshot import Snapshot
 from rllm.engine.types import EngineRequest, Event, Started, StepRecord
@@ -45,8 +45,13 @@ class Engine:
         """Between steps only."""
         return self._scheduler.snapshot(self._clock())
 
-    def step(self) -> Outcome:
-        """Compute one step.
+    @property
+    def overlaps(self) -> bool:
+        """Whether what is done meanwhile costs no time: see `ModelInfo.overlaps`."""
+        return self._backend.info.overlaps
+
+    def step(self, meanwhile: Callable[[], None] = nothing) -> Outcome:
+        """Compute one step; ``meanwhile`` is called once while it is computed, or before.
 
         Raises:
             BackendFailed: nothing can be computed any more.
@@ -54,7 +59,7 @@ class Engine:
         started = self._clock()
         plan = self._scheduler.plan(started)
         planned = self._clock()
-        result = self._backend.execute(plan)
+        result = self._backend.execute(plan, meanwhile)
         executed = self._clock()
         events = self._scheduler.commit(plan, result, executed)
         committed = self._clock()
@@ -82,6 +87,7 @@ class Engine:
             preemptions=counters.preemptions,
             kv_blocked=counters.kv_blocked,
             slow_samples=result.slow_samples,
+            card_samples=result.card_samples,
             retries=result.retries,
             graphs_reused=result.graphs_reused,
             spills=len(store.saved),

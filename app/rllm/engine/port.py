@@ -117,6 +117,10 @@ StoreOp = Save | Restore | Load | Unload | Forget
 Op = OpenSampler | LiftBan | CloseSampler | Truncate | CopyPrefix | StoreOp
 
 
+def nothing() -> None:
+    """What is to be done meanwhile where there is nothing."""
+
+
 Within = Callable[[float], AbstractContextManager[object]]
 """Watches over the first computation: what is inside must have ended after so many seconds."""
 
@@ -271,6 +275,8 @@ class StepResult:
     execute_s: float = 0.0
     sample_s: float = 0.0
     slow_samples: int = 0
+    card_samples: int = 0
+    """Tokens drawn from the highest logits of their row, which a card found, without the others."""
     retries: int = 0
     graphs_reused: int = 0
 
@@ -299,8 +305,10 @@ class Backend(Protocol):
         """What is on disk at the start, least recently used first."""
         ...
 
-    def execute(self, plan: Plan) -> StepResult:
+    def execute(self, plan: Plan, meanwhile: Callable[[], None] = nothing) -> StepResult:
         """Apply the ops, compute the chunks, draw the tokens.
+
+        ``meanwhile`` is called once: while a device computes (`ModelInfo.overlaps`), else before.
 
         Raises:
             BackendFailed: the context is beyond repair.

@@ -219,6 +219,8 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omi
     """Guesses computed beside the decodes."""
     accepted_tokens: int = 0
     """Guesses that were right: each saved a decode."""
+    card_samples: int = 0
+    """Rows sampled from their highest logits alone, which a GPU found."""
 
 
 class ComputePath(msgspec.Struct, frozen=True, kw_only=True):
@@ -267,6 +269,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Most guesses that one step can compute, of all sequences together."""
     max_scored: int = 0
     """Most prompt tokens whose log probabilities one step can compute. 0: none ever."""
+    overlaps: bool = False
+    """Something else can be done while a step of decodes is computed: a device computes, not this process."""
     flat_decode: bool = False
     """A decode step takes about as long for many sequences as for few: on a GPU."""
     copy_cells: int = 0

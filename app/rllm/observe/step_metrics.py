@@ -51,6 +51,10 @@ class StepMetrics(Collector):
             "Steps in which a slot was free and no KV cells for the prompt of who is next.",
         )
         self.slow_samples = counter("slow_samples", "Tokens sampled on a slower path than the best one.")
+        self.card_samples = counter(
+            "card_samples",
+            "Tokens sampled from the highest logits, which the GPU found; the others stayed there.",
+        )
         self.decode_retries = counter("decode_retries", "llama_decode calls repeated because of its answer.")
         self.graphs_reused = counter("graphs_reused", "Compute graphs that llama.cpp could use again.")
         self.spills = counter("prefix_spills", "Prefixes stored outside the KV cache.")
@@ -144,6 +148,7 @@ class InstanceMetrics:
                 ("preemptions", "preemptions"),
                 ("kv_blocked", "kv_blocked_steps"),
                 ("slow_samples", "slow_samples"),
+                ("card_samples", "card_samples"),
                 ("retries", "decode_retries"),
                 ("graphs_reused", "graphs_reused"),
                 ("spills", "spills"),

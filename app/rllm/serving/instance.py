@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from rllm import background
-from rllm.backends.options import fewer
+from rllm.backends.options import Fallback, fewer
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord
 from rllm.errors import EngineError, StartError
 from rllm.serving.admission import Load, predicted_ttft_s
@@ -421,6 +421,15 @@ class Instance:
         if self._worker is not None:
             self._worker.dump_and_kill()
 
+    def _go_on_without_graphs(self, reason: str) -> None:
+        """A kernel that never ends in a replayed CUDA graph is what was seen to stop a healthy worker: later
+        ones do without, where nobody has chosen."""
+        changes = {"cuda_graphs": "off"}
+        if changes in self._spec.fallbacks and (spec := self._spec.with_options(changes)) != self._spec:
+            self._spec = spec
+            options = {**(self.fallback.options if self.fallback is not None else {}), **changes}
+            self.fallback = Fallback(options=options, reason=reason, certain=False)
+
     def _on_exit(self, error: EngineError) -> None:
         """The worker is gone: its flights go back to the group, and another worker is started."""
         flights, self._flights = list(self._flights.values()), {}
@@ -434,6 +443,8 @@ class Instance:
             self.breaker.failed(now)
             self._tell_breaker(now)
             reason = "it made no progress and was killed" if self._stalled else str(error)
+            if self._stalled:
+                self._go_on_without_graphs(reason)
             self._stalled = False
             self._restarts += 1
             if self._worker is not None and self._worker.was_out_of_memory:

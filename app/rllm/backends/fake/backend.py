@@ -32,6 +32,7 @@ from rllm.engine.port import (
     Truncate,
     Unload,
     Within,
+    nothing,
     unlimited,
 )
 from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob, TopLogprob
@@ -135,7 +136,8 @@ class FakeBackend:
         """Sequences with a sampler; empty when nothing runs, or something leaked."""
         return frozenset(self._samplers)
 
-    def execute(self, plan: Plan) -> StepResult:
+    def execute(self, plan: Plan, meanwhile: Callable[[], None] = nothing) -> StepResult:
+        meanwhile()
         self._check(plan)
         if plan.chunks:
             self.script.before_step(self.num_steps, plan)

@@ -1,10 +1,11 @@
-"""Whether a model may run as CUDA graphs. ggml reads the variable once, when it first computes.
+"""Whether a model may run as CUDA graphs. ggml reads the variables once, when it first computes.
 
 ggml multiplies quantized matrices with kernels of its own, and F16, BF16 and F32 ones with cuBLAS as soon as
-a step has more than 16 rows. Inside a replayed graph cuBLAS's kernel never ended on an H100 (its
-sm90_xmma_gemm, seen with cuda-gdb; RUNBOOK.md, 'A GPU worker that hangs'). Without graphs a quantized model
-decodes a single stream 7 % slower, therefore they stay on where nothing goes through cuBLAS. A llama.cpp from
-scripts/build-cuda decides for each step, and then they stay on for every model.
+a step has more than 16 rows. Inside a replayed graph cuBLAS's kernel for sums in F16 never ended on an H100
+(its sm90_xmma_gemm, seen with cuda-gdb; RUNBOOK.md, 'A GPU worker that hangs'). Without graphs a quantized
+model decodes a single stream 7 % slower, therefore they stay on where nothing goes through cuBLAS. A
+llama.cpp from scripts/build-cuda decides for each step, and then they stay on for every model. It sums in F32
+on Hopper, for which cuBLAS has other kernels, and there every step may be a graph.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from rllm.gguf_reader import Tensor
 
 CHOICES = ("auto", "on", "off")
 _SWITCH = "GGML_CUDA_DISABLE_GRAPHS"
+_WITH_CUBLAS = "RLLM_CUDA_GRAPHS_CUBLAS"
+"""Read by scripts/cuda/kernels.patch. auto: where cuBLAS was seen to work in graphs; on: everywhere."""
 _OWN_KERNELS = frozenset({
     "Q1_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K",
     "IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "IQ4_XS", "IQ4_NL", "MXFP4", "NVFP4",
@@ -41,8 +44,8 @@ def graphs_allowed() -> bool:
 def set_up(choice: str, tensors: Iterable[Tensor], *, by_step: bool = False) -> bool:
     """Set this process's environment before anything is computed; whether graphs may be used.
 
-    ``auto`` never turns on what the environment has turned off. ``by_step``: llama.cpp itself runs the steps
-    that need cuBLAS without a graph.
+    ``auto`` never turns on what the environment has turned off. ``by_step``: llama.cpp itself decides
+    which of the steps that need cuBLAS run as a graph.
 
     Raises:
         StartError: no such choice.
@@ -53,4 +56,6 @@ def set_up(choice: str, tensors: Iterable[Tensor], *, by_step: bool = False) -> 
         os.environ.pop(_SWITCH, None)
     elif choice == "off" or (uses_cublas(tensors) and not by_step):
         os.environ[_SWITCH] = "1"
+    if choice != "off":
+        os.environ.setdefault(_WITH_CUBLAS, choice)
     return graphs_allowed()

@@ -7,7 +7,9 @@ from in a fraction of that. The native chain has the rest: penalties, typical sa
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from math import log
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +20,8 @@ Row = NDArray[np.float32]
 
 MAX_TOP_K = 100
 """Above it the maxima of the blocks no longer leave few candidates."""
+MOST_OF_TOP = 64
+"""The most of a row's highest logits that can be had without the others."""
 _BLOCK = 256
 _LIKELY = 10.0  # logits this far below the highest are looked at only when the nucleus reaches that far
 _COLDEST = 1e-4  # below this temperature nothing but the maximum can be drawn anyway
@@ -28,6 +32,82 @@ def can_draw(params: SamplingParams) -> bool:
     return not (
         params.is_greedy or params.top_k > MAX_TOP_K or params.typical_p < 1.0 or params.has_penalties
     )
+
+
+class Top(NamedTuple):
+    """The highest logits of a row, the highest first and of equals the lowest token."""
+
+    values: Row
+    tokens: Sequence[int]
+    total: float
+    """Sum of exp(logit - highest) over the whole vocabulary."""
+
+
+def needed_of_top(params: SamplingParams, num_banned: int) -> int:
+    """How many of a row's highest logits a draw needs, at best; 0: all, or more than MOST_OF_TOP."""
+    if params.is_greedy:
+        count = 1
+    elif params.top_k > 0:
+        count = params.top_k
+    elif num_banned == 0 and (params.top_p < 1.0 or params.min_p > 0.0):
+        return MOST_OF_TOP
+    else:
+        return 0
+    return count + num_banned if count + num_banned <= MOST_OF_TOP else 0
+
+
+def draw_of_top(
+    top: Top, params: SamplingParams, banned: Collection[int], uniform: Callable[[], float]
+) -> int | None:
+    """What `Drawer.draw` draws from the row (or its maximum, where greedy); None: ``top`` does not tell.
+
+    ``banned`` tokens are those that the row would have at minus infinity. ``uniform`` is called only where a
+    token is drawn.
+    """
+    if params.is_greedy:
+        return next((token for token in top.tokens if token not in banned), None)
+    values, tokens = top.values, np.asarray(top.tokens)
+    if banned:
+        allowed = np.array([token not in banned for token in top.tokens])
+        values, tokens = values[allowed], tokens[allowed]
+    if not len(tokens) or len(tokens) < params.top_k:
+        return None
+    if params.top_k > 0:
+        kept = np.arange(_cut(np.exp(values[: params.top_k] - values[0]), params))
+    elif (count := _reached(values, params, top.total)) is None:
+        return None
+    else:
+        kept = np.arange(count)
+        if params.top_p >= 1.0:
+            kept = np.argsort(tokens[:count])  # in the order of the row
+    scale = np.float32(1.0 / max(params.temperature, _COLDEST))
+    drawn = np.exp((values[kept] - values[0]) * scale)
+    return int(tokens[kept[_pick(drawn, uniform())]])
+
+
+def _reached(values: Row, params: SamplingParams, total: float) -> int | None:
+    """How many of the highest top-p and min-p leave of a whole row; None: more than are there."""
+    count = len(values)
+    if params.min_p > 0.0:
+        reach = np.float32(-log(min(params.min_p, 1.0)))
+        count = int(np.count_nonzero(values >= values[0] - reach))
+    if params.top_p < 1.0:
+        sums = np.cumsum(np.exp(values[:count] - values[0]), dtype=np.float64)
+        count = min(count, int(np.searchsorted(sums, params.top_p * total)) + 1)
+        if sums[-1] >= params.top_p * total:
+            return count
+    return count if count < len(values) else None
+
+
+def _cut(weights: Row, params: SamplingParams) -> int:
+    """How many of the highest, which are in order, top-p and min-p leave."""
+    count = len(weights)
+    if params.top_p < 1.0:
+        total = np.cumsum(weights, dtype=np.float64)
+        count = int(np.searchsorted(total, params.top_p * total[-1])) + 1
+    if params.min_p > 0.0:
+        count = min(count, max(1, int(np.count_nonzero(weights >= params.min_p))))
+    return count
 
 
 class Drawer:
@@ -90,13 +170,7 @@ def _kept_of_top(row: Row, highest: np.float32, params: SamplingParams) -> NDArr
     top = _top(row, params.top_k)
     weights = np.exp(row[top] - highest)
     order = np.argsort(-weights)
-    count = len(top)
-    if params.top_p < 1.0:
-        total = np.cumsum(weights[order], dtype=np.float64)
-        count = int(np.searchsorted(total, params.top_p * total[-1])) + 1
-    if params.min_p > 0.0:
-        count = min(count, max(1, int(np.count_nonzero(weights >= params.min_p))))
-    return top[order[:count]]
+    return top[order[: _cut(weights[order], params)]]
 
 
 def _top(row: Row, k: int) -> NDArray[np.intp]:

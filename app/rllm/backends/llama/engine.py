@@ -11,22 +11,19 @@ What llama_decode's return codes mean here (llama-context.cpp, llama_context::de
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-
-import numpy as np
-from numpy.typing import NDArray
 
 from rllm.backends.llama import lib, self_test
 from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.context import Context, ContextOptions
 from rllm.backends.llama.cuda_graphs import graphs_allowed
-from rllm.backends.llama.drawing import Drawer
+from rllm.backends.llama.drawing import Drawer, Top
 from rllm.backends.llama.memory import Memory
 from rllm.backends.llama.model import Model
+from rllm.backends.llama.outputs import Card, Outputs, Rows
 from rllm.backends.llama.padding import padding
 from rllm.backends.llama.sampler import Sampler
 from rllm.backends.llama.scoring import prompt_logprobs, token_logprob
@@ -55,14 +52,13 @@ from rllm.engine.port import (
     StepResult,
     StoredPrefix,
     Within,
+    nothing,
     unlimited,
 )
 from rllm.engine.row_costs import RowCosts
 from rllm.engine.types import ComputePath, ModelInfo, TokenLogprob
 from rllm.errors import Miscomputed, StartError
 from rllm.gguf_info import kv_bytes_per_token
-
-api = lib.api
 
 WAIT_FOR_DISK_S = 0.02
 """How long a step that has nothing else to do waits for a prefix that is being loaded."""
@@ -80,6 +76,7 @@ class _Step:
     execute_s: float = 0.0
     sample_s: float = 0.0
     slow_samples: int = 0
+    card_samples: int = 0
     retries: int = 0
     copied: Effort = field(default_factory=Effort)
 
@@ -112,12 +109,13 @@ class LlamaBackend:
         self._samplers: dict[int, Sampler] = {}
         self._row_costs = RowCosts()
         self._learns_rows = False  # not from the steps of the start
+        self._meanwhile: Callable[[], None] = nothing
         try:
             self._context, wanted, options = _open_context(self._model, options)
             self._vocabulary = LlamaVocabulary(self._model)
             self._vocabulary.load_pieces()
             self._batch = Batch(self._context.batch_size, self._context.num_sequences)
-            self._rows = _LogitRows(self._context)
+            self._outputs = Outputs(self._context, Card.of_library() if uses_gpu(options) else None)
             self._drawer = Drawer(self._model.vocab_size)
             with within(self_test.limit_s(self._model.size_bytes)):
                 self._self_test(options.slots)
@@ -144,7 +142,11 @@ class LlamaBackend:
     def stored(self) -> Sequence[StoredPrefix]:
         return () if self._store is None else self._store.stored
 
-    def execute(self, plan: Plan) -> StepResult:
+    def execute(self, plan: Plan, meanwhile: Callable[[], None] = nothing) -> StepResult:
+        if self._info.overlaps and plan.chunks and not plan.num_prefill:
+            self._meanwhile = meanwhile
+        else:
+            meanwhile()
         self._check(plan)
         step = _Step()
         lost = self._apply(plan.ops, step)
@@ -167,6 +169,7 @@ class LlamaBackend:
             execute_s=step.execute_s,
             sample_s=step.sample_s,
             slow_samples=step.slow_samples,
+            card_samples=step.card_samples,
             retries=step.retries,
             graphs_reused=self._count_reused_graphs(),
         )
@@ -295,8 +298,11 @@ class LlamaBackend:
         self._batch.clear()
         for chunk in chunks:
             self._batch.add(chunk.seq, chunk.tokens, chunk.start, outputs=chunk.num_outputs)
+        self._outputs.expect(self._needs(chunks))
         began = perf_counter()
         code = self._ctx.decode(self._batch)
+        meanwhile, self._meanwhile = self._meanwhile, nothing
+        meanwhile()
         self._ctx.synchronize()
         seconds = perf_counter() - began
         step.execute_s += seconds
@@ -306,31 +312,58 @@ class LlamaBackend:
 
     # Drawing
 
+    def _needs(self, chunks: Sequence[Chunk]) -> Sequence[int]:
+        """Of each row, how many of the highest logits will do for its draw; 0: all are needed. Empty: nothing
+        can be drawn without all of them."""
+        samplers, wanted = self._samplers, [chunk for chunk in chunks if chunk.num_outputs]
+        if any(chunk.num_outputs > 1 or not chunk.sample for chunk in wanted):
+            return ()
+        return [samplers[chunk.seq].of_top if chunk.seq in samplers else 1 for chunk in wanted]
+
     def _draw(self, chunks: Sequence[Chunk], step: _Step, skip: frozenset[int] = frozenset()) -> None:
         """Draw and score for every chunk of the last decode that wants it; its rows are valid until the next.
 
         The rows of sequences in ``skip`` are nobody's.
         """
         began = perf_counter()
-        rows: NDArray[np.float32] | None = None
+        if (tops := self._outputs.tops()) is None or not self._draw_of_tops(chunks, tops, step, skip):
+            self._draw_of_rows(chunks, step, skip)
+        step.sample_s += perf_counter() - began
+
+    def _draw_of_tops(
+        self, chunks: Sequence[Chunk], tops: Sequence[Top], step: _Step, skip: frozenset[int]
+    ) -> bool:
+        """Draw where the highest logits of a row are enough. False: for some the rows are needed."""
+        enough = True
+        for chunk, top in zip((chunk for chunk in chunks if chunk.sample), tops, strict=True):
+            if chunk.seq in skip:
+                continue
+            token = self._samplers[chunk.seq].draw_of_top(top)
+            if token is None:
+                enough = False
+            else:
+                step.tokens[chunk.seq] = [token]
+                step.card_samples += 1
+        return enough
+
+    def _draw_of_rows(self, chunks: Sequence[Chunk], step: _Step, skip: frozenset[int]) -> None:
+        """Draw and score from the logits, for everybody who has not got a token yet."""
+        if (count := sum(chunk.num_outputs for chunk in chunks)) == 0:
+            return
+        rows = self._outputs.rows(count)
         num_outputs = 0
         index = -1
         for chunk in chunks:
             index += len(chunk.tokens)
-            if not chunk.num_outputs:
-                continue
-            if rows is None:
-                rows = self._rows.read(sum(chunk.num_outputs for chunk in chunks))
             own = rows[num_outputs : num_outputs + chunk.num_outputs]
             num_outputs += chunk.num_outputs
             if scored := len(chunk.scored):
                 num_top = self._samplers[chunk.seq].params.num_prompt_logprobs
                 step.scores[chunk.seq] = prompt_logprobs(own[:scored], chunk.scored, num_top)
-            if chunk.sample and chunk.seq not in skip:
+            if chunk.sample and chunk.seq not in skip and chunk.seq not in step.tokens:
                 self._draw_chunk(chunk, own[scored:], index - chunk.drafted, step)
-        step.sample_s += perf_counter() - began
 
-    def _draw_chunk(self, chunk: Chunk, rows: NDArray[np.float32], index: int, step: _Step) -> None:
+    def _draw_chunk(self, chunk: Chunk, rows: Rows, index: int, step: _Step) -> None:
         """Draw after the last sure token, the batch's token ``index``, and after confirmed guesses."""
         seq, guesses = chunk.seq, chunk.guesses
         sampler = self._samplers[seq]
@@ -365,7 +398,7 @@ class LlamaBackend:
             if (code := self._decode(chunks, _Step())) != _OK:
                 fault = f"llama_decode returned {code} ({lib.log.last_error()})"
             else:
-                fault = self_test.fault_of(self._rows.read(len(chunks))[: len(chunks)])
+                fault = self_test.fault_of(self._outputs.rows(len(chunks))[: len(chunks)])
             if fault:
                 raise Miscomputed(f"{self._model.path}: its first batch of {rows} rows gave {fault}")
         self._ctx.clear()
@@ -416,31 +449,6 @@ def _span(chunks: Sequence[Chunk]) -> int:
     return chunks[-1].seq - chunks[0].seq + 1
 
 
-class _LogitRows:
-    """llama.cpp's logits of the last decode, seen as (outputs, vocabulary) without a copy.
-
-    Its buffer has a row for every sequence from the first decode on, and grows when more are asked for; it
-    seldom moves.
-    """
-
-    def __init__(self, context: Context) -> None:
-        self._context = context
-        self._address = 0
-        self._view = np.empty((0, context.vocab_size), dtype=np.float32)
-
-    def read(self, count: int) -> NDArray[np.float32]:
-        """At least ``count`` rows, all that the last decode gave, in the order of the batch: asking for the
-        logits sorts them, whatever the micro-batches were."""
-        address = ctypes.addressof(api.llama_get_logits(self._context.pointer).contents)
-        if address != self._address or count > len(self._view):
-            self._address = address
-            shape = (max(count, self._context.num_sequences), self._context.vocab_size)
-            array_type = ctypes.c_float * (shape[0] * shape[1])
-            buffer = memoryview(array_type.from_address(address)).cast("B")
-            self._view = np.frombuffer(buffer, dtype=np.float32).reshape(shape)
-        return self._view
-
-
 def _describe(
     model: Model, context: Context, wanted: ContextOptions, options: LlamaOptions, load_s: float
 ) -> ModelInfo:
@@ -466,6 +474,7 @@ def _describe(
         max_drafted=max_drafted(options, model),
         max_scored=max_scored(model, context.batch_size),
         flat_decode=uses_gpu(options),
+        overlaps=uses_gpu(options),
         copy_cells=context.num_cells_per_sequence if context.copies_streams else 0,
         store_bytes=memory_bytes,
         store_disk_bytes=disk_bytes,

@@ -50,7 +50,7 @@ def is_cuda_build() -> bool:
 
 
 def chooses_graphs_by_step() -> bool:
-    """Whether llama.cpp was built with scripts/cuda/kernels.patch: cuBLAS and CUDA graphs do not meet."""
+    """Whether llama.cpp was built with scripts/cuda/kernels.patch: it knows where cuBLAS may be in graphs."""
     return b"RLLM_KERNELS" in api.llama_print_system_info()
 
 
@@ -176,6 +176,16 @@ def device_names(*, gpus: bool) -> list[str]:
         for device in devices
         if (kind(device) in gpu_kinds) == gpus
     ]
+
+
+def cuda_function(name: str, result: Any) -> Any | None:
+    """A function that scripts/cuda/kernels.patch adds; None where this build has none of that name."""
+    for path in sorted(library_folder().glob("libggml-cuda.*")):
+        function = getattr(ctypes.CDLL(str(path)), name, None)
+        if function is not None:
+            function.restype = result
+            return function
+    return None
 
 
 def _ggml(name: str, result: Any) -> Any:

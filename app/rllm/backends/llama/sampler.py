@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rllm.backends.llama import lib
-from rllm.backends.llama.drawing import Drawer, can_draw
+from rllm.backends.llama.drawing import Drawer, Top, can_draw, draw_of_top, needed_of_top
 from rllm.engine.port import OpenSampler
 from rllm.engine.types import SamplingParams
 
@@ -41,6 +41,8 @@ class Sampler:
         self._chain: _Native | None = None
         if not (self._is_argmax or can_draw(op.params)):
             self._chain = _chain(op.params, vocab_size, num_ctx)
+        self.of_top = self._of_top()
+        """How many of its row's highest logits the next draw needs; 0: all."""
         if op.params.has_penalties:
             look_back = _look_back(op.params, num_ctx)
             for token in op.history[-look_back:] if look_back else ():
@@ -68,6 +70,19 @@ class Sampler:
         self._words.note(token)
         return token
 
+    def _of_top(self) -> int:
+        if self._chain is not None or self.params.num_logprobs >= 0 or not self._biases.only_ban:
+            return 0
+        if self._forbidden is not None or not self._words.is_empty:
+            return 0
+        return needed_of_top(self.params, len(self._biases.banned))
+
+    def draw_of_top(self, top: Top) -> int | None:
+        """`draw`, from the highest logits alone; None: they are not enough, and nothing has changed."""
+        if not self.of_top:
+            return None
+        return draw_of_top(top, self.params, self._biases.banned, self._random.random)
+
     def _draw(self, row: NDArray[np.float32], context: Any, index: int) -> int:
         if self._is_argmax:
             return int(row.argmax())
@@ -85,6 +100,7 @@ class Sampler:
 
     def lift_ban(self) -> None:
         self._biases = _Biases(self.params.logit_bias, self._never, self._biases.vocab_size)
+        self.of_top = self._of_top()
 
     def close(self) -> None:
         if self._chain is not None:
@@ -104,6 +120,8 @@ class _Biases:
         self.vocab_size = vocab_size
         self._tokens = np.fromiter(total, dtype=np.intp, count=len(total))
         self._added = np.fromiter(total.values(), dtype=np.float32, count=len(total))
+        self.banned = frozenset(token for token, bias in total.items() if bias == _NEVER)
+        self.only_ban = len(self.banned) == len(total)
 
     @property
     def is_empty(self) -> bool:
