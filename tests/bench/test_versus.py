@@ -148,6 +148,14 @@ def test_a_plan_goes_on_where_its_budget_ended(delay: Callable[..., Delay], tmp_
     assert "| reached |" in page
 
 
+def test_parts_are_measured_one_by_one_into_the_same_run(delay: Callable[..., Delay], tmp_path: Path) -> None:
+    one, other = delay(ttft_s=0.0, tpot_s=0.0), delay(ttft_s=0.0, tpot_s=0.0)
+    for done, part in enumerate(("second", "first"), 1):
+        result = study(tmp_path, one, other, "--part", part)
+        assert result.exit_code == 0, result.output
+        assert len(Store(tmp_path / "plan").cells()) == 4 * done
+
+
 def test_a_part_that_is_not_in_the_plan_is_named(delay: Callable[..., Delay], tmp_path: Path) -> None:
     one = delay(ttft_s=0.0, tpot_s=0.0)
     result = study(tmp_path, one, one, "--part", "third")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -35,6 +35,7 @@ def carry_out(
     generators: int | None = None,
     no_report: bool = False,
     budget_s: float | None = None,
+    parts: Sequence[str] = (),
 ) -> None:
     """
     Raises:
@@ -58,6 +59,7 @@ def carry_out(
                 continue_on_error=continue_on_error,
                 generators=generators,
                 deadline=deadline,
+                parts=parts,
             )
     except _REFUSED as error:
         raise click.ClickException(str(error)) from error

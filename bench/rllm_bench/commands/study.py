@@ -35,4 +35,11 @@ def command(path: Path, parts: tuple[str, ...], **options: Any) -> None:
     places = take_places(options)
     run = {name: options.pop(name) for name in ("name", "out", "budget_s", "dry_run")}
     given = {name: value for name, value in options.items() if value is not None}
-    carry_out(lambda: plan.study(path, given, parts), places, resume=True, continue_on_error=True, **run)
+    carry_out(
+        lambda: plan.study(path, given, parts),
+        places,
+        parts=parts,
+        resume=True,
+        continue_on_error=True,
+        **run,
+    )

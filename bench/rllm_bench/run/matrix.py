@@ -91,6 +91,7 @@ def execute(
     generators: int | None = None,
     only_repeat: int | None = None,
     deadline: float | None = None,
+    parts: Sequence[str] = (),
 ) -> Store:
     """Measures into ``folder``. A folder that holds a run is only continued, and only with the same plan."""
     for line in outcome.missing(prepared.run):
@@ -107,9 +108,8 @@ def execute(
             reasons = "; ".join(f"{s.name}: {s.missing}" for s in prepared.run.subjects if s.missing)
             raise PlanError(f"nothing to measure. {reasons}")
         store.create(prepared.run, prepared.words)
-    runner = Runner(
-        store, prepared.targets, observer, continue_on_error, generators, deadline, prepared.left_out
-    )
+    runner = Runner(store, prepared.targets, observer, continue_on_error, generators, deadline, parts)
+    runner.left_out = prepared.left_out
     runner.run(only_repeat)
     return store
 

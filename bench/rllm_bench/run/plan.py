@@ -132,6 +132,7 @@ def _is_apart(part: MatrixConfig) -> bool:
 def study(path: Path, given: Mapping[str, Any], only: Sequence[str] = ()) -> Plan:
     """A TOML file: keys of `MatrixConfig` for all parts, and `[[part]]` with those of each; `question`,
     `hosting`, and `[[goal]]`. Most important first: what does not fit into the time is what comes last.
+    ``only``: names of parts, which must be in it; the plan is that of all.
 
     Raises:
         PlanError: no such part, or a key or value that a plan does not have.
@@ -149,8 +150,7 @@ def study(path: Path, given: Mapping[str, Any], only: Sequence[str] = ()) -> Pla
     if unknown := set(only) - {part.name for part in parts}:
         names = ", ".join(part.name for part in parts)
         raise PlanError(f"{path} has no part {', '.join(sorted(unknown))}; there is {names}")
-    chosen = [part for part in parts if not only or part.name in only]
-    return Plan(chosen, "study", hosting, path.stem, question, goals)
+    return Plan(parts, "study", hosting, path.stem, question, goals)
 
 
 def _part(table: Mapping[str, Any]) -> MatrixConfig:

@@ -43,6 +43,8 @@ class Runner:
     generators: int | None = None
     deadline: float | None = None
     """On the monotonic clock: nothing is begun that would probably last longer."""
+    parts: Sequence[str] = ()
+    """Of the plan, to be measured this time; all where none is named."""
     left_out: list[str] = field(default_factory=list)
     """What did not fit into the time."""
 
@@ -53,9 +55,12 @@ class Runner:
         self._pace = Pace(run)
         with Fleet(self.store, self.observer.note) as fleet:
             for _, specs in itertools.groupby(run.cells, key=_block(run)):
-                pending = [spec for spec in specs if not self.store.is_done(spec)]
+                pending = [spec for spec in specs if self._is_wanted(spec)]
                 if pending and only_repeat in (None, pending[0].repeat):
                     self._measure(run, fleet, pending)
+
+    def _is_wanted(self, spec: CellSpec) -> bool:
+        return not self.store.is_done(spec) and (not self.parts or spec.part in self.parts)
 
     def _measure(self, run: RunRecord, fleet: Fleet, pending: list[CellSpec]) -> None:
         """Cells that share their servers."""
