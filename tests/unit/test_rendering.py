@@ -145,14 +145,26 @@ async def test_after_a_kill_the_next_request_is_served(make: Make) -> None:
         assert await text(renderer) == "hi"
 
 
-async def test_after_a_death_the_next_request_is_served(make: Make) -> None:
+async def test_a_process_that_died_is_replaced_unnoticed(make: Make) -> None:
     renderer = make(ECHO)
     await renderer.prepare()
     [child] = children()
     child.kill()
-    with pytest.raises(BadRequest, match="ends its process"):
-        await text(renderer)
+    while child.status() != psutil.STATUS_ZOMBIE:  # noqa: ASYNC110 - another process is watched by asking
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.001)
     assert await text(renderer) == "hi"
+
+
+async def test_a_request_whose_process_dies_is_told_so(make: Make) -> None:
+    renderer = make(BOMBS["nested lists compared"], timeout_s=20)
+    await renderer.prepare()
+    [child] = children()
+    asking = asyncio.create_task(text(renderer))
+    await asyncio.sleep(0.05)
+    child.kill()
+    with pytest.raises(BadRequest, match="ends its process"):
+        await asking
 
 
 async def test_the_process_has_nothing_of_ours(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,10 @@ class Renderer:
     async def _do(self, job: _Job) -> list[Piece]:
         if self._broken:
             raise _template_error(self._broken)
+        if (
+            self._process is not None and self._process.is_over
+        ):  # ended while nobody asked: no request's doing
+            await self._end_process()
         process = self._process or await self._start()
         if job.order is None:
             return []
@@ -229,6 +233,7 @@ class _Process:
         self._loop = asyncio.get_running_loop()
         self._heard = bytearray()
         self._most = _LITTLE
+        self.is_over = False
         self._answer: asyncio.Future[Answer] = self._loop.create_future()
         self._loop.add_reader(self._socket, self._read)  # once: each change of it is a system call
 
@@ -279,9 +284,8 @@ class _Process:
 
     def _end(self, reason: str) -> None:
         """Whoever waits for an answer hears that there will be none; whoever asks later, that it is gone."""
+        self.is_over = True
         self._loop.remove_reader(self._socket)
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
         if not self._answer.done():
             self._answer.set_exception(_Gone(reason))
 
