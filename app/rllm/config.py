@@ -99,6 +99,19 @@ class ConfigError(StartError):
     code = "config_error"
 
 
+EXACT_CTX = 512
+_EXACT: dict[str, tuple[object, ...]] = {
+    "kv": ("auto", "split"),
+    "flash_attn": ("auto", "on"),
+    "ubatch_size": (0, 48),
+    "kv_cells": (0,),
+    "cache_type_k": ("f16",),
+    "cache_type_v": ("f16",),
+    "speculative_tokens": (0,),
+}
+"""With ``exact``: what may be asked for, and what it is."""
+
+
 class EngineSettings(BaseModel):
     """What each model may have of its own."""
 
@@ -185,6 +198,11 @@ class EngineSettings(BaseModel):
         None, "Folder where they are written, too, to be used again after a restart. Holds what users wrote."
     )
     prefix_store_disk_mb: int = _engine(4096, "Most MiB of each instance in that folder.", ge=1)
+    exact: bool = _engine(
+        False,
+        "Greedy answers depend on the request only, not on what is cached or who is served beside it "
+        "(docs/exactness.md). For Q8_0 files on the CPU; prompts take longer.",
+    )
     repack: Literal["auto", "on", "off"] = _engine(
         "auto",
         "Keep weights in another order for faster kernels (llama.cpp's extra buffer types; AMX needs them).",
@@ -215,9 +233,22 @@ class EngineSettings(BaseModel):
             )
         if not self.prefix_cache and (self.prefix_store_dir or self.prefix_store_mb > 0):
             raise ValueError("without prefix_cache nothing is reused: leave the prefix_store options out")
+        if self.exact:
+            self._check_exact()
         if self.flash_attn == "off" and self.cache_type_v not in {"f32", "f16", "bf16"}:
             raise ValueError(f"cache_type_v {self.cache_type_v} needs flash attention, and flash_attn is off")
         return self
+
+    def _check_exact(self) -> None:
+        """What the kernels that always give the same bits need."""
+        for name, allowed in _EXACT.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"exact needs {name} {allowed[-1]}, not {value}")
+        if (self.ctx_size or DEFAULT_CTX) >= EXACT_CTX and self.threads != 1:
+            raise ValueError(
+                f"exact needs threads 1 where a slot holds {EXACT_CTX} tokens or more: several threads add "
+                "up a lone row in parts (threads_batch, for prompts and company, may be more)"
+            )
 
     def llama_options(self, num_ctx_train: int) -> LlamaOptions:
         shared = EngineSettings.model_fields.keys() & set(LlamaOptions.__struct_fields__)
@@ -226,6 +257,8 @@ class EngineSettings(BaseModel):
         values["prefix_store_mb"] = max(0, self.prefix_store_mb)  # what -1 means depends on the machine
         values["prefix_store_dir"] = str(self.prefix_store_dir or "")
         values["ctx_per_slot"] = self.ctx_size or min(num_ctx_train or DEFAULT_CTX, DEFAULT_CTX)
+        if self.exact:
+            values |= {name: allowed[-1] for name, allowed in _EXACT.items() if name in shared}
         return LlamaOptions(**values)
 
     @property

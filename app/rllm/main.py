@@ -39,7 +39,7 @@ from rllm.observe.gpu import Gpus
 from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
 from rllm.observe.queued_writer import QueuedWriter
-from rllm.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
+from rllm.preflight import Checked, available_bytes, check, check_exact, check_memory, prefix_store_mb
 from rllm.profiles import Profile, ProfileKeeper, ProfileStore, apply, default_folder, describe_machine
 from rllm.reliability import KeyFile, pool_settings, replicate
 from rllm.sampling import sampling_defaults
@@ -66,6 +66,8 @@ def run(settings: Settings) -> int:
     with listening(settings.listening_hosts, settings.port, settings.uds) as listeners:
         gpus = Gpus()
         models = [check(model) for model in settings.served()]
+        for checked in models:
+            check_exact(checked, on_gpu=lib.is_cuda_build() and checked.model.gpu_layers != 0)
         models = _fit_memory(models, gpus, overcommit=settings.allow_overcommit)
         smaller, fallback = pairs(settings.smaller), pairs(settings.fallback)
         profiles = profile_store(settings.profile_dir, gpus)

@@ -71,6 +71,21 @@ def check(model: ModelSettings) -> Checked:
     )
 
 
+def check_exact(checked: Checked, *, on_gpu: bool) -> None:
+    """
+    Raises:
+        StartError: greedy answers were asked to depend on the request only, and kernels for this do not.
+    """
+    if not checked.model.exact:
+        return
+    if on_gpu:
+        raise StartError(f"{checked.model.gguf}: exact is for the CPU (--gpu-layers 0)")
+    if others := sorted({tensor.type for tensor in checked.info.tensors} - {"Q8_0", "F32"}):
+        raise StartError(
+            f"{checked.model.gguf}: exact is for Q8_0 files, and this one has {', '.join(others)}"
+        )
+
+
 def prefix_store_mb(model: ModelSettings, free_bytes: int, *, on_gpu: bool) -> int:
     """What ``prefix_store_mb`` means for each instance here. It never makes a start fail by itself.
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from rllm import config_example
 from rllm.config import ConfigError, Settings, load, unknown_variables
+from rllm.errors import StartError
 from rllm.workers.frames import SchedulerOptions
 
 ONE = {"gguf": ("a.gguf",)}
@@ -327,3 +328,12 @@ def test_an_option_may_list_several_with_commas(option: str) -> None:
 
 def test_a_comma_in_a_path_is_part_of_it() -> None:
     assert load({"gguf": ("a,b.gguf",)}).gguf == (Path("a,b.gguf"),)
+
+
+def test_exact_is_what_its_kernels_need() -> None:
+    options = load({**ONE, "exact": True, "threads": 1}).served()[0].llama_options(8192)
+    assert (options.kv, options.flash_attn, options.ubatch_size) == ("split", "on", 48)
+    assert load({**ONE, "exact": True, "ctx_size": 511}).exact
+    for wrong in ({"threads": 2}, {"kv": "unified"}, {"ubatch_size": 512}, {"speculative_tokens": 4}):
+        with pytest.raises(StartError, match="exact needs"):
+            load({**ONE, "exact": True, "threads": 1, **wrong})
