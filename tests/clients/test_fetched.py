@@ -35,6 +35,7 @@ def test_frameworks(url: str, name: str) -> None:
     run(fetched(name) / "bin" / "python", PROGRAMS / f"{name}_chat.py", f"{url}/v1")
 
 
+@pytest.mark.timeout(600)
 def test_guidellm(url: str, tiny_model: Path, tmp_path: Path) -> None:
     """It always sends ``stream_options.continuous_usage_stats``, and wants usage in the stream."""
     export_hf(tiny_model, tmp_path / "tokenizer", force=False)

@@ -15,7 +15,7 @@ from rllm_bench.quality.model import context_token
 from tests.cli.server import running
 from tests.clients.conftest import fetched, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.model]
+pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(900)]
 
 ITEMS = 50
 TASK = """\
@@ -43,7 +43,10 @@ def test_loglikelihoods_are_those_of_quality(q8_model: Path, tmp_path: Path) -> 
 
 
 def _own_sums(model_path: Path, sentences: list[str]) -> tuple[list[float], int]:
-    with LogitModel(model_path, num_ctx=512, num_sequences=4) as model, ThreadPoolExecutor(2) as pool:
+    with (
+        LogitModel(model_path, num_ctx=512, num_sequences=4, threads=1) as model,
+        ThreadPoolExecutor(2) as pool,
+    ):
         tokens = [
             model.vocabulary.tokenize(text, add_special=False, parse_special=False) for text in sentences
         ]

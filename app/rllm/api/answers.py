@@ -39,7 +39,7 @@ def head_of(job: Job) -> dict[str, Any]:
 def chunks_of(job: Job) -> Chunks:
     head, count = head_of(job), len(job.requests)
     if job.is_chat:
-        return ChatChunks(head, count, with_usage=job.include_usage)
+        return ChatChunks(head, count, with_usage=job.include_usage, echo=job.echo)
     echo = () if job.echoes_logprobs else job.echo  # which then comes with them
     return CompletionChunks(head, count, with_usage=job.include_usage, echo=echo)
 
@@ -104,7 +104,7 @@ def _full_choice(job: Job, index: int, choice: Choice) -> dict[str, Any]:
     common: dict[str, Any] = {"index": index, "logprobs": logprobs, "finish_reason": str(choice.finish)}
     if job.returns_ids:
         common["token_ids"] = choice.tokens
+    text = (job.echo[index] if job.echo else "") + text
     if job.is_chat:
         return {**common, "message": {"role": "assistant", "content": text, "refusal": None}}
-    text = (job.echo[index] if job.echo else "") + text
     return {**common, "text": text, **prompt_logprobs(job, index, choice), **prompt_ids(job, index)}

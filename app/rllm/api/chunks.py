@@ -40,7 +40,9 @@ class Extras:
 class Chunks(Protocol):
     """How one kind of answer is cut into chunks."""
 
-    def opening(self, index: int) -> bytes: ...
+    def opening(self, index: int, of_chunk: dict[str, Any]) -> bytes:
+        """What comes before the first token; ``of_chunk`` is said beside it, where there is such a chunk."""
+        ...
 
     def text(
         self,
@@ -56,9 +58,16 @@ class Chunks(Protocol):
 
 
 class _Base:
-    def __init__(self, head: dict[str, Any], num_choices: int, *, with_usage: bool) -> None:
-        """``head``: id, object, created, model, system_fingerprint."""
+    def __init__(
+        self, head: dict[str, Any], num_choices: int, *, with_usage: bool, echo: Sequence[str] = ()
+    ) -> None:
+        """
+        Args:
+            head: id, object, created, model, system_fingerprint.
+            echo: what the answers begin with, one for each choice, or nothing.
+        """
         self._head = head
+        self._echo = echo
         self._null_usage: dict[str, Any] = {"usage": None} if with_usage else {}
         self._around = [self._split(index) for index in range(num_choices)]
 
@@ -95,22 +104,18 @@ class _Base:
 
 
 class ChatChunks(_Base):
-    def opening(self, index: int) -> bytes:
-        delta = {"role": "assistant", "content": "", "refusal": None}
-        return sse(self._chunk({"index": index, "delta": delta, "logprobs": None, "finish_reason": None}))
+    def opening(self, index: int, of_chunk: dict[str, Any]) -> bytes:
+        echo = self._echo[index] if self._echo else ""
+        delta = {"role": "assistant", "content": echo, "refusal": None}
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        return sse({**self._chunk(choice), **of_chunk})
 
     def _choice(self, index: int, text: str) -> dict[str, Any]:
         return {"index": index, "delta": {"content": text} if text else {}}
 
 
 class CompletionChunks(_Base):
-    def __init__(
-        self, head: dict[str, Any], num_choices: int, *, with_usage: bool, echo: Sequence[str] = ()
-    ) -> None:
-        super().__init__(head, num_choices, with_usage=with_usage)
-        self._echo = echo
-
-    def opening(self, index: int) -> bytes:
+    def opening(self, index: int, of_chunk: dict[str, Any]) -> bytes:
         """Nothing is said before the first token, unless the prompt is to be repeated."""
         return self.text(index, self._echo[index]) if self._echo else b""
 

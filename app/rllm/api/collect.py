@@ -124,7 +124,7 @@ def wire_progress(choice: Choice) -> dict[str, Any] | None:
     return {
         "total": usage.prompt_tokens,
         "cache": usage.cached_tokens,
-        "processed": choice.computed_prompt,
+        "processed": usage.prompt_tokens if choice.tokens else choice.computed_prompt,
         "time_ms": _ms(timings.prefill_s),
     }
 

@@ -33,7 +33,7 @@ class Job:
     num_logprobs: int
     num_per_prompt: int
     echo: tuple[str, ...] = ()
-    """Text that begins the answers, one per choice; empty without ``echo``."""
+    """Text that begins the answers, one per choice; empty where there is none."""
     num_prompt_logprobs: int = -1
     """Reported in vLLM's way; -1: none."""
     continuous_usage: bool = False
@@ -49,7 +49,7 @@ class Job:
     @property
     def echoes_logprobs(self) -> bool:
         """Prompts are repeated together with their log probabilities."""
-        return bool(self.echo) and self.num_logprobs >= 0
+        return bool(self.echo) and not self.is_chat and self.num_logprobs >= 0
 
     @property
     def reports_prompts(self) -> bool:

@@ -105,6 +105,7 @@ _GENERATION = (
     _honoured("logprobs", _BOTH, "OVLA"),
     _honoured("top_logprobs", _CHAT, "OVLA", "only with `logprobs`", 0),
     _honoured("echo", _COMPLETION, "OVL", "with `logprobs` also those of the prompt", False),
+    _honoured("echo", _CHAT, "V", "the last message, if it is the assistant's", False),
 )
 
 _NAMES = (
@@ -184,7 +185,7 @@ _REFUSED = (
     _refused("length_penalty", _BOTH, "V", "beam search is not supported by this server", 1.0),
     _refused("detokenize", _BOTH, "V", "answers are text on this server", True),
     _refused("logits_processors", _BOTH, "V", "programs in requests are not run", []),
-    _refused("logprob_token_ids", _BOTH, "V", _NOT_REPORTED, []),
+    _refused("logprob_token_ids", _BOTH, "V", _NOT_REPORTED),
     _refused("return_token_offsets", _BOTH, "V", _NOT_REPORTED, False),
     _refused("return_prompt_text", _CHAT, "V", _NOT_REPORTED, False),
     _refused("return_tokens", _BOTH, "L", "this is not reported by this server; see return_token_ids", False),
@@ -211,7 +212,6 @@ _REFUSED = (
     _refused("watermarking", _BOTH, "V", _NO_SAMPLER, False),
     _refused("repetition_detection", _BOTH, "V", _NO_SAMPLER),
     _refused("n_probs", _CHAT, "L", "use logprobs and top_logprobs", 0),
-    _refused("echo", _CHAT, "V", "echo belongs to /v1/completions", False),
     _refused("reasoning_effort", _CHAT, "OVLA", _NO_STEERING, "none"),
     _refused("reasoning", _CHAT, "A", _NO_STEERING, {}, {"effort": "none"}),
     _refused("reasoning_format", _CHAT, "L", _NO_STEERING, "none", "auto"),

@@ -15,9 +15,14 @@ from rllm.api.field_table import TABLE
 from rllm.api.json_body import json_type, shorten
 from rllm.api.known_fields import Place, refuse
 
+_LEAST = -(2**63)
+
 
 def _integral(value: object) -> object:
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    if isinstance(value, float) and value.is_integer():
+        # orjson reads an integer below 64 bits as a float, and the first of them as the least of 64 bits
+        return _LEAST - 1 if value == _LEAST else int(value)
+    return value
 
 
 Integer = BeforeValidator(_integral)

@@ -136,7 +136,7 @@ class GenerationRequest(WireModel):
 
     @model_validator(mode="after")
     def _options_of_a_stream(self) -> Self:
-        if self.stream_options and not self.stream and any(dict(self.stream_options).values()):
+        if self.stream_options and self.stream_options.model_fields_set and not self.stream:
             raise refuse("stream_options is allowed only where stream is true", param="stream_options")
         if self.stream and self.prompt_logprobs is not None:
             raise refuse("prompt_logprobs is reported only without stream", param="prompt_logprobs")
@@ -152,7 +152,7 @@ class GenerationRequest(WireModel):
 
     @property
     def continuous_usage(self) -> bool:
-        return bool(self.stream_options and self.stream_options.continuous_usage_stats)
+        return self.include_usage and bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
     @property
     def reports_steps(self) -> bool:
@@ -223,6 +223,9 @@ class ChatCompletionRequest(GenerationRequest, TemplateOptions):
     max_completion_tokens: MaxTokens | None = Field(
         None, description="The same as max_tokens; of both the smaller one holds."
     )
+    echo: bool | None = Field(
+        None, description="Begin each answer with the last message, if it is the assistant's."
+    )
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20), Integer] | None = Field(
         None, description="How many rivals of each token are reported, with `logprobs`."
@@ -236,6 +239,12 @@ class ChatCompletionRequest(GenerationRequest, TemplateOptions):
                 param="top_logprobs",
             )
         return self
+
+    @property
+    def echoed(self) -> str:
+        """The beginning of each answer that the request has brought along."""
+        last = self.messages[-1]
+        return last.text if self.echo and last.role == "assistant" else ""
 
     @property
     def token_limit(self) -> int | None:

@@ -10,7 +10,7 @@ from starlette.types import Send
 
 from rllm.api.answers import chunks_of, echoed_logprobs, prompt_ids, wire_logprobs
 from rllm.api.chunks import DONE, Extras, error_event
-from rllm.api.collect import Batch, Choice, check_complete, total_usage, wire_progress, wire_timings
+from rllm.api.collect import Batch, Choice, Totals, check_complete, total_usage, wire_progress, wire_timings
 from rllm.api.convert import Job
 from rllm.api.errors import answer_of
 from rllm.api.event_stream import EventStream, event_stream
@@ -57,7 +57,9 @@ class StreamedAnswer:
         first = asyncio.ensure_future(self._next())
         try:
             await asyncio.wait({first}, timeout=settings.keepalive_s or None)
-            opening = b"".join(map(self._chunks.opening, range(len(self._choices))))
+            opening = b"".join(
+                self._chunks.opening(index, self._of_opening(index)) for index in range(len(self._choices))
+            )
             if first.done():
                 batch = first.result()
                 if batch is None:
@@ -113,10 +115,11 @@ class StreamedAnswer:
         if not any(event.tokens or event.finish for event in events):
             return self._progress(index)
         self._on_token()
+        progress = self._progress(index) if len(choice.tokens) == _num_tokens(events) else b""
         if self._job.stream_interval > 1 and not (events := self._gather(index, events)):
-            return b""
+            return progress
         text = events[0].text if len(events) == 1 else "".join(event.text for event in events)
-        data = self._echo(index) if index in self._unechoed else b""
+        data = progress + (self._echo(index) if index in self._unechoed else b"")
         logprobs = self._logprobs(choice, events)
         extras = self._extras(index, events) if self._has_extras or choice.finish else None
         if choice.finish is not None or text or logprobs is not None or (extras and extras.of_choice):
@@ -128,12 +131,21 @@ class StreamedAnswer:
         """What is sent now: nothing while it is too little. The first token never waits."""
         waiting = self._gathered[index]
         waiting += events
-        choice, count = self._choices[index], sum(len(event.tokens) for event in waiting)
+        choice, count = self._choices[index], _num_tokens(waiting)
         is_first = len(choice.tokens) == count
         if not is_first and choice.finish is None and count < self._job.stream_interval:
             return []
         self._gathered[index] = []
         return waiting
+
+    def _of_opening(self, index: int) -> dict[str, Any]:
+        """Of a chat's first chunk, which has no token yet."""
+        job = self._job
+        if not job.is_chat:
+            return {}
+        prompt_tokens = sum(len(first.prompt) for first in job.requests[:: job.num_per_prompt])
+        usage = {"usage": Totals(prompt_tokens, 0, 0).wire()} if job.continuous_usage else {}
+        return {**(prompt_ids(job, index) if index == 0 else {}), **usage}
 
     def _extras(self, index: int, events: Sequence[Event]) -> Extras:
         job, choice = self._job, self._choices[index]
@@ -142,8 +154,8 @@ class StreamedAnswer:
         if job.returns_ids:
             ids = [token for event in events for token in event.tokens]
             of_choice["token_ids"] = ids
-            if len(ids) == len(choice.tokens):  # the first of them
-                (of_chunk if job.is_chat else of_choice).update(prompt_ids(job, index))
+            if len(ids) == len(choice.tokens) and not job.is_chat:  # the first of them
+                of_choice.update(prompt_ids(job, index))
         if job.continuous_usage:
             of_chunk["usage"] = total_usage(self._choices, job.num_per_prompt).wire()
         if (job.timings_per_token or choice.finish) and (timings := wire_timings(choice)):
@@ -171,3 +183,7 @@ class StreamedAnswer:
             return DONE
         totals = total_usage(self._choices, self._job.num_per_prompt)
         return self._chunks.usage(totals.wire()) + DONE
+
+
+def _num_tokens(events: Sequence[Event]) -> int:
+    return sum(len(event.tokens) for event in events)

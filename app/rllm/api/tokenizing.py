@@ -105,6 +105,10 @@ class Tokenizer:
                 continues=bool(options.continue_final_message),
                 max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
             )
+        except PromptTooLong as error:
+            context = model.info.ctx_per_slot
+            message = f"This model's maximum context length is {context} tokens; {error}."
+            raise PromptTooLong(message, param=error.param) from None
         finally:
             if renderer is not prepared.renderer:
                 await renderer.close()

@@ -30,7 +30,7 @@ from rllm.api.rendering.frames import (
     most_bytes,
     pack,
 )
-from rllm.api.sandbox import TemplateRefused
+from rllm.api.sandbox import TemplateRefused, TemplateTooLong
 from rllm.api.templates import ChatTemplate
 from rllm.errors import BadRequest
 
@@ -85,6 +85,8 @@ def _render(template: ChatTemplate, order: Render) -> Answer:
         )
     except TemplateRefused as error:
         return Problem(f"the model's chat template refuses these messages: {_short(error)}")
+    except TemplateTooLong as error:
+        return Problem(_short(error), is_length=True)
     except BadRequest as error:
         return Problem(_short(error), error.param or "messages")
     except MemoryError:
@@ -100,7 +102,8 @@ def _bounded(answer: Answer, max_chars: int) -> bytes:
     except (MemoryError, UnicodeEncodeError) as error:  # a template may write half of a surrogate pair
         return pack(Problem(f"the model's chat template makes no prompt of these messages: {_short(error)}"))
     if len(frame) > most_bytes(max_chars):
-        return pack(Problem("the model's chat template makes too long a prompt of these messages"))
+        reason = "the model's chat template makes too long a prompt of these messages"
+        return pack(Problem(reason, is_length=True))
     return frame
 
 

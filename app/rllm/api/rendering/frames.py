@@ -49,6 +49,8 @@ class Problem(msgspec.Struct, frozen=True, tag=True):
 
     reason: str
     param: str = "messages"
+    is_length: bool = False
+    """The messages make a prompt that is too long."""
 
 
 Order: TypeAlias = Load | Render

@@ -35,7 +35,7 @@ from rllm.api.rendering.frames import (
     most_bytes,
     pack,
 )
-from rllm.errors import BadRequest, Overloaded
+from rllm.errors import BadRequest, Overloaded, PromptTooLong
 
 MAX_TEMPLATE_BYTES = 128 * 1024
 """Seven times the longest of llama.cpp's collection. The slowest of this size takes 1.5 s to compile."""
@@ -100,6 +100,7 @@ class Renderer:
         """The prompt, in pieces to be tokenized apart and joined: see `rllm.api.templates.ChatTemplate`.
 
         Raises:
+            PromptTooLong: the prompt has more than ``max_chars``.
             BadRequest: the template is broken, refuses the messages, fails on them or takes too much.
             Overloaded: others of this model were not done in time.
         """
@@ -314,6 +315,8 @@ def _pieces(answer: Answer) -> list[Piece]:
     match answer:
         case Rendered(pieces=pieces):
             return pieces
+        case Problem(reason=reason, is_length=True):
+            raise PromptTooLong(reason, param="messages")
         case Problem(reason=reason, param=param):
             raise _messages_error(reason, param)
         case _:

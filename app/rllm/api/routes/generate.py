@@ -83,6 +83,8 @@ def make_router(context: Context) -> APIRouter:
         echo: tuple[str, ...] = ()
         if isinstance(wire, CompletionRequest) and wire.echo:
             echo = await echo_of(wire, prompts, model, tokenizer, caller)
+        elif isinstance(wire, ChatCompletionRequest) and wire.echoed:
+            echo = (wire.echoed,) * (wire.n or 1)
         options = await tokenizer.options(model, wire, caller=caller)
         return _job(wire, prompts, model, request_id, options, echo)
 

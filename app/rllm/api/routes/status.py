@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends
@@ -87,7 +88,7 @@ def _props(model: ServedModel) -> dict[str, Any]:
         "default_generation_settings": {"n_ctx": info.ctx_per_slot, "params": params},
         "total_slots": info.slots,
         "model_alias": model.id,
-        "model_path": model.id,  # the name is enough: where files are is nobody's business
+        "model_path": Path(info.path).name,  # where files are is nobody's business
         "modalities": {"vision": False, "audio": False},
         "chat_template": vocabulary.chat_template or "",
         "bos_token": vocabulary.bos_text,
