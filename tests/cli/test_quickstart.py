@@ -18,12 +18,21 @@ PATIENCE_S = 3000
 """llama.cpp is built where no wheel of it is kept."""
 
 
+def section() -> str:
+    return (ROOT / "README.md").read_text().split("\n## Quickstart\n")[1].split("\n## ")[0]
+
+
+def promised() -> str:
+    """What the page says that curl shows."""
+    return section().split('streams "')[1].split('"')[0]
+
+
 def quickstart() -> tuple[list[str], str]:
     """The commands and the Python program of the section, in their order."""
-    section = (ROOT / "README.md").read_text().split("\n## Quickstart\n")[1].split("\n## ")[0]
-    blocks = re.findall(r"(?:^    .*\n)+", section, flags=re.M)
+    text = section()
+    blocks = re.findall(r"(?:^    .*\n)+", text, flags=re.M)
     commands = ["\n".join(line[4:] for line in block.splitlines()) for block in blocks]
-    return commands, section.split("```python\n")[1].split("```")[0]
+    return commands, text.split("```python\n")[1].split("```")[0]
 
 
 def test_the_section_is_what_this_test_reads() -> None:
@@ -31,6 +40,7 @@ def test_the_section_is_what_this_test_reads() -> None:
     assert serve == "scripts/serve"
     assert curl.startswith("curl -N localhost:8000/")
     assert "from openai import OpenAI" in program
+    assert promised().endswith(".")
 
 
 @pytest.mark.slow
@@ -64,7 +74,7 @@ def _once(clone: Path) -> None:
         _wait_ready(server, log)
         said = subprocess.run(curl, cwd=clone, shell=True, capture_output=True, text=True, check=True).stdout
         assert said.rstrip().endswith("data: [DONE]")
-        assert "Paris" in "".join(re.findall(r'"content":"([^"]*)"', said))
+        assert "".join(re.findall(r'"content":"([^"]*)"', said)) == promised()
         subprocess.run(".venv/bin/pip install openai", cwd=clone, shell=True, capture_output=True, check=True)
         printed = subprocess.run(
             [".venv/bin/python", "-c", program], cwd=clone, capture_output=True, text=True, check=True
