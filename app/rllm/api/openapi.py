@@ -26,7 +26,7 @@ from rllm.serving.service import Service
 _REQUESTS = (ChatCompletionRequest, CompletionRequest, TokenizeRequest, DetokenizeRequest)
 _EXAMPLES: dict[str, dict[str, Any]] = {
     "ChatCompletionRequest": {
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [{"role": "user", "content": "What is the capital of South Korea?"}],
         "max_tokens": 16,
     },
     "CompletionRequest": {"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0},
