@@ -82,6 +82,6 @@ def banner(
     return "\n".join(map(printable, lines)) + dedent(f"""
         Try it:
           curl -N {addresses[0].for_curl}/v1/chat/completions -H 'content-type: application/json' {header}\\
-            -d '{{"messages":[{{"role":"user","content":"What is the capital of South Korea?"}}],"stream":true}}'
+            -d '{{"messages":[{{"role":"user","content":"What is the capital of Korea?"}}],"stream":true}}'
         {page}Metrics: {address}/metrics    API: {address}/docs    Stop: Ctrl-C
         """)
