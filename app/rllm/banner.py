@@ -16,6 +16,9 @@ from rllm.serving.service import Health, ServedModel
 
 _ON_HOST = re.compile("CPU|Host|AMX")
 
+_QUESTION = "What is the capital of South Korea?"
+"""No near tie decides the default model's answer."""
+
 
 def _sampling(defaults: SamplingDefaults) -> str:
     shown = [f"temperature {defaults.temperature:g}", f"top_p {defaults.top_p:g}"]
@@ -82,6 +85,6 @@ def banner(
     return "\n".join(map(printable, lines)) + dedent(f"""
         Try it:
           curl -N {addresses[0].for_curl}/v1/chat/completions -H 'content-type: application/json' {header}\\
-            -d '{{"messages":[{{"role":"user","content":"What is the capital of Korea?"}}],"stream":true}}'
+            -d '{{"messages":[{{"role":"user","content":"{_QUESTION}"}}],"stream":true}}'
         {page}Metrics: {address}/metrics    API: {address}/docs    Stop: Ctrl-C
         """)
