@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PLAIN = "-DLLAVA_BUILD=OFF"
 FLAGS = "flags : fpu avx2 avx512f amx_tile amx_int8\n"
 
 # A wheel is a text file with the options it was built with; what is installed is a copy of it.
@@ -26,7 +27,7 @@ case "$*" in
         tar -czf "$2/llama_cpp_python-0.tar.gz" -C "$2" llama && rm -r "$2/llama" ;;
     *" wheel "*)
         while [ "$1" != --wheel-dir ]; do shift; done
-        mkdir -p "$2" && echo "built with ${CMAKE_ARGS:-nothing}" | tee -a "$FAKE/builds" \\
+        mkdir -p "$2" && echo "$CMAKE_ARGS" | tee -a "$FAKE/builds" \\
             >"$2/llama_cpp_python-$FAKE_VERSION-py3-none-any.whl" ;;
     *" install "*--force-reinstall*) cp "${@: -1}" "$FAKE/installed" ;;
     *rllm.backends.llama.proof*)
@@ -101,12 +102,12 @@ def test_a_build_that_is_proven_is_kept_and_made_once(machine: Machine) -> None:
     done = machine.setup()
     assert done.returncode == 0, done.stderr
     assert "proving it" in done.stderr
-    assert machine.builds == machine.kept == ["built with nothing"]
+    assert machine.builds == machine.kept == [PLAIN]
     shutil.rmtree(machine.root / ".venv")
     again = machine.setup()
     assert again.returncode == 0, again.stderr
     assert "building" not in again.stderr
-    assert machine.builds == ["built with nothing"]
+    assert machine.builds == [PLAIN]
 
 
 def test_an_instruction_set_that_crashes_is_left_out_and_one_line_says_so(machine: Machine) -> None:
@@ -124,7 +125,7 @@ def test_the_next_instruction_set_is_tried_and_the_operators_own_options_stay(ma
     done = machine.setup(cmake_args="-DGGML_OPENMP=OFF", crashes_without="mno-avx512f")
     assert done.returncode == 0, done.stderr
     assert "llama.cpp is built without AVX-512" in done.stderr
-    assert machine.installed == "built with -DGGML_OPENMP=OFF -DRLLM_CPU_FLAGS=-mno-avx512f"
+    assert machine.installed == f"{PLAIN} -DGGML_OPENMP=OFF -DRLLM_CPU_FLAGS=-mno-avx512f"
 
 
 def test_where_nothing_helps_it_says_what_follows_and_goes_on(machine: Machine) -> None:
@@ -132,20 +133,20 @@ def test_where_nothing_helps_it_says_what_follows_and_goes_on(machine: Machine) 
     assert done.returncode == 0, done.stderr
     assert "rllm-serve will try safer options" in done.stderr
     assert len(machine.builds) == 3
-    assert machine.kept == [machine.installed] == ["built with nothing"]
+    assert machine.kept == [machine.installed] == [PLAIN]
 
 
 def test_what_the_processor_does_not_show_is_not_built_without(machine: Machine) -> None:
     (machine.fake / "cpuinfo").write_text("flags : fpu avx2\n")
     assert machine.setup(crashes_without="never").returncode == 0
-    assert machine.builds == ["built with nothing"]
+    assert machine.builds == [PLAIN]
 
 
 def test_other_options_give_another_build_and_the_first_ones_their_own_again(machine: Machine) -> None:
-    for options, expected in (("", "nothing"), ("-DGGML_AVX512=OFF", "-DGGML_AVX512=OFF"), ("", "nothing")):
+    for options, expected in (("", PLAIN), ("-DGGML_AVX512=OFF", f"{PLAIN} -DGGML_AVX512=OFF"), ("", PLAIN)):
         assert machine.setup(cmake_args=options).returncode == 0
-        assert machine.installed == f"built with {expected}"
-    assert machine.builds == ["built with nothing", "built with -DGGML_AVX512=OFF"]
+        assert machine.installed == expected
+    assert machine.builds == [PLAIN, f"{PLAIN} -DGGML_AVX512=OFF"]
 
 
 def test_a_build_that_was_interrupted_is_not_taken_for_a_proven_one(machine: Machine) -> None:
