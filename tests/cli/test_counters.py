@@ -75,7 +75,7 @@ async def load(callers: Callers) -> None:
     assert await callers.whole(8, LONG, headers={"x-request-timeout-ms": "100"}) == 504
     assert await callers.whole(8, 2, headers=HASTY) == 200
     assert await callers.whole(8, 2, headers=HASTY) == 429
-    assert await callers.refused(prompt="x", max_tokens=-1) == 400
+    assert await callers.refused(prompt="x", max_tokens=-2) == 400
     assert await callers.refused(prompt="x", model="nobody") == 404
     assert await callers.refused(prompt="x", headers={"authorization": "Bearer nobody"}) == 401
     assert await callers.refused("/v1/nothing") == 404

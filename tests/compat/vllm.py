@@ -305,7 +305,7 @@ row(
 T = "openai/chat_completion/test_chat_stop_token_ids_validation.py::"
 row(T + "test_chat_stop_token_ids_valid", "a token may end an answer", chat(stop_token_ids=[264]), ok)
 row(T + "test_chat_stop_token_ids_out_of_vocab", "one beyond the vocabulary is refused, with both numbers", chat(stop_token_ids=[266]), refused("266"), lambda a: "265" in a.json["error"]["message"] or "264" in a.json["error"]["message"])
-row(T + "test_chat_stop_token_ids_negative", "a negative one is refused", chat(stop_token_ids=[-1]), refused(param="stop_token_ids"))
+row(T + "test_chat_stop_token_ids_negative", "a negative one is refused", chat(stop_token_ids=[-1]), refused(param="stop_token_ids[0]"))
 J = "openai/chat_completion/test_non_object_body_validation.py::"
 for body in (b"this is not valid json{{{", b'["not", "an", "object"]', b"42", b"null"):
     row(J + "test_chat_completion_request_rejects_non_object_body", f"the body {body.decode()} is refused", post(CHAT, body), refused())

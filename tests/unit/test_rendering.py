@@ -118,7 +118,9 @@ async def test_a_bomb_hurts_its_own_process(make: Make, name: str) -> None:
     assert time.perf_counter() - began < 20
     with pytest.raises(BadRequest) as refused:
         await exploding
-    assert refused.value.code == "chat_template_error"
+    # Output beyond the context is a chat that is too long, whoever made it so.
+    too_long = name in ("a width in a format", "output")
+    assert refused.value.code == ("context_length_exceeded" if too_long else "chat_template_error")
     ticking.cancel()
     assert max(gaps) < 1.0
 
