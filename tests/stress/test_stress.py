@@ -42,11 +42,13 @@ def test_a_tiny_model(kv: str, tiny_model: Path) -> None:
 
 
 @pytest.mark.model
+@pytest.mark.timeout(500)
 def test_the_real_model(q8_model: Path) -> None:
     must_be_good(run(q8_model, "unified", options("unified"), REAL))
 
 
 @pytest.mark.model
+@pytest.mark.timeout(500)
 def test_a_split_cache_of_q8_0_is_exact_where_attention_has_one_path(q8_model: Path) -> None:
     """Its kernels give a row the same bits beside any others; fewer than 64 rows keep flash attention so."""
     exact = msgspec.structs.replace(options("split"), ubatch_size=48)
@@ -58,6 +60,7 @@ def test_a_split_cache_of_q8_0_is_exact_where_attention_has_one_path(q8_model: P
 
 
 @pytest.mark.model
+@pytest.mark.timeout(500)
 def test_guesses_change_nothing_there(q8_model: Path) -> None:
     exact = msgspec.structs.replace(options("split"), ubatch_size=48, speculative_tokens=4)
     outcome = run(q8_model, "split", exact, REUSING, speculation=Eager(4))
