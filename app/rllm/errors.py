@@ -19,7 +19,7 @@
     │   └── Miscomputed       it might with other kernels
     └── HubError              a model file could not be fetched or made    (CLI)
 
-`rllm.api.errors` has the one table that turns these into a status and OpenAI's envelope.
+`rllm.api.http.errors` has the one table that turns these into a status and OpenAI's envelope.
 Messages name the field, the value and the limit. They are shown to clients and hold no internals.
 """
 

@@ -22,8 +22,8 @@ import psutil
 import uvicorn
 from fastapi import FastAPI
 
-from rllm.api.connections import Connections, Room
-from rllm.api.transport import HttpProtocol
+from rllm.api.http.connections import Connections, Room
+from rllm.api.http.transport import HttpProtocol
 from rllm.errors import StartError
 
 _KEEP_ALIVE_S = 75

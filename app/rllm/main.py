@@ -21,7 +21,7 @@ from structlog.typing import FilteringBoundLogger
 
 from rllm import background
 from rllm.api.app import create_app
-from rllm.api.connections import free_descriptors, room_for
+from rllm.api.http.connections import free_descriptors, room_for
 from rllm.api.settings import ApiKey, ApiSettings
 from rllm.backends.llama import lib
 from rllm.backends.llama.context import default_threads

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from structlog.typing import FilteringBoundLogger
 
-from rllm.api.records import Headers, RequestRecord
+from rllm.api.http.records import Headers, RequestRecord
 from rllm.config import Settings
 from rllm.errors import StartError
 from rllm.observe import otlp

@@ -48,11 +48,11 @@ def _messages(count: int) -> list[dict[str, str]]:
 
 def _tokenizer() -> tuple[Any, dict[str, str]]:
     """Of this version, or of another in which callers did not take turns; and what `chat` is told as well."""
-    from rllm.api import tokenizing
+    from rllm.api.text import tokenizing
 
     kind: Any = tokenizing.Tokenizer
     try:
-        from rllm.api.fair_threads import FairThreads
+        from rllm.api.http.fair_threads import FairThreads
     except ImportError:
         return kind(threads=2, render_timeout_s=2.0), {}
     return kind(FairThreads(2), render_timeout_s=2.0), {"caller": "bench"}
@@ -61,7 +61,7 @@ def _tokenizer() -> tuple[Any, dict[str, str]]:
 async def _answer(vocabulary: Any, sources: list[str], count: int) -> None:
     """For every line of standard input, the number of a template: one chat, as the HTTP layer does it, and
     the seconds that it took."""
-    from rllm.api.protocol import ChatMessage
+    from rllm.api.fields.protocol import ChatMessage
     from rllm.engine.types import ModelInfo
     from rllm.serving.service import ServedModel
 

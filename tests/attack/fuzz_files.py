@@ -261,20 +261,20 @@ _ENDS = ("is broken", "takes too long", "too much memory", "refuses", "ends its 
 
 def _tokenizer() -> tuple[Any, dict[str, str]]:
     """Of the version under attack, and what its ``chat`` is told as well."""
-    from rllm.api import tokenizing
     from rllm.api.settings import ApiSettings
+    from rllm.api.text import tokenizing
 
     kind: Any = tokenizing.Tokenizer
     limit_s = ApiSettings().render_timeout_s
     try:
-        from rllm.api.fair_threads import FairThreads
+        from rllm.api.http.fair_threads import FairThreads
     except ImportError:  # 1c41d18
         return kind(threads=2, render_timeout_s=limit_s), {}
     return kind(FairThreads(2), render_timeout_s=limit_s), {"caller": "fuzz"}
 
 
 async def _templates(count: int, seed: int) -> Seen:
-    from rllm.api.protocol import ChatMessage
+    from rllm.api.fields.protocol import ChatMessage
     from rllm.backends.fake.vocabulary import FakeVocabulary
     from rllm.engine.types import ModelInfo
     from rllm.serving.service import ServedModel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rllm.api.live_state import Card, LiveState, Point, Verdict
+from rllm.api.doors.live.live_state import Card, LiveState, Point, Verdict
 from rllm.engine.snapshot import Phase, SequenceView
 from rllm.serving.view import InstanceView, ModelView, Span
 

@@ -15,7 +15,7 @@ from fake_service import FakeService
 from live_server import LiveServer
 
 from rllm.api.app import create_app
-from rllm.api.records import RequestRecord
+from rllm.api.http.records import RequestRecord
 from rllm.api.settings import ApiSettings
 
 CHAT: dict[str, Any] = {

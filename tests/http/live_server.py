@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 
-from rllm.api.transport import HttpProtocol
+from rllm.api.http.transport import HttpProtocol
 
 
 class _Server(uvicorn.Server):

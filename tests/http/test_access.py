@@ -13,8 +13,8 @@ from live_server import LiveServer
 from raw import ask
 
 from rllm.api.app import create_app
-from rllm.api.authorization import OPEN
-from rllm.api.hosts import matcher, name_of
+from rllm.api.http.authorization import OPEN
+from rllm.api.http.hosts import matcher, name_of
 from rllm.api.settings import ApiKey, ApiSettings
 from rllm.serving.keys import KeyEntry
 from rllm.serving.limits import KeyLimits

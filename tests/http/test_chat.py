@@ -5,7 +5,7 @@ import pytest
 from fake_service import ANSWER, Script
 from http_api import CHAT, Api, StartApi, events
 
-from rllm.api.responses import ChatCompletion, Completion
+from rllm.api.doors.responses import ChatCompletion, Completion
 from rllm.api.settings import ApiSettings
 
 

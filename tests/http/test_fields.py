@@ -11,10 +11,10 @@ from fake_service import FakeService
 from http_api import CHAT, Api, StartApi
 from openai.types.chat import ChatCompletionMessage
 
-from rllm.api.field_page import page
-from rllm.api.field_table import TABLE
-from rllm.api.known_fields import KnownField, Place, SameAs, Use
-from rllm.api.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, StreamOptions
+from rllm.api.fields.field_page import page
+from rllm.api.fields.field_table import TABLE
+from rllm.api.fields.known_fields import KnownField, Place, SameAs, Use
+from rllm.api.fields.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, StreamOptions
 
 PROMPT: dict[str, Any] = {"prompt": "x", "max_tokens": 2}
 ODD = {"deeply": ["odd", 1.5, True]}
@@ -141,7 +141,7 @@ def test_no_field_stands_twice_in_a_place() -> None:
 
 def test_the_page_in_the_docs_is_made_from_the_table() -> None:
     docs = Path(__file__).parents[2] / "docs" / "fields.md"
-    assert docs.read_text() == page(), "python -m rllm.api.field_page > docs/fields.md"
+    assert docs.read_text() == page(), "python -m rllm.api.fields.field_page > docs/fields.md"
 
 
 async def test_an_answer_of_openais_client_goes_back_into_the_history(

@@ -15,7 +15,7 @@ from http_api import Api, StartApi
 from live_server import LiveServer
 
 from rllm.api.app import create_app
-from rllm.api.live_state import LiveState
+from rllm.api.doors.live.live_state import LiveState
 from rllm.api.settings import ApiKey, ApiSettings
 
 KEYS = ApiSettings(api_keys=(ApiKey.from_secret("me", "s3cret"),))

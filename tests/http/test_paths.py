@@ -7,7 +7,7 @@ import pytest
 from http_api import CHAT, Api, StartApi
 from raw import ask
 
-from rllm.api.paths import Paths
+from rllm.api.http.paths import Paths
 from rllm.api.settings import ApiKey, ApiSettings
 
 HOST = b"host: localhost"

@@ -10,7 +10,7 @@ import pytest
 from fake_service import Script
 from http_api import CHAT, Api
 
-from rllm.api.transport import HttpProtocol
+from rllm.api.http.transport import HttpProtocol
 
 
 @pytest.mark.parametrize(

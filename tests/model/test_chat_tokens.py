@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from rllm.api.fair_threads import FairThreads
-from rllm.api.protocol import ChatMessage
-from rllm.api.tokenizing import Tokenizer
+from rllm.api.fields.protocol import ChatMessage
+from rllm.api.http.fair_threads import FairThreads
+from rllm.api.text.tokenizing import Tokenizer
 from rllm.backends.llama.vocabulary import LlamaVocabulary, load_vocabulary
 from rllm.engine.types import ModelInfo
 from rllm.serving.service import ServedModel

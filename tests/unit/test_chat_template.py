@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from rllm.api.control_text import ControlTexts
-from rllm.api.messages import CHATML, MessageRules
-from rllm.api.protocol import ChatMessage
-from rllm.api.sandbox import TemplateRefused
-from rllm.api.templates import ChatTemplate
+from rllm.api.fields.protocol import ChatMessage
+from rllm.api.text.control_text import ControlTexts
+from rllm.api.text.messages import CHATML, MessageRules
+from rllm.api.text.sandbox import TemplateRefused
+from rllm.api.text.templates import ChatTemplate
 from rllm.errors import BadRequest
 
 CONTROLS = ControlTexts(["<|im_start|>", "<|im_end|>", "<s>", "</s>"])

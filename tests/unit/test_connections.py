@@ -6,7 +6,7 @@ import resource
 
 import pytest
 
-from rllm.api.connections import Connections, Room, free_descriptors, room_for
+from rllm.api.http.connections import Connections, Room, free_descriptors, room_for
 
 
 class Peer:

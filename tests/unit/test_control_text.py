@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllm.api.control_text import ControlTexts, Piece
+from rllm.api.text.control_text import ControlTexts, Piece
 from rllm.errors import BadRequest
 
 CONTROLS = ("<|a|>", "<|ab|>", "</s>", "[I]")

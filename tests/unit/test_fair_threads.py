@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from rllm.api.fair_threads import FairThreads
+from rllm.api.http.fair_threads import FairThreads
 
 
 class Job:

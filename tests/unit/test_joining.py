@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from rllm.api.records import RequestRecord
+from rllm.api.http.records import RequestRecord
 from rllm.engine.types import EngineRequest, Event, FinishReason, Timings, Usage
 from rllm.observe.joining import Joiner, Story, request_id_of
 

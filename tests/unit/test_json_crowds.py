@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rllm.api.json_body import parse_object
+from rllm.api.http.json_body import parse_object
 from rllm.errors import BadRequest, BodyTooLarge
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rllm.api.records import RequestRecord
+from rllm.api.http.records import RequestRecord
 from rllm.engine.types import EngineRequest, FinishReason, Timings, Usage
 from rllm.observe.joining import SequenceEnd, Story
 from rllm.observe.log_observer import LogObserver

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from rllm.api.records import RequestRecord
+from rllm.api.http.records import RequestRecord
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord, Timings, Usage
 from rllm.observe.exposition import Renderer
 from rllm.observe.gpu import Gpus

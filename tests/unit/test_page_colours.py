@@ -7,7 +7,7 @@ from importlib.resources import files
 
 import pytest
 
-STYLE = (files("rllm.api") / "ui" / "style.css").read_text()
+STYLE = (files("rllm.api.doors.live") / "ui" / "style.css").read_text()
 PAIRS = [
     *((text, ground) for text in ("text", "muted") for ground in ("bg", "panel", "sunk")),
     *((text, "panel") for text in ("ok", "warn", "bad", "reused")),

@@ -13,9 +13,9 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from rllm.api.rendering.__main__ import MEMORY_BYTES
-from rllm.api.rendering.frames import Load
-from rllm.api.rendering.renderer import MAX_TEMPLATE_BYTES, Renderer
+from rllm.api.text.rendering.__main__ import MEMORY_BYTES
+from rllm.api.text.rendering.frames import Load
+from rllm.api.text.rendering.renderer import MAX_TEMPLATE_BYTES, Renderer
 from rllm.errors import BadRequest, Overloaded
 
 TIMEOUT_S = 0.5
@@ -86,7 +86,7 @@ async def make() -> AsyncIterator[Make]:
 
 def children() -> list[psutil.Process]:
     """Rendering processes of this one."""
-    return [p for p in psutil.Process().children() if "rllm.api.rendering" in p.cmdline()]
+    return [p for p in psutil.Process().children() if "rllm.api.text.rendering" in p.cmdline()]
 
 
 async def text(renderer: Renderer, content: str = "hi", *, max_chars: int = 1000, **variables: Any) -> str:
@@ -217,7 +217,7 @@ async def test_where_no_process_can_be_had_a_request_may_come_again(
 ) -> None:
     renderer = make(ECHO)
     with monkeypatch.context() as patch:
-        patch.setattr("rllm.api.rendering.renderer.sys.executable", "/nonexistent/python")
+        patch.setattr("rllm.api.text.rendering.renderer.sys.executable", "/nonexistent/python")
         with pytest.raises(Overloaded) as refused:
             await text(renderer)
     assert refused.value.retry_after_s

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from jinja2 import TemplateError
 
-from rllm.api.sandbox import SandboxedTemplate, TemplateRefused, TemplateTooLong
+from rllm.api.text.sandbox import SandboxedTemplate, TemplateRefused, TemplateTooLong
 
 
 def render(source: str, **variables: Any) -> str:

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ParentBased, Sampler
 from opentelemetry.trace import SpanKind, StatusCode
 
-from rllm.api.records import RequestRecord
+from rllm.api.http.records import RequestRecord
 from rllm.engine.types import FinishReason, Timings, Usage
 from rllm.errors import StartError
 from rllm.observe.joining import SequenceEnd, Story

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rllm.api.live_state import Point
+from rllm.api.doors.live.live_state import Point
 from rllm.engine.snapshot import Phase, SequenceView
 from rllm.observe.verdict import Evidence, judge
 from rllm.serving.service import Health

@@ -15,22 +15,29 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import rllm
-from rllm.api import openapi
-from rllm.api.authorization import Authorization, Keys
-from rllm.api.context import Context
 from rllm.api.counts import Counts
-from rllm.api.cross_origin import cors_options
-from rllm.api.errors import ErrorAnswer, answer_of, answer_of_http
-from rllm.api.fair_threads import FairThreads
-from rllm.api.hosts import Hosts
-from rllm.api.json_body import BodyReader
-from rllm.api.live_state import Look, Views
-from rllm.api.middleware import BodyLimit, Crowd, RequestScope, record_of
-from rllm.api.paths import Paths
-from rllm.api.records import Observer, Starter, ignore, ignore_start
-from rllm.api.routes import docs, generate, live, models, operations, render, status, tokens
+from rllm.api.doors import generate
+from rllm.api.doors.context import Context
+from rllm.api.doors.docs import openapi
+from rllm.api.doors.docs import routes as docs
+from rllm.api.doors.live import routes as live
+from rllm.api.doors.live.live_state import Look, Views
+from rllm.api.doors.models import routes as models
+from rllm.api.doors.operations import routes as operations
+from rllm.api.doors.operations import status
+from rllm.api.doors.tokens import render
+from rllm.api.doors.tokens import routes as tokens
+from rllm.api.http.authorization import Authorization, Keys
+from rllm.api.http.cross_origin import cors_options
+from rllm.api.http.errors import ErrorAnswer, answer_of, answer_of_http
+from rllm.api.http.fair_threads import FairThreads
+from rllm.api.http.hosts import Hosts
+from rllm.api.http.json_body import BodyReader
+from rllm.api.http.middleware import BodyLimit, Crowd, RequestScope, record_of
+from rllm.api.http.paths import Paths
+from rllm.api.http.records import Observer, Starter, ignore, ignore_start
 from rllm.api.settings import ApiSettings
-from rllm.api.tokenizing import Tokenizer
+from rllm.api.text.tokenizing import Tokenizer
 from rllm.errors import RllmError
 from rllm.serving.service import Service
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
-from rllm.api.live_state import Point
+from rllm.api.doors.live.live_state import Point
 from rllm.engine.types import StepRecord
 from rllm.serving.observer import InstanceState, Observer
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from rllm.api.records import PROBES, RequestRecord
+from rllm.api.http.records import PROBES, RequestRecord
 from rllm.observe.buckets import SECONDS
 
 _CAUSES = ("client_gone", "client_too_slow")

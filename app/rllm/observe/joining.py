@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from rllm.api.records import RequestRecord
+from rllm.api.http.records import RequestRecord
 from rllm.engine.types import EngineRequest, Event, FinishReason, Timings, Usage
 from rllm.serving.observer import Observer
 
@@ -156,5 +156,5 @@ def key_of(sequence: str) -> str:
 
 
 def request_id_of(sequence: str) -> str:
-    """The x-request-id that a sequence belongs to; see `rllm.api.routes.generate`."""
+    """The x-request-id that a sequence belongs to; see `rllm.api.doors.generate`."""
     return sequence.rsplit(".", 2)[0]

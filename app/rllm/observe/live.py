@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Protocol
 
 from rllm import __version__
-from rllm.api.live_state import Card, LiveState
+from rllm.api.doors.live.live_state import Card, LiveState
 from rllm.observe.gpu import Gpus
 from rllm.observe.history import History
 from rllm.observe.verdict import LATELY_S, Evidence, judge

@@ -7,7 +7,7 @@ from typing import Any
 
 from structlog.typing import FilteringBoundLogger
 
-from rllm.api.records import PROBES
+from rllm.api.http.records import PROBES
 from rllm.backends.options import Fallback
 from rllm.engine.types import EngineRequest, ModelInfo
 from rllm.observe.joining import Story, request_id_of

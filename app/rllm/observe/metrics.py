@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from rllm import __version__
-from rllm.api.records import RequestRecord
+from rllm.api.http.records import RequestRecord
 from rllm.backends.options import Fallback
 from rllm.engine.types import ComputePath, EngineRequest, Event, ModelInfo, StepRecord
 from rllm.observe.collectors import GpuCollector, LogCollector, ProcessCollector

@@ -22,7 +22,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, format_trace
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from rllm import __version__
-from rllm.api.records import Headers, RequestRecord
+from rllm.api.http.records import Headers, RequestRecord
 from rllm.observe.joining import SequenceEnd, Story
 
 CLOSE_S = 2.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rllm.api.live_state import Point, Verdict
+from rllm.api.doors.live.live_state import Point, Verdict
 from rllm.engine.snapshot import Phase
 from rllm.serving.service import Health
 from rllm.serving.view import InstanceView, ModelView

@@ -1,0 +1,332 @@
+"""The API's side of rendering: one chat template, in a process of its own that is killed if it is too slow.
+
+A template comes in a file from a stranger, and nobody can list all the ways to keep an interpreter busy in
+one call. So nothing of it runs in the API process. Whatever it does, it does to the process that renders for
+its model, and all that it can spoil is the chat of that model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from rllm.api.text.control_text import Piece
+from rllm.api.text.rendering.frames import (
+    HEAD,
+    Answer,
+    Load,
+    Loaded,
+    Problem,
+    Render,
+    Rendered,
+    Started,
+    decode_answer,
+    most_bytes,
+    pack,
+)
+from rllm.errors import BadRequest, Overloaded, PromptTooLong
+
+MAX_TEMPLATE_BYTES = 128 * 1024
+"""Seven times the longest of llama.cpp's collection. The slowest of this size takes 1.5 s to compile."""
+_COMPILE_TIMEOUT_S = 5.0
+_START_TIMEOUT_S = 30.0
+"""Until the process is there: of the machine's doing, not of the template's."""
+_PATIENCE_S = 5.0
+"""How long a request waits for others of its model, beside its own time."""
+_READ = 256 * 1024
+_LITTLE = 4096
+"""Bytes of an answer without a prompt."""
+_INHERITED = ("PATH", "PYTHONPATH", "TZ", "LANG", "LC_ALL", "LC_TIME", "SYSTEMROOT")
+"""Of the environment, which may hold keys."""
+_logger = logging.getLogger(__name__)
+
+
+class _Gone(Exception):
+    """The process ended, or answered what it cannot mean."""
+
+
+@dataclass(order=True, slots=True)
+class _Job:
+    size: int
+    """The smallest goes first: a short chat does not wait for long ones."""
+    number: int
+    order: Render | None = field(compare=False)
+    """None: only make sure that the template is loaded."""
+    frame: bytes = field(compare=False)
+    answer: asyncio.Future[list[Piece]] = field(compare=False)
+
+
+class Renderer:
+    """Renders one template, one request at a time. Lives on the event loop."""
+
+    def __init__(self, load: Load, *, timeout_s: float, name: str) -> None:
+        """
+        Args:
+            timeout_s: what one rendering may take.
+            name: the model's, for the log.
+        """
+        self._load = load
+        self._timeout_s = timeout_s
+        self._name = name
+        self._broken = _fault(load.source)
+        self._numbers = itertools.count()
+        self._line: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
+        self._process: _Process | None = None
+        self._work = asyncio.create_task(self._serve(), name=f"rendering-{name}")
+
+    async def prepare(self) -> None:
+        """Compile the template now rather than for the first request.
+
+        Raises:
+            BadRequest: it is broken.
+            Overloaded: there is no process to be had.
+        """
+        await self._ask(None, b"")
+
+    async def render(
+        self, variables: Mapping[str, Any], *, without_bos: bool, max_chars: int, continues: bool = False
+    ) -> list[Piece]:
+        """The prompt, in pieces to be tokenized apart and joined: see `rllm.api.text.templates.ChatTemplate`.
+
+        Raises:
+            PromptTooLong: the prompt has more than ``max_chars``.
+            BadRequest: the template is broken, refuses the messages, fails on them or takes too much.
+            Overloaded: others of this model were not done in time.
+        """
+        order = Render(dict(variables), without_bos, continues, max_chars, self._timeout_s)
+        try:
+            frame = pack(order)
+        except (RecursionError, ValueError, OverflowError) as error:
+            raise _messages_error(f"they cannot be handed to the chat template: {error}") from None
+        try:
+            async with asyncio.timeout(self._timeout_s + _PATIENCE_S):
+                return await self._ask(order, frame)
+        except TimeoutError:
+            raise Overloaded(
+                "the model's chat template is busy with other requests", retry_after_s=self._timeout_s
+            ) from None
+
+    async def close(self) -> None:
+        self._work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._work
+        await self._end_process()
+        while not self._line.empty():
+            self._line.get_nowait().answer.cancel()
+
+    async def _ask(self, order: Render | None, frame: bytes) -> list[Piece]:
+        if self._broken:
+            raise _template_error(self._broken)
+        answer: asyncio.Future[list[Piece]] = asyncio.get_running_loop().create_future()
+        self._line.put_nowait(_Job(len(frame), next(self._numbers), order, frame, answer))
+        return await answer
+
+    # --- the task -------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        while True:
+            job = await self._line.get()
+            if job.answer.done():  # its client has left, or was told that it takes too long
+                continue
+            try:
+                pieces = await self._do(job)
+            except asyncio.CancelledError:
+                job.answer.cancel()
+                raise
+            except Exception as error:  # an answer of ours, or a bug: whoever waits hears of it
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+            else:
+                if not job.answer.done():
+                    job.answer.set_result(pieces)
+
+    async def _do(self, job: _Job) -> list[Piece]:
+        if self._broken:
+            raise _template_error(self._broken)
+        if (
+            self._process is not None and self._process.is_over
+        ):  # ended while nobody asked: no request's doing
+            await self._end_process()
+        process = self._process or await self._start()
+        if job.order is None:
+            return []
+        try:
+            return _pieces(await process.ask(job.frame, most_bytes(job.order.max_chars), self._timeout_s))
+        except TimeoutError:
+            reason = "the model's chat template takes too long for these messages"
+        except (_Gone, OSError):
+            reason = "the model's chat template ends its process on these messages"
+        await self._end_process()
+        _logger.warning("model %s: %s", self._name, reason)
+        raise _messages_error(reason)
+
+    async def _start(self) -> _Process:
+        """
+        Raises:
+            Overloaded: no process could be started.
+            BadRequest: the template is broken, now and for ever.
+        """
+        try:
+            self._process = process = _Process()
+            await process.started(_START_TIMEOUT_S)
+        except (OSError, _Gone, TimeoutError) as error:
+            await self._end_process()
+            _logger.error("model %s: no process for its chat template: %s", self._name, error)
+            raise Overloaded("no process can be started for the chat template", retry_after_s=5.0) from None
+        try:
+            answer = await process.ask(pack(self._load), _LITTLE, _COMPILE_TIMEOUT_S)
+        except TimeoutError:
+            self._broken = f"it does not compile within {_COMPILE_TIMEOUT_S:g} s"
+        except (_Gone, OSError):
+            self._broken = "the process that was to compile it ended"
+        else:
+            if isinstance(answer, Loaded):
+                return process
+            self._broken = answer.reason if isinstance(answer, Problem) else "it does not load"
+        await self._end_process()
+        raise _template_error(self._broken)
+
+    async def _end_process(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            await asyncio.to_thread(process.reap)
+
+
+class _Process:
+    """One start of ``python -m rllm.api.text.rendering``. Not revived: make another."""
+
+    def __init__(self) -> None:
+        """
+        Raises:
+            OSError: no descriptor, memory or process is left.
+        """
+        self._socket, theirs = socket.socketpair()
+        self._socket.setblocking(False)
+        try:
+            # -P: not from the folder that the server was started in. A group of its own: signals to the
+            # server's are not for it. Not a session: Linux schedules sessions against each other (autogroup),
+            # and on a busy machine each rendering would wait for milliseconds to be let run.
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "rllm.api.text.rendering"],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
+                process_group=0,
+            )
+        except OSError:
+            self._socket.close()
+            raise
+        finally:
+            theirs.close()
+        self._loop = asyncio.get_running_loop()
+        self._heard = bytearray()
+        self._most = _LITTLE
+        self.is_over = False
+        self._answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._loop.add_reader(self._socket, self._read)  # once: each change of it is a system call
+
+    async def ask(self, frame: bytes, most: int, timeout_s: float) -> Answer:
+        """
+        Raises:
+            TimeoutError: no answer within ``timeout_s``; kill it.
+            _Gone, OSError: it is over.
+        """
+        self._most, self._answer = most, self._loop.create_future()
+        async with asyncio.timeout(timeout_s):
+            await self._send(frame)
+            return await self._answer
+
+    async def started(self, timeout_s: float) -> None:
+        """Wait until it is there. Raises as `ask`."""
+        async with asyncio.timeout(timeout_s):
+            if not isinstance(await self._answer, Started):
+                raise _Gone("it is not what was started")
+
+    async def _send(self, frame: bytes) -> None:
+        try:
+            sent = self._socket.send(frame)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(frame):
+            await self._loop.sock_sendall(self._socket, memoryview(frame)[sent:])
+
+    def _read(self) -> None:
+        try:
+            got = self._socket.recv(_READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            got = b""
+        self._heard += got
+        end = HEAD + int.from_bytes(self._heard[:HEAD], "little") if len(self._heard) >= HEAD else HEAD
+        if not got:
+            self._end("it ended")
+        elif self._answer.done() or max(end, len(self._heard)) > HEAD + self._most:
+            self._end("it says too much")
+        elif end == len(self._heard) > HEAD:
+            try:
+                self._answer.set_result(decode_answer(memoryview(self._heard)[HEAD:]))
+            except msgspec.DecodeError as error:
+                self._end(f"it says what it cannot mean: {error}")
+            self._heard = bytearray()
+
+    def _end(self, reason: str) -> None:
+        """Whoever waits for an answer hears that there will be none; whoever asks later, that it is gone."""
+        self.is_over = True
+        self._loop.remove_reader(self._socket)
+        if not self._answer.done():
+            self._answer.set_exception(_Gone(reason))
+
+    def kill(self) -> None:
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._child.kill()
+
+    def reap(self) -> None:
+        """After `kill`; blocks for as long as the kernel takes to free its memory."""
+        self._child.wait()
+
+
+def _fault(source: str) -> str:
+    """Why it is not even looked at; empty: nothing is wrong so far."""
+    try:
+        size = len(source.encode())
+    except UnicodeEncodeError:
+        return "it is not text"
+    if size <= MAX_TEMPLATE_BYTES:
+        return ""
+    return f"it has {size:,} bytes, and at most {MAX_TEMPLATE_BYTES:,} are compiled"
+
+
+def _pieces(answer: Answer) -> list[Piece]:
+    match answer:
+        case Rendered(pieces=pieces):
+            return pieces
+        case Problem(reason=reason, is_length=True):
+            raise PromptTooLong(reason, param="messages")
+        case Problem(reason=reason, param=param):
+            raise _messages_error(reason, param)
+        case _:
+            raise _Gone("it says what it cannot mean")
+
+
+def _template_error(reason: str) -> BadRequest:
+    message = f"the model's chat template is broken: {reason}; /v1/completions works without it"
+    return BadRequest(message, code="chat_template_error")
+
+
+def _messages_error(message: str, param: str = "messages") -> BadRequest:
+    return BadRequest(message, param=param, code="chat_template_error")

@@ -1,0 +1,73 @@
+"""What a request says about single tokens, in the ids of a vocabulary: biases, bans, what may be drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rllm.api.fields.protocol import GenerationRequest
+from rllm.engine.port import Vocabulary
+from rllm.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOptions:
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    bad_words: tuple[tuple[int, ...], ...] = ()
+
+
+def resolve(request: GenerationRequest, vocabulary: Vocabulary) -> TokenOptions:
+    """
+    Raises:
+        BadRequest: nothing is left to be drawn.
+    """
+    biases = tuple(
+        (token, bias)
+        for key, bias in request.logit_bias
+        for token in ((key,) if isinstance(key, int) else _tokens(vocabulary, key))
+    )
+    words = tuple(word for text in request.bad_words or () for word in _spellings(vocabulary, text))
+    options = TokenOptions(biases, tuple(dict.fromkeys(words)))
+    _refuse_silence(request, options, vocabulary)
+    return options
+
+
+def has_texts(request: GenerationRequest) -> bool:
+    """Whether tokenizing, which takes time, is needed."""
+    return bool(request.bad_words) or any(isinstance(key, str) for key, _ in request.logit_bias)
+
+
+def check_token_ids(tokens: Sequence[int], vocab_size: int, param: str) -> None:
+    """
+    Raises:
+        BadRequest: one is not in the vocabulary.
+    """
+    if max(tokens, default=0) >= vocab_size or min(tokens, default=0) < 0:
+        wrong = next(token for token in tokens if not 0 <= token < vocab_size)
+        raise BadRequest(
+            f"{param} has token id {wrong}; this model's ids are 0 to {vocab_size - 1}", param=param
+        )
+
+
+def _spellings(vocabulary: Vocabulary, word: str) -> Iterator[tuple[int, ...]]:
+    """A word is other tokens where a space is before it."""
+    bare = word.lstrip(" ")
+    yield from (tuple(_tokens(vocabulary, text)) for text in dict.fromkeys((word, bare, f" {bare}")) if bare)
+
+
+def _tokens(vocabulary: Vocabulary, text: str) -> list[int]:
+    return vocabulary.tokenize(text, add_special=False, parse_special=True)
+
+
+def _refuse_silence(request: GenerationRequest, options: TokenOptions, vocabulary: Vocabulary) -> None:
+    banned = {token for token, bias in options.logit_bias if bias == -math.inf}
+    banned.update(word[0] for word in options.bad_words if len(word) == 1)
+    if request.ignore_eos or request.min_tokens:
+        banned |= vocabulary.end_tokens
+    if request.min_tokens:
+        banned.update(request.stop_token_ids or ())
+    allowed = request.allowed_token_ids
+    if banned.issuperset(range(vocabulary.size) if allowed is None else allowed):
+        param = "logit_bias" if allowed is None else "allowed_token_ids"
+        raise BadRequest("these options leave no token that may be drawn", param=param)

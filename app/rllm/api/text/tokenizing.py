@@ -1,0 +1,271 @@
+"""From text to tokens, off the event loop, and refusing early what can never fit."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar, cast
+
+from rllm.api.fields.protocol import ChatMessage, GenerationRequest, TemplateOptions
+from rllm.api.fields.types import Prompt
+from rllm.api.http.fair_threads import FairThreads
+from rllm.api.text.control_text import Piece
+from rllm.api.text.messages import CHATML, MessageRules
+from rllm.api.text.rendering.frames import Load
+from rllm.api.text.rendering.renderer import Renderer
+from rllm.api.text.token_options import TokenOptions, has_texts, resolve
+from rllm.api.text.vocabulary import VocabularyFacts, study
+from rllm.engine.port import Vocabulary
+from rllm.errors import BadRequest, PromptTooLong, RllmError
+from rllm.serving.service import ServedModel
+
+T = TypeVar("T")
+_LONG = 32 * 1024
+"""Bytes of text that take a tenth of a second to tokenize: shorter ones should not wait for it."""
+_TOKEN_BYTES = 4
+_NO_OPTIONS = TemplateOptions.model_validate({})
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """What is kept for one vocabulary."""
+
+    vocabulary: Vocabulary
+    facts: VocabularyFacts
+    rules: MessageRules
+    renderer: Renderer
+
+
+class Tokenizer:
+    """A process per model for its chat template, and a few threads for tokens: llama.cpp's tokenizer drops
+    the GIL. Lives on the event loop."""
+
+    def __init__(
+        self, threads: FairThreads, *, render_timeout_s: float, trusts_templates: bool = False
+    ) -> None:
+        """``trusts_templates``: requests may bring their own."""
+        self._trusts_templates = trusts_templates
+        self._render_timeout_s = render_timeout_s
+        self._threads = threads
+        self._prepared: dict[str, _Prepared] = {}
+        self._preparing = asyncio.Lock()
+
+    async def close(self) -> None:
+        for prepared in self._prepared.values():
+            await prepared.renderer.close()
+
+    async def chat(
+        self,
+        model: ServedModel,
+        messages: Sequence[ChatMessage],
+        options: TemplateOptions = _NO_OPTIONS,
+        *,
+        caller: str,
+        may_be_cut: bool = False,
+    ) -> tuple[int, ...]:
+        """``may_be_cut``: the prompt need not fit the context. ``caller``: see `FairThreads`."""
+        prepared = await self._of(model)
+        pieces = await self._pieces(model, prepared, messages, options, may_be_cut)
+        size = sum(_num_bytes(piece.text) for piece in pieces)
+        if not may_be_cut:
+            _refuse_hopeless(size, model, prepared, "messages")
+        return await self._run(lambda: _piece_tokens(model.vocabulary, prepared.facts, pieces), size, caller)
+
+    async def chat_text(
+        self, model: ServedModel, messages: Sequence[ChatMessage], options: TemplateOptions
+    ) -> str:
+        """The prompt that `chat` tokenizes, without the BOS that the model wants in front."""
+        pieces = await self._pieces(model, await self._of(model), messages, options, False)
+        return "".join(piece.text for piece in pieces)
+
+    async def _pieces(
+        self,
+        model: ServedModel,
+        prepared: _Prepared,
+        messages: Sequence[ChatMessage],
+        options: TemplateOptions,
+        may_be_cut: bool,
+    ) -> list[Piece]:
+        if not may_be_cut:
+            num_bytes = sum(_num_bytes(message.text) for message in messages)
+            _refuse_hopeless(num_bytes, model, prepared, "messages")
+        rules, renderer = prepared.rules, prepared.renderer
+        if options.chat_template:
+            rules, renderer = self._given_template(options.chat_template, model, prepared.facts)
+        try:
+            return await renderer.render(
+                {
+                    **rules.variables(options),
+                    "messages": [rules.variable(message) for message in messages],
+                },
+                without_bos=bool(prepared.facts.beginning),
+                continues=bool(options.continue_final_message),
+                max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
+            )
+        except PromptTooLong as error:
+            context = model.info.ctx_per_slot
+            message = f"This model's maximum context length is {context} tokens; {error}."
+            raise PromptTooLong(message, param=error.param) from None
+        finally:
+            if renderer is not prepared.renderer:
+                await renderer.close()
+
+    def _given_template(
+        self, source: str, model: ServedModel, facts: VocabularyFacts
+    ) -> tuple[MessageRules, Renderer]:
+        """Of one request, in a process of its own: a template is a program."""
+        if not self._trusts_templates:
+            raise BadRequest(
+                "Unsupported parameter: 'chat_template': the operator allows no templates in requests.",
+                param="chat_template",
+                code="unsupported_parameter",
+            )
+        return MessageRules(source), self._renderer(source, model, facts)
+
+    async def prompt(
+        self,
+        model: ServedModel,
+        prompt: Prompt,
+        *,
+        param: str,
+        add_special: bool | None,
+        caller: str,
+        most_bytes: int = 0,
+    ) -> tuple[int, ...]:
+        """A raw prompt: there the caller writes the whole prompt, control tokens included.
+
+        Args:
+            add_special: put BOS in front, where the model wants it. None: unless the text begins with it.
+            most_bytes: how long the text may be, where it need not fit the context.
+        """
+        if not isinstance(prompt, str) and all(isinstance(item, int) for item in prompt):
+            return cast(tuple[int, ...], prompt)
+        prepared = await self._of(model)
+        parts = (prompt,) if isinstance(prompt, str) else prompt
+        num_bytes = sum(_num_bytes(part) for part in parts if isinstance(part, str))
+        if not most_bytes:
+            _refuse_hopeless(num_bytes, model, prepared, param)
+        elif num_bytes > most_bytes:
+            raise BadRequest(f"{param} may have at most {most_bytes} bytes", param=param)
+        return await self._run(
+            lambda: _prompt_tokens(model.vocabulary, parts, add_special), num_bytes, caller
+        )
+
+    async def options(self, model: ServedModel, request: GenerationRequest, *, caller: str) -> TokenOptions:
+        if has_texts(request):
+            return await self._run(lambda: resolve(request, model.vocabulary), _LONG, caller)
+        return resolve(request, model.vocabulary)
+
+    async def any_text(
+        self, model: ServedModel, text: str, *, add_special: bool, parse_special: bool, caller: str
+    ) -> tuple[int, ...]:
+        """Text that need not fit the context."""
+        vocabulary = model.vocabulary
+        return await self._run(
+            lambda: tuple(vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)),
+            _num_bytes(text),
+            caller,
+        )
+
+    async def beginning(self, model: ServedModel) -> tuple[int, ...]:
+        """What the model wants before a text (BOS), if anything."""
+        return (await self._of(model)).facts.beginning
+
+    async def detokenize(self, model: ServedModel, tokens: Sequence[int], *, caller: str) -> str:
+        return await self._run(
+            lambda: model.vocabulary.detokenize(tokens, special=True), _TOKEN_BYTES * len(tokens), caller
+        )
+
+    async def warm(self, model: ServedModel) -> None:
+        """Study the vocabulary and compile the template before the first request does it."""
+        prepared = await self._of(model)
+        try:
+            await prepared.renderer.prepare()
+        except RllmError as error:
+            _logger.error("model %s: %s", model.id, error)
+
+    async def _run(self, job: Callable[[], T], size: int, caller: str) -> T:
+        """``size``: bytes of text."""
+        return await self._threads.run(job, caller=caller, is_long=size > _LONG)
+
+    async def _of(self, model: ServedModel) -> _Prepared:
+        prepared = self._prepared.get(model.id)
+        if prepared is None or prepared.vocabulary is not model.vocabulary:
+            async with self._preparing:
+                return await self._prepare(model)
+        return prepared
+
+    async def _prepare(self, model: ServedModel) -> _Prepared:
+        old, vocabulary = self._prepared.get(model.id), model.vocabulary
+        if old is not None:
+            if old.vocabulary is vocabulary:  # somebody else was first
+                return old
+            await old.renderer.close()
+        facts = await self._run(lambda: study(vocabulary), 0, "")
+        source = vocabulary.chat_template
+        if source is None:
+            _logger.warning(
+                "model %s has no chat template: ChatML is used for /v1/chat/completions", model.id
+            )
+            source = CHATML
+        renderer = self._renderer(source, model, facts)
+        prepared = _Prepared(vocabulary, facts, MessageRules(source), renderer)
+        self._prepared[model.id] = prepared
+        return prepared
+
+    def _renderer(self, source: str, model: ServedModel, facts: VocabularyFacts) -> Renderer:
+        vocabulary = model.vocabulary
+        load = Load(source, vocabulary.bos_text, vocabulary.eos_text, facts.controls)
+        return Renderer(load, timeout_s=self._render_timeout_s, name=model.id)
+
+
+def _piece_tokens(vocabulary: Vocabulary, facts: VocabularyFacts, pieces: Sequence[Piece]) -> tuple[int, ...]:
+    tokens = list(facts.beginning)
+    for piece in pieces:
+        tokens += vocabulary.tokenize(piece.text, add_special=False, parse_special=piece.parse_special)
+    return tuple(tokens)
+
+
+def _prompt_tokens(
+    vocabulary: Vocabulary, parts: Sequence[int | str], add_special: bool | None
+) -> tuple[int, ...]:
+    tokens: list[int] = []
+    for index, part in enumerate(parts):
+        if isinstance(part, int):
+            tokens.append(part)
+        else:
+            adds = index == 0 and add_special is not False
+            tokens += vocabulary.tokenize(part, add_special=adds, parse_special=True)
+    if add_special is None and _begins_twice(vocabulary, parts[0], tokens):
+        del tokens[0]
+    if not tokens:  # the empty text, for a model that wants nothing in front: a text begins all the same
+        tokens = vocabulary.tokenize(vocabulary.bos_text, add_special=False, parse_special=True)
+    return tuple(tokens)
+
+
+def _begins_twice(vocabulary: Vocabulary, text: int | str, tokens: Sequence[int]) -> bool:
+    """The text has BOS itself, and got another."""
+    bos = vocabulary.bos_text
+    has_bos = isinstance(text, str) and bool(bos) and text.startswith(bos)
+    return has_bos and len(tokens) > 1 and tokens[0] == tokens[1]
+
+
+def _num_bytes(text: str) -> int:
+    return len(text.encode())
+
+
+def _most_bytes(model: ServedModel, prepared: _Prepared) -> int:
+    return model.info.ctx_per_slot * prepared.facts.longest_piece
+
+
+def _refuse_hopeless(num_bytes: int, model: ServedModel, prepared: _Prepared, param: str) -> None:
+    most = _most_bytes(model, prepared)
+    if num_bytes > most:
+        raise PromptTooLong(
+            f"{param} has {num_bytes} bytes; this model's context of {model.info.ctx_per_slot} tokens"
+            f" can hold {most} at most",
+            param=param,
+        )
