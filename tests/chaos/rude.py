@@ -111,7 +111,7 @@ async def run(plan: RudePlan) -> Result:
 def _request(data: dict[str, object], path: str) -> bytes:
     payload = orjson.dumps(data)
     return (
-        f"POST {path} HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\n"
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"content-length: {len(payload)}\r\n\r\n"
     ).encode() + payload
 
