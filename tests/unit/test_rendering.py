@@ -158,6 +158,19 @@ async def test_a_process_that_died_is_replaced_unnoticed(make: Make) -> None:
     assert await text(renderer) == "hi"
 
 
+async def test_only_the_processors_time_counts_against_a_template(make: Make) -> None:
+    """On a busy machine a harmless chat waits; it is not refused."""
+    renderer = make(ECHO)
+    await renderer.prepare()
+    [child] = children()
+    child.suspend()
+    asking = asyncio.create_task(text(renderer))
+    await asyncio.sleep(3 * TIMEOUT_S)
+    assert not asking.done()
+    child.resume()
+    assert await asking == "hi"
+
+
 async def test_a_request_whose_process_dies_is_told_so(make: Make) -> None:
     renderer = make(BOMBS["nested lists compared"], timeout_s=20)
     await renderer.prepare()

@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,8 +41,8 @@ from rllm.errors import BadRequest, Overloaded, PromptTooLong
 MAX_TEMPLATE_BYTES = 128 * 1024
 """Seven times the longest of llama.cpp's collection. The slowest of this size takes 1.5 s to compile."""
 _COMPILE_TIMEOUT_S = 5.0
-_START_TIMEOUT_S = 30.0
-"""Until the process is there: of the machine's doing, not of the template's."""
+_MACHINE_TIMEOUT_S = 30.0
+"""Until the process is there, or was let run for as long as it may: a busy machine may take that long."""
 _PATIENCE_S = 5.0
 """How long a request waits for others of its model, beside its own time."""
 _READ = 256 * 1024
@@ -54,6 +55,10 @@ _logger = logging.getLogger(__name__)
 
 class _Gone(Exception):
     """The process ended, or answered what it cannot mean."""
+
+
+class _TooLong(Exception):
+    """The process used as much of the processor as it may."""
 
 
 @dataclass(order=True, slots=True)
@@ -163,8 +168,11 @@ class Renderer:
             return []
         try:
             return _pieces(await process.ask(job.frame, most_bytes(job.order.max_chars), self._timeout_s))
-        except TimeoutError:
+        except _TooLong:
             reason = "the model's chat template takes too long for these messages"
+        except TimeoutError:
+            await self._end_process()
+            raise _busy() from None
         except (_Gone, OSError):
             reason = "the model's chat template ends its process on these messages"
         await self._end_process()
@@ -179,15 +187,18 @@ class Renderer:
         """
         try:
             self._process = process = _Process()
-            await process.started(_START_TIMEOUT_S)
+            await process.started()
         except (OSError, _Gone, TimeoutError) as error:
             await self._end_process()
             _logger.error("model %s: no process for its chat template: %s", self._name, error)
             raise Overloaded("no process can be started for the chat template", retry_after_s=5.0) from None
         try:
             answer = await process.ask(pack(self._load), _LITTLE, _COMPILE_TIMEOUT_S)
-        except TimeoutError:
+        except _TooLong:
             self._broken = f"it does not compile within {_COMPILE_TIMEOUT_S:g} s"
+        except TimeoutError:
+            await self._end_process()
+            raise _busy() from None
         except (_Gone, OSError):
             self._broken = "the process that was to compile it ended"
         else:
@@ -238,22 +249,32 @@ class _Process:
         self._answer: asyncio.Future[Answer] = self._loop.create_future()
         self._loop.add_reader(self._socket, self._read)  # once: each change of it is a system call
 
-    async def ask(self, frame: bytes, most: int, timeout_s: float) -> Answer:
+    async def ask(self, frame: bytes, most: int, cpu_s: float) -> Answer:
         """
         Raises:
-            TimeoutError: no answer within ``timeout_s``; kill it.
+            _TooLong: no answer within ``cpu_s`` of the processor's time; kill it.
+            TimeoutError: the machine did not let it run that long; kill it.
             _Gone, OSError: it is over.
         """
         self._most, self._answer = most, self._loop.create_future()
-        async with asyncio.timeout(timeout_s):
+        latest = self._cpu_s() + cpu_s
+        async with asyncio.timeout(_MACHINE_TIMEOUT_S):
             await self._send(frame)
-            return await self._answer
+            while not self._answer.done():
+                if (left := latest - self._cpu_s()) <= 0:
+                    raise _TooLong
+                await asyncio.wait({self._answer}, timeout=left)
+            return self._answer.result()
 
-    async def started(self, timeout_s: float) -> None:
+    async def started(self) -> None:
         """Wait until it is there. Raises as `ask`."""
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(_MACHINE_TIMEOUT_S):
             if not isinstance(await self._answer, Started):
                 raise _Gone("it is not what was started")
+
+    def _cpu_s(self) -> float:
+        """Seconds of the processor so far, by Linux's clock of that process: clock_getcpuclockid(3)."""
+        return time.clock_gettime(~self._child.pid << 3 | 2)
 
     async def _send(self, frame: bytes) -> None:
         try:
@@ -321,6 +342,10 @@ def _pieces(answer: Answer) -> list[Piece]:
             raise _messages_error(reason, param)
         case _:
             raise _Gone("it says what it cannot mean")
+
+
+def _busy() -> Overloaded:
+    return Overloaded("the machine is too busy to render the chat template", retry_after_s=5.0)
 
 
 def _template_error(reason: str) -> BadRequest:
