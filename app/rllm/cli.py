@@ -157,7 +157,7 @@ def _refuse_options_before(ctx: click.Context) -> None:
 
 def _known(settings: Settings) -> dict[str, tuple[object, str]]:
     """What is kept about the model on this machine; of several models each has its own, and none is shown."""
-    from rllm.profiles import default_folder
+    from rllm.startup.profiles import default_folder
 
     folder = settings.profile_dir or default_folder()
     if len(settings.gguf) != 1 or not any(folder.glob("*.json")):

@@ -36,9 +36,9 @@ from rllm import config_file
 from rllm.backends.options import LlamaOptions
 from rllm.config_access import as_keys, empty_variables
 from rllm.errors import StartError
-from rllm.gguf_info import model_name
+from rllm.files.gguf_info import model_name
+from rllm.files.utf8 import fault_of
 from rllm.serving.degrade import parse_rung
-from rllm.utf8 import fault_of
 from rllm.workers.frames import SchedulerOptions
 
 ENV_PREFIX = "RLLM_"

@@ -28,26 +28,33 @@ from rllm.backends.llama.context import default_threads
 from rllm.backends.llama.fingerprint import build_id, fingerprint
 from rllm.backends.llama.vocabulary import load_vocabulary
 from rllm.backends.options import fallbacks
-from rllm.banner import banner
 from rllm.config import Settings, pairs
 from rllm.engine.types import SamplingDefaults
 from rllm.errors import StartError
-from rllm.gpu_fit import Card, fit
-from rllm.lifecycle import serve, survive_signals
-from rllm.listening import address_of, listening
 from rllm.observe.gpu import Gpus
 from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
 from rllm.observe.queued_writer import QueuedWriter
-from rllm.preflight import Checked, available_bytes, check, check_exact, check_memory, prefix_store_mb
-from rllm.profiles import Profile, ProfileKeeper, ProfileStore, apply, default_folder, describe_machine
-from rllm.reliability import KeyFile, pool_settings, replicate
-from rllm.sampling import sampling_defaults
 from rllm.serving.observer import Observer
 from rllm.serving.pool import ModelPlan, Pool
-from rllm.tls import Certificate
+from rllm.startup.banner import banner
+from rllm.startup.gpu_fit import Card, fit
+from rllm.startup.lifecycle import serve, survive_signals
+from rllm.startup.listening import address_of, listening
+from rllm.startup.preflight import Checked, available_bytes, check, check_exact, check_memory, prefix_store_mb
+from rllm.startup.profiles import (
+    Profile,
+    ProfileKeeper,
+    ProfileStore,
+    apply,
+    default_folder,
+    describe_machine,
+)
+from rllm.startup.reliability import KeyFile, pool_settings, replicate
+from rllm.startup.sampling import sampling_defaults
+from rllm.startup.tls import Certificate
+from rllm.startup.watching import Watchers
 from rllm.tuning.session import Busy, is_tuned, tune_and_keep
-from rllm.watching import Watchers
 from rllm.workers.frames import WorkerSpec
 
 _LAST_WORDS_S = 1.0

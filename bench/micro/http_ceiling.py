@@ -131,11 +131,11 @@ def _serve(streams: int, step_s: float) -> None:
     from rllm.backends.fake import FakeVocabulary
     from rllm.backends.options import FakeOptions
     from rllm.config import load
-    from rllm.listening import listening
     from rllm.main import serve_plans  # here: a client needs none of it
     from rllm.observe.gpu import Gpus
     from rllm.observe.logs import make_logger
     from rllm.serving.pool import ModelPlan
+    from rllm.startup.listening import listening
     from rllm.workers.frames import WorkerSpec
 
     settings = load({"gguf": (Path("fake.gguf"),), "port": 0})

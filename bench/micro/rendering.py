@@ -36,7 +36,7 @@ class _Vocabulary:
 
 
 def _template(path: Path) -> str:
-    from rllm.gguf_info import read_gguf
+    from rllm.files.gguf_info import read_gguf
 
     return (read_gguf(path).chat_template or "") if path.suffix == ".gguf" else path.read_text("utf-8")
 

@@ -233,7 +233,7 @@ def mutated(path: Path, seed: int) -> Iterator[tuple[str, bytes]]:
 def _headers(model: Path, count: int, seed: int) -> Seen:
     from rllm.config import ModelSettings
     from rllm.modelhub.inspecting import as_text, inspect
-    from rllm.preflight import check, check_memory
+    from rllm.startup.preflight import check, check_memory
 
     seen = Seen()
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from rllm.errors import StartError
-from rllm.listening import Address, address_of, listening
+from rllm.startup.listening import Address, address_of, listening
 from tests.cli.server import running
 
 SMALL = ("--slots", "2", "--ctx-size", "512", "--threads", "1")

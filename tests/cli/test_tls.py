@@ -14,7 +14,7 @@ import openai
 import pytest
 
 from rllm.errors import StartError
-from rllm.tls import Certificate
+from rllm.startup.tls import Certificate
 from tests.cli.server import running
 
 SMALL = ("--slots", "2", "--ctx-size", "512", "--threads", "1")

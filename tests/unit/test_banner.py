@@ -6,9 +6,9 @@ import msgspec
 
 from rllm.backends.fake import FakeBackend, FakeVocabulary
 from rllm.backends.options import Fallback
-from rllm.banner import banner
-from rllm.listening import Address
 from rllm.serving.service import Health, ServedModel
+from rllm.startup.banner import banner
+from rllm.startup.listening import Address
 
 
 def text(health: Health, **buffers: int) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 from rllm.backends.llama.cuda_graphs import set_up, uses_cublas
 from rllm.errors import StartError
-from rllm.gguf_reader import Tensor
+from rllm.files.gguf_reader import Tensor
 
 SWITCH = "GGML_CUDA_DISABLE_GRAPHS"
 

@@ -14,8 +14,8 @@ from gguf import GGUFWriter
 from gguf.constants import GGML_QUANT_SIZES
 
 from rllm.errors import StartError
-from rllm.gguf_info import CACHE_TYPES, TypeShare, kv_bytes_per_token, read_gguf, shard_paths
-from rllm.gguf_reader import TENSOR_TYPES, LongArray
+from rllm.files.gguf_info import CACHE_TYPES, TypeShare, kv_bytes_per_token, read_gguf, shard_paths
+from rllm.files.gguf_reader import TENSOR_TYPES, LongArray
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 
 from rllm.config import load
 from rllm.errors import StartError
-from rllm.gguf_info import GgufInfo
-from rllm.gpu_fit import MOST_SLOTS, Card, compute_bytes, fit, gpu_bytes
-from rllm.preflight import Checked
+from rllm.files.gguf_info import GgufInfo
+from rllm.startup.gpu_fit import MOST_SLOTS, Card, compute_bytes, fit, gpu_bytes
+from rllm.startup.preflight import Checked
 
 GIB = 2**30
 SHAPE = GgufInfo(

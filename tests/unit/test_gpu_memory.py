@@ -19,7 +19,7 @@ from rllm.backends.options import LlamaOptions
 from rllm.config import load
 from rllm.errors import StartError
 from rllm.observe.gpu import Gpus
-from rllm.preflight import check
+from rllm.startup.preflight import check
 
 OOM = (
     "ggml_backend_cuda_buffer_type_alloc: allocating 512.00 MiB on device 0: cudaMalloc failed: out of memory"

@@ -9,7 +9,7 @@ import pytest
 from gguf import GGUFReader
 
 from rllm.errors import HubError
-from rllm.gguf_info import read_gguf
+from rllm.files.gguf_info import read_gguf
 from rllm.modelhub import provenance
 from rllm.modelhub.importance import importance_matrix, matrix_of
 from rllm.modelhub.quantizing import QuantizeJob, quantize

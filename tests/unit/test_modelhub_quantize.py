@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from rllm.errors import HubError, StartError
-from rllm.gguf_info import read_gguf
+from rllm.files.gguf_info import read_gguf
 from rllm.modelhub import files, provenance
 from rllm.modelhub.catalog import Model, PathSource, Variant
 from rllm.modelhub.child import _reason

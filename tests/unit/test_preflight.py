@@ -8,7 +8,7 @@ import pytest
 
 from rllm.config import load
 from rllm.errors import StartError
-from rllm.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
+from rllm.startup.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
 
 
 def checked(path: Path, **settings: object) -> Checked:

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from rllm.backends.llama.fingerprint import build_id, fingerprint
 from rllm.backends.options import Fallback, LlamaOptions
 from rllm.cli import main as serve
-from rllm.profiles import (
+from rllm.startup.profiles import (
     Applied,
     Profile,
     ProfileKeeper,

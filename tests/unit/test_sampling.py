@@ -9,7 +9,7 @@ import pytest
 
 from rllm.engine.types import SamplingDefaults
 from rllm.errors import StartError
-from rllm.sampling import sampling_defaults
+from rllm.startup.sampling import sampling_defaults
 
 
 def write_sidecar(folder: Path, content: object) -> Path:

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from rllm.config import load
 from rllm.errors import StartError
-from rllm.gguf_info import model_name, read_gguf, read_model, shard_paths
+from rllm.files.gguf_info import model_name, read_gguf, read_model, shard_paths
 from rllm.modelhub import provenance
 from rllm.modelhub.cli import cli
 from rllm.modelhub.inspecting import as_text, inspect

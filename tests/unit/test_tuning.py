@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rllm.backends.llama.fingerprint import fingerprint
 from rllm.backends.llama.speed import Order
 from rllm.backends.options import LlamaOptions
-from rllm.profiles import Profile, ProfileStore, Tuned
+from rllm.startup.profiles import Profile, ProfileStore, Tuned
 from rllm.tuning.candidates import RULE, Candidate, full_candidates, quick_candidates
 from rllm.tuning.points import WEIGHTS, Point, full_points, quick_points
 from rllm.tuning.race import Race

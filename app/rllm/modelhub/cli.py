@@ -13,12 +13,12 @@ import click
 import msgspec
 
 from rllm.errors import HubError, RllmError
-from rllm.gguf_info import model_name, shard_paths
+from rllm.files.gguf_info import model_name, shard_paths
+from rllm.files.utf8 import fault_of
 from rllm.modelhub.catalog import HfSource, Model, PathSource, Source, UrlSource, load_catalog
 from rllm.modelhub.quant_types import QUANT_TYPES
 from rllm.printable import printable, printable_json
 from rllm.tuning.points import Use
-from rllm.utf8 import fault_of
 
 _GGUF = click.Path(path_type=Path, dir_okay=False)
 _HF = re.compile(r"hf:(?P<repo>[^/@]+/[^/@]+)/(?P<file>[^@]+)(?:@(?P<revision>.+))?")

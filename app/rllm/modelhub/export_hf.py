@@ -17,7 +17,7 @@ from gguf import GGMLQuantizationType, GGUFReader
 from numpy.typing import NDArray
 
 from rllm.errors import HubError
-from rllm.gguf_info import read_gguf
+from rllm.files.gguf_info import read_gguf
 from rllm.modelhub.export_tokenizer import tokenizer_files
 
 _PLAIN = {GGMLQuantizationType.F32, GGMLQuantizationType.F16, GGMLQuantizationType.BF16}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from rllm.errors import HubError, StartError
-from rllm.gguf_info import GgufInfo, read_gguf
+from rllm.files.gguf_info import GgufInfo, read_gguf
+from rllm.files.regular_file import open_regular
 from rllm.modelhub.child import events_of
 from rllm.modelhub.files import part_of
 from rllm.modelhub.progress import progress
-from rllm.regular_file import open_regular
 
 _NUM_CTX = 512
 

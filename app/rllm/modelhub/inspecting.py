@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_model, shard_paths
-from rllm.gguf_reader import Tensor
+from rllm.files.gguf_info import GgufInfo, kv_bytes_per_token, read_model, shard_paths
+from rllm.files.gguf_reader import Tensor
 from rllm.modelhub import provenance
 from rllm.modelhub.provenance import Provenance, State
 from rllm.modelhub.quant_types import fallen_back, file_type_name

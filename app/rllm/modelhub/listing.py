@@ -9,7 +9,7 @@ import msgspec
 from tabulate import tabulate
 
 from rllm.errors import StartError
-from rllm.gguf_info import read_gguf
+from rllm.files.gguf_info import read_gguf
 from rllm.modelhub import provenance
 from rllm.modelhub.catalog import Catalog
 from rllm.modelhub.quant_types import file_type_name

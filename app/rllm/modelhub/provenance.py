@@ -18,8 +18,8 @@ from pathlib import Path
 import msgspec
 
 from rllm.errors import HubError
+from rllm.files.regular_file import open_regular
 from rllm.modelhub.files import replace_text
-from rllm.regular_file import open_regular
 
 _CHUNK = 1 << 20
 _MOST_SIDECAR_BYTES = 1 << 20

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from rllm.errors import HubError, StartError
-from rllm.gguf_info import read_gguf
+from rllm.files.gguf_info import read_gguf
 from rllm.modelhub import provenance
 from rllm.modelhub.catalog import Model, Variant, beside_catalog
 from rllm.modelhub.files import move_into_place, only_one, part_of, remove_part

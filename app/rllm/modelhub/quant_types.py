@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rllm.gguf_info import GgufInfo
-from rllm.gguf_reader import Tensor
+from rllm.files.gguf_info import GgufInfo
+from rllm.files.gguf_reader import Tensor
 
 QUANT_TYPES = {
     "F32": 0, "F16": 1, "BF16": 32, "Q8_0": 7,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rllm.errors import HubError
-from rllm.gguf_info import GgufInfo, read_gguf, read_model, shard_paths
+from rllm.files.gguf_info import GgufInfo, read_gguf, read_model, shard_paths
 from rllm.modelhub import provenance
 from rllm.modelhub.child import events_of
 from rllm.modelhub.files import move_into_place, part_of, space_for

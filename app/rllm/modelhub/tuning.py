@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from rllm.backends.options import LlamaOptions
 from rllm.errors import HubError
-from rllm.gguf_info import read_gguf
+from rllm.files.gguf_info import read_gguf
 from rllm.main import profile_store
 from rllm.observe.gpu import Gpus
 from rllm.tuning.points import Use

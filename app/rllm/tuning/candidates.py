@@ -9,7 +9,7 @@ from itertools import product
 import msgspec
 
 from rllm.backends.options import LlamaOptions
-from rllm.profiles import is_open
+from rllm.startup.profiles import is_open
 
 Value = str | int
 

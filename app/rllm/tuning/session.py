@@ -15,8 +15,8 @@ import psutil
 from rllm.backends.llama import lib
 from rllm.backends.llama.context import default_threads
 from rllm.backends.options import LlamaOptions
-from rllm.preflight import available_bytes
-from rllm.profiles import Profile, ProfileStore, Tuned
+from rllm.startup.preflight import available_bytes
+from rllm.startup.profiles import Profile, ProfileStore, Tuned
 from rllm.tuning.candidates import RULE, Candidate, full_candidates, quick_candidates
 from rllm.tuning.points import Point, Use, full_points, quick_points, weights_of
 from rllm.tuning.race import medians

@@ -43,7 +43,7 @@ def command(
 
     An estimate from two or three measured loads; measure with `rllm-bench matrix` before you buy.
     """
-    from rllm.gguf_info import kv_bytes_per_token, read_gguf
+    from rllm.files.gguf_info import kv_bytes_per_token, read_gguf
     from rllm.modelhub.quant_types import file_type_name
 
     info = read_gguf(model)

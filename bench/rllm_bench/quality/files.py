@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from rllm.gguf_info import GgufInfo, read_gguf
+from rllm.files.gguf_info import GgufInfo, read_gguf
 from rllm_bench.quality.cache import file_sha256
 
 # llama_ftype in llama.h

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterable
 
 from rllm.errors import StartError
-from rllm.gguf_reader import Tensor
+from rllm.files.gguf_reader import Tensor
 
 CHOICES = ("auto", "on", "off")
 _SWITCH = "GGML_CUDA_DISABLE_GRAPHS"

@@ -58,7 +58,7 @@ from rllm.engine.port import (
 from rllm.engine.row_costs import RowCosts
 from rllm.engine.types import ComputePath, ModelInfo, TokenLogprob
 from rllm.errors import Miscomputed, StartError
-from rllm.gguf_info import kv_bytes_per_token
+from rllm.files.gguf_info import kv_bytes_per_token
 
 WAIT_FOR_DISK_S = 0.02
 """How long a step that has nothing else to do waits for a prefix that is being loaded."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rllm.backends.llama import lib
-from rllm.gguf_info import shard_paths
+from rllm.files.gguf_info import shard_paths
 
 _HEAD, _SAMPLE, _NUM_SAMPLES = 4 * 2**20, 64 * 2**10, 64
 

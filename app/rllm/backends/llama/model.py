@@ -9,7 +9,7 @@ from pathlib import Path
 from rllm.backends.llama import lib
 from rllm.backends.llama.cuda_graphs import set_up
 from rllm.errors import StartError
-from rllm.gguf_info import GgufInfo, read_gguf, shard_paths
+from rllm.files.gguf_info import GgufInfo, read_gguf, shard_paths
 
 api = lib.api
 

@@ -22,7 +22,7 @@ from rllm.backends.options import (
     LlamaOptions,
 )
 from rllm.errors import StartError
-from rllm.gguf_info import CACHE_TYPES
+from rllm.files.gguf_info import CACHE_TYPES
 
 
 def uses_gpu(options: LlamaOptions) -> bool:

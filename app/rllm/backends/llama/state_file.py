@@ -23,7 +23,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from rllm.regular_file import open_regular
+from rllm.files.regular_file import open_regular
 
 SUFFIX = ".prefix"
 _PREAMBLE = struct.Struct("<8sIII")

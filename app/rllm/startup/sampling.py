@@ -11,7 +11,7 @@ import msgspec
 
 from rllm.engine.types import SamplingDefaults
 from rllm.errors import StartError
-from rllm.regular_file import open_regular
+from rllm.files.regular_file import open_regular
 
 _MOST_SIDECAR_BYTES = 2**20
 

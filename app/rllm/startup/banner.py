@@ -8,11 +8,11 @@ from textwrap import dedent
 
 from rllm import __version__
 from rllm.engine.types import ModelInfo, SamplingDefaults
-from rllm.listening import Address
-from rllm.preflight import gib
 from rllm.printable import printable
 from rllm.serving.fallbacks import in_words
 from rllm.serving.service import Health, ServedModel
+from rllm.startup.listening import Address
+from rllm.startup.preflight import gib
 
 _ON_HOST = re.compile("CPU|Host|AMX")
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rllm.errors import StartError
-from rllm.gguf_reader import TENSOR_TYPES, LongArray, Reader, Tensor, Value
-from rllm.regular_file import open_regular
+from rllm.files.gguf_reader import TENSOR_TYPES, LongArray, Reader, Tensor, Value
+from rllm.files.regular_file import open_regular
 
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 """What a KV cache may be stored as."""

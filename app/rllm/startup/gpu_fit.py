@@ -14,7 +14,7 @@ import msgspec
 
 from rllm.backends.options import GPU_BATCH, GPU_UBATCH
 from rllm.errors import StartError
-from rllm.preflight import Checked, gib
+from rllm.startup.preflight import Checked, gib
 
 MOST_SLOTS = 64
 """Where nobody says --slots. More of them decode more together and each more slowly; 64 were measured."""

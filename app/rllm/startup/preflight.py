@@ -11,7 +11,7 @@ import psutil
 from rllm.backends.options import CPU_UBATCH, LlamaOptions
 from rllm.config import ModelSettings
 from rllm.errors import StartError
-from rllm.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf, shard_paths
+from rllm.files.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf, shard_paths
 
 _WORKER_BYTES = 200 * 2**20
 """A worker without its model: interpreter, libraries, vocabulary, and some to spare."""
