@@ -123,7 +123,7 @@ def unused_gpu(gpus: Gpus, device: str) -> str | None:
     if not len(gpus) or any(card.name in device for card in gpus.read()):
         return None
     if not lib.is_cuda_build():
-        return "this build of llama-cpp-python has no CUDA: see RUNBOOK.md, 'A GPU that is not used'"
+        return "this build of llama-cpp-python has no CUDA: see RUNBOOK.md, 'GPU not used'"
     return "llama.cpp sees no CUDA device: check the driver and CUDA_VISIBLE_DEVICES"
 
 

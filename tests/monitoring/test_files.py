@@ -60,6 +60,15 @@ def test_every_alert_has_an_entry_in_the_runbook_and_names_it() -> None:
     assert [name for name in names if f"**`{name}`**" not in runbook] == []
 
 
+def test_every_pointer_to_the_runbook_leads_to_an_entry() -> None:
+    """An entry begins with its name: as a title, or in bold."""
+    sources = "".join(path.read_text() for path in (ROOT / "app").rglob("*.py"))
+    pointers = set(re.findall(r"RUNBOOK\.md, '([^']+)'", sources))
+    runbook = (ROOT / "RUNBOOK.md").read_text()
+    assert len(pointers) >= 4
+    assert [name for name in pointers if not re.search(rf"^(##+ |\*\*`?){name}", runbook, re.M)] == []
+
+
 def test_metrics_that_the_runbook_mentions_exist() -> None:
     from tests.monitoring.test_names import with_gpu
 

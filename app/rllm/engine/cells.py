@@ -29,10 +29,6 @@ class CellLedger(Protocol):
 
     def truncate(self, seq: int, length: int) -> None: ...
 
-    def exclusive(self, seq: int) -> int:
-        """Cells that truncating ``seq`` to nothing would free."""
-        ...
-
     def check(self) -> None:
         """Recompute the account from scratch; raises AssertionError where it differs."""
         ...
@@ -137,13 +133,6 @@ class UnifiedLedger:
             self._used -= current.length
             current = current.parent
 
-    def exclusive(self, seq: int) -> int:
-        count, span = 0, self._tails.get(seq)
-        while span is not None and span.refs == 1:
-            count += span.length
-            span = span.parent
-        return count
-
     def check(self) -> None:
         spans: dict[int, tuple[_Span, int]] = {}
         for seq, tail in self._tails.items():
@@ -218,9 +207,6 @@ class SplitLedger:
         dropped = max(0, self._lengths[seq] - length)
         self._lengths[seq] -= dropped
         self._used -= dropped
-
-    def exclusive(self, seq: int) -> int:
-        return self._lengths[seq]
 
     def check(self) -> None:
         assert self._used == sum(self._lengths)

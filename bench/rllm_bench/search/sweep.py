@@ -53,10 +53,6 @@ class Validation:
         verdicts = {one.verdict for one in self.comparisons}
         return "better" in verdicts and "worse" not in verdicts
 
-    @property
-    def null_result(self) -> bool:
-        return not self.confirmed
-
 
 @dataclass(frozen=True)
 class Sweep:

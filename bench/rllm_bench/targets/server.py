@@ -17,7 +17,7 @@ import msgspec
 from rllm_bench.load.direct import open_url
 from rllm_bench.records.cells import Settings
 from rllm_bench.targets import compute_path, processes
-from rllm_bench.targets.base import Launch, Target, subject
+from rllm_bench.targets.base import Launch, Target
 
 
 class ServerFailed(Exception):
@@ -125,7 +125,3 @@ def _model_name(launch: Launch) -> str:
     request = urllib.request.Request(f"{launch.endpoint.base_url}/v1/models", headers=launch.endpoint.headers)
     with open_url(request, 10) as response:
         return str(json.load(response)["data"][0]["id"])
-
-
-def failure_line(target: Target, error: Exception) -> str:
-    return f"{subject(target)}: {error}"

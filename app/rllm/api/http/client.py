@@ -31,10 +31,6 @@ class Client:
         self._gone = False
         self._watcher: asyncio.Task[None] | None = None
 
-    @property
-    def gone(self) -> bool:
-        return self._gone
-
     def on_gone(self, callback: Callable[[], object]) -> None:
         """Call back when the client goes; at once if it has gone."""
         if self._gone:

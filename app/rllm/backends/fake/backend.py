@@ -131,11 +131,6 @@ class FakeBackend:
     def stored(self) -> Sequence[StoredPrefix]:
         return ()
 
-    @property
-    def open_samplers(self) -> frozenset[int]:
-        """Sequences with a sampler; empty when nothing runs, or something leaked."""
-        return frozenset(self._samplers)
-
     def execute(self, plan: Plan, meanwhile: Callable[[], None] = nothing) -> StepResult:
         meanwhile()
         self._check(plan)
