@@ -6,6 +6,7 @@ import asyncio
 import queue
 import re
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from rllm.engine.types import (
     TopLogprob,
     Usage,
 )
-from rllm.errors import NotFound, PromptTooLong, RllmError
+from rllm.errors import EngineError, NotFound, PromptTooLong, RllmError
 from rllm.serving.service import Accepted, Health, ServedModel
 from rllm.serving.stream import Stream
 from rllm.serving.terms import ANYBODY, Terms
@@ -66,7 +67,7 @@ class Script:
     """Nothing comes after so many tokens, until the request is cancelled."""
     fail_after: int | None = None
     fail_with: RllmError | None = None
-    """Fails the stream; without it the last event has finish ERROR."""
+    """With what; without it as the pool does where the engine gives up."""
     silence_s: float = 0.0
     """Before the first token."""
     tokens_per_step: int = 1
@@ -180,7 +181,7 @@ class FakeService:
             if script.hold_after is not None and count >= script.hold_after:
                 await asyncio.Event().wait()
             if script.fail_after is not None and count >= script.fail_after:
-                self._fail(request, stream)
+                stream.fail(script.fail_with or EngineError("the decode step failed"))
                 return
             step = min(script.tokens_per_step, request.max_tokens - count)
             if script.stop_after is not None:
@@ -192,18 +193,10 @@ class FakeService:
                 finish = FinishReason.LENGTH
             if count == script.stop_after:
                 finish = FinishReason.STOP
-            stream.put(self._event(request, text, count, finish))
+            stream.put(self._event(request, text, count, finish), time.monotonic())
             if finish is not None:
                 return
             await asyncio.sleep(0)
-
-    def _fail(self, request: EngineRequest, stream: Stream) -> None:
-        if self.script.fail_with is not None:
-            stream.fail(self.script.fail_with)
-        else:
-            stream.put(
-                Event(request_id=request.id, finish=FinishReason.ERROR, error="the decode step failed")
-            )
 
     def _event(self, request: EngineRequest, text: str, count: int, finish: FinishReason | None) -> Event:
         tokens = tuple(text.encode())

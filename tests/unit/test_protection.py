@@ -75,7 +75,7 @@ def test_each_time_limit_has_its_phase() -> None:
     assert next_limit(times, LIMITS) == (5.0, Limit.QUEUE)
     times.started_at = 2.0
     assert next_limit(times, LIMITS) == (10.0, Limit.FIRST_TOKEN)
-    times.first_token_at = times.last_token_at = 4.0
+    times.last_token_at = 4.0
     assert next_limit(times, LIMITS) == (7.0, Limit.IDLE)
     times.last_token_at = 98.0
     assert next_limit(times, LIMITS) == (100.0, Limit.TOTAL)

@@ -82,10 +82,6 @@ class Group:
         return any(instance.is_open_to(now) for instance in self.instances)
 
     @property
-    def num_flights(self) -> int:
-        return len(self._flights)
-
-    @property
     def utilization(self) -> float:
         """Flights per slot of the instances that are up; with none up, as many slots as one would have."""
         ready = [instance.load.slots for instance in self.instances if instance.is_ready]
@@ -257,7 +253,7 @@ class Group:
     def _start_over(self, flight: Flight) -> None:
         flight.stream.start_over()
         times = flight.times
-        times.started_at = times.first_token_at = times.last_token_at = None
+        times.started_at = times.last_token_at = None
         flight.output_tokens = 0
         instance = self._heir(flight.request)
         if instance is not None:

@@ -361,14 +361,14 @@ class Instance:
         if event.tokens:
             self._note_tokens(flight, len(event.tokens), now)
         if event.finish is None:
-            flight.stream.put(event)
+            flight.stream.put(event, now)
             return
         self._remove(flight)
         self._note_end(flight, event, now)
         if event.finish is FinishReason.ERROR:
             flight.stream.fail(EngineError(event.error or "the request failed"))
         else:
-            flight.stream.put(event)
+            flight.stream.put(event, now)
         used = 0 if event.usage is None else event.usage.prompt_tokens + event.usage.completion_tokens
         flight.close(used)
         self._hooks.on_over(flight)
@@ -377,7 +377,7 @@ class Instance:
         times = flight.times
         flight.output_tokens += count
         if times.last_token_at is None:
-            times.first_token_at = times.last_token_at = now
+            times.last_token_at = now
             self._pending_prompt_tokens -= flight.uncached_tokens
             self._outstanding_tokens -= flight.uncached_tokens
             if flight.attempts == 1:

@@ -7,7 +7,6 @@ fills it: as long as the reader has taken nothing, the answer may start over som
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from rllm.engine.types import Event
@@ -21,7 +20,7 @@ class Stream:
         """With ``hold`` the reader gets everything at once, at the end."""
         self.request_id = request_id
         self.first_token_at: float | None = None
-        """On the monotonic clock; of the attempt that the reader sees."""
+        """Monotonic time of the first token that the reader gets."""
         self._cancel = cancel
         self._hold = hold
         self._events: list[Event] = []
@@ -41,11 +40,12 @@ class Stream:
         """The reader has taken a part of the answer, which cannot be unsaid."""
         return self._was_read
 
-    def put(self, event: Event) -> None:
+    def put(self, event: Event, now: float) -> None:
+        """``now``: when it arrived, on the monotonic clock."""
         if self._ended:
             return
         if event.tokens and self.first_token_at is None:
-            self.first_token_at = time.monotonic()
+            self.first_token_at = now
         self._events.append(event)
         self._ended = event.finish is not None
         self._wake()

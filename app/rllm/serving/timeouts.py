@@ -43,7 +43,6 @@ class Times:
     """The caller's own."""
     started_at: float | None = None
     """It was given a slot."""
-    first_token_at: float | None = None
     last_token_at: float | None = None
     parked_at: float | None = None
     """It lost its worker and waits for another."""

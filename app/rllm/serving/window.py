@@ -85,7 +85,7 @@ class Window:
                 seq=flight.seq,
                 request_id=flight.request.id,
                 admitted_at=flight.times.started_at,
-                first_token_at=flight.times.first_token_at,
+                first_token_at=flight.stream.first_token_at,
                 ended_at=now,
                 prompt_tokens=len(flight.request.prompt),
                 cached_tokens=flight.cached_tokens,

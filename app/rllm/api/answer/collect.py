@@ -68,10 +68,8 @@ class Choice:
     def add(self, event: Event) -> None:
         """
         Raises:
-            EngineError: the engine gave the request up.
+            EngineError: the server gave the request up.
         """
-        if event.finish is FinishReason.ERROR:
-            raise EngineError(event.error or "the engine failed while computing this request")
         if event.finish is FinishReason.CANCELLED:
             raise EngineError("the server ended this request before it was complete", code="cancelled")
         self.prompt_logprobs += event.prompt_logprobs

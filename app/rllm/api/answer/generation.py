@@ -84,10 +84,9 @@ class Generation(Response):
                     await self._stream(job, choices, batches, client, scope, send)
                 else:
                     await self._answer(job, choices, batches, client, send)
-                    self._note_first_token(streams)
         finally:
             cancel()
-            self._account(job, choices)
+            self._account(job, choices, streams)
 
     async def _answer(
         self, job: Job, choices: list[Choice], batches: AsyncIterator[Batch], client: Client, send: Send
@@ -114,7 +113,7 @@ class Generation(Response):
         scope: Scope,
         send: Send,
     ) -> None:
-        answer = StreamedAnswer(job, choices, batches, on_token=self._on_token)
+        answer = StreamedAnswer(job, choices, batches)
         try:
             # In a task of its own: here every token would wake two dozen coroutines, down from the server's.
             await asyncio.create_task(
@@ -123,18 +122,11 @@ class Generation(Response):
         finally:
             self._record.error_code = answer.error_code
 
-    def _note_first_token(self, streams: Sequence[Stream]) -> None:
-        first = min((s.first_token_at for s in streams if s.first_token_at is not None), default=None)
-        if first is not None:
-            self._record.ttft_s = first - self._record.started
-
-    def _on_token(self) -> None:
-        if self._record.ttft_s is None:
-            self._record.ttft_s = self._record.elapsed_s()
-
-    def _account(self, job: Job, choices: list[Choice]) -> None:
+    def _account(self, job: Job, choices: list[Choice], streams: Sequence[Stream]) -> None:
         totals = total_usage(choices, job.num_per_prompt)
         record = self._record
+        first_tokens = [stream.first_token_at for stream in streams if stream.first_token_at is not None]
+        record.ttft_s = min(first_tokens) - record.started if first_tokens else None
         record.completion_tokens, record.cached_tokens = totals.completion_tokens, totals.cached_tokens
         record.finish_reasons = tuple(str(choice.finish) for choice in choices if choice.finish)
 

@@ -33,19 +33,11 @@ class StreamedAnswer:
     ordinary HTTP error. Later it is an event, and there is no [DONE].
     """
 
-    def __init__(
-        self,
-        job: Job,
-        choices: Sequence[Choice],
-        batches: AsyncIterator[Batch],
-        *,
-        on_token: Callable[[], None],
-    ) -> None:
+    def __init__(self, job: Job, choices: Sequence[Choice], batches: AsyncIterator[Batch]) -> None:
         self._job = job
         self._choices = choices
         self._batches = batches
         self._chunks = chunks_of(job)
-        self._on_token = on_token
         self._unechoed = set(range(len(choices))) if job.echoes_logprobs else set()
         """Whose prompt is still to be repeated."""
         self._has_extras = job.returns_ids or job.continuous_usage or job.timings_per_token
@@ -122,7 +114,6 @@ class StreamedAnswer:
             choice.add(event)
         if not any(event.tokens or event.finish for event in events):
             return self._progress(index)
-        self._on_token()
         progress = self._progress(index) if len(choice.tokens) == _num_tokens(events) else b""
         if self._job.stream_interval > 1 and not (events := self._gather(index, events)):
             return progress

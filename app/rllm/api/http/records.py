@@ -57,7 +57,7 @@ class RequestRecord:
     prepare_s: float | None = None
     """Until the prompt was rendered, tokenized and accepted by the service."""
     ttft_s: float | None = None
-    """Until the first token was handed to the socket (streaming) or received from the engine."""
+    """Until the first token of any choice arrived from its worker."""
     duration_s: float = 0.0
     headers: tuple[tuple[str, str], ...] = ()
     """Of the answer, beside those that every answer has."""
