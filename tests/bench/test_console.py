@@ -79,6 +79,7 @@ def test_a_target_that_cannot_run_is_named_before_and_after(
     assert said == [0, len(lines) - 1]
 
 
+@pytest.mark.slow
 def test_a_knee_without_one_answer_fails(delay: Callable[..., Delay], tmp_path: Path) -> None:
     words = f"knee --url {delay(status=503).url} --out {tmp_path} --start-rate 20 --probe-s 1"
     result = CliRunner().invoke(main, [*words.split(), "--prompt-tokens", "8", "--output-tokens", "4"])

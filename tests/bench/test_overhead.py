@@ -6,12 +6,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from micro.observability import OFF, ON, Watchers, judge, measure, request_lines, switches
 from rllm_bench.records.cells import CellSpec, Load, WorkloadSpec
 from rllm_bench.targets import processes
 from tests.bench.conftest import Delay
 
 
+@pytest.mark.slow
 def test_pairs_take_turns_and_are_judged(delay: Callable[..., Delay], tmp_path: Path) -> None:
     on, off = delay(ttft_s=0.01, tpot_s=0.004), delay(ttft_s=0.01, tpot_s=0.002)
     watchers = Watchers([], on.url, processes.free_port())

@@ -25,6 +25,7 @@ def command(url: str, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "rllm_bench.cli", *words.split(), *loads.split(), *more]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(delay: Callable[..., Delay], tmp_path: Path) -> None:
     server = delay(ttft_s=0.05, tpot_s=0.005)
     running = subprocess.Popen(command(server.url, tmp_path), stderr=subprocess.PIPE, text=True)

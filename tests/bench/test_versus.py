@@ -35,6 +35,7 @@ def invoke(*words: str) -> Result:
     return CliRunner().invoke(main, list(words))
 
 
+@pytest.mark.slow
 def test_the_slower_server_has_a_ratio_below_one(delay: Callable[..., Delay], tmp_path: Path) -> None:
     quick, slow = delay(ttft_s=0.05, tpot_s=0.01), delay(ttft_s=0.5, tpot_s=0.05)
     names = "unique,interference"

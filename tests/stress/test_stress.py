@@ -47,6 +47,7 @@ def test_the_real_model(q8_model: Path) -> None:
     must_be_good(run(q8_model, "unified", options("unified"), REAL))
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.timeout(500)
 def test_a_split_cache_of_q8_0_is_exact_where_attention_has_one_path(q8_model: Path) -> None:
@@ -59,6 +60,7 @@ def test_a_split_cache_of_q8_0_is_exact_where_attention_has_one_path(q8_model: P
     assert outcome.together.most_running > 3
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.timeout(500)
 def test_guesses_change_nothing_there(q8_model: Path) -> None:
