@@ -35,8 +35,9 @@ from rllm.observe.gpu import Gpus
 from rllm.observe.live import Live
 from rllm.observe.logs import capture_libraries, make_logger, native_sink
 from rllm.observe.queued_writer import QueuedWriter
+from rllm.serving.catalog import ModelPlan
 from rllm.serving.observer import Observer
-from rllm.serving.pool import ModelPlan, Pool
+from rllm.serving.pool import Pool
 from rllm.startup.banner import banner
 from rllm.startup.gpu_fit import Card, fit
 from rllm.startup.lifecycle import serve, survive_signals

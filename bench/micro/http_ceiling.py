@@ -134,7 +134,7 @@ def _serve(streams: int, step_s: float) -> None:
     from rllm.main import serve_plans  # here: a client needs none of it
     from rllm.observe.gpu import Gpus
     from rllm.observe.logs import make_logger
-    from rllm.serving.pool import ModelPlan
+    from rllm.serving.catalog import ModelPlan
     from rllm.startup.listening import listening
     from rllm.workers.frames import WorkerSpec
 

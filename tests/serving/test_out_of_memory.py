@@ -32,7 +32,7 @@ async def test_while_serving_the_worker_is_replaced_by_a_smaller_one(start_pool:
     await witness.wait_for("m-0", "ready", times=2)
     assert ("fewer", "m-0", "4", "3") in witness.seen
     (instance,) = pool.instances
-    assert instance.load.slots == 3
+    assert instance.outstanding.load().slots == 3
     assert await text_of(pool.submit(pool.model("m"), [ask("b", "[[say yes]]")]).streams[0]) == "yes"
 
 
@@ -41,7 +41,7 @@ async def test_another_death_costs_no_slots(start_pool: StartPool) -> None:
     with pytest.raises(EngineError):
         await text_of(pool.submit(pool.model("m"), [ask("a", "[[die 2]]")]).streams[0])
     await witness.wait_for("m-0", "ready", times=2)
-    assert pool.instances[0].load.slots == 4
+    assert pool.instances[0].outstanding.load().slots == 4
 
 
 def test_slots_shrink_to_one_and_no_further() -> None:

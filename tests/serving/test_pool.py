@@ -12,6 +12,7 @@ from rllm.serving.degrade import parse_rung
 from rllm.serving.degrading import DegradeSettings
 from rllm.serving.limits import KeyLimits
 from rllm.serving.pool import Pool
+from rllm.serving.prefixes import prefixes_of
 from rllm.serving.terms import Terms
 from rllm.serving.timeouts import Timeouts
 from tests.serving.conftest import StartPool, ask, first_events, plan, text_of
@@ -21,7 +22,7 @@ LONG = "tell me everything"
 
 async def _idle(pool: Pool) -> None:
     async with asyncio.timeout(30):
-        while any(instance.num_outstanding for instance in pool.instances):  # noqa: ASYNC110  nothing tells
+        while any(len(instance.outstanding) for instance in pool.instances):  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.01)
 
 
@@ -235,8 +236,13 @@ async def test_the_same_prompt_goes_where_it_was_before(start_pool: StartPool) -
         pool.submit(pool.model("m"), [ask("b", "quite another beginning " * 10 + "[[say 2]]")]).streams[0]
     )
     request = ask("c", history + "and more [[say 3]]")
-    resident = [instance.candidate(request).resident_tokens for instance in pool.instances]
+    (prefix,) = prefixes_of([request])
+    resident = [
+        len(request.prompt) - estimate.uncached_tokens
+        for instance in pool.instances
+        for estimate in instance.outstanding.estimates([request], [prefix], instance.outstanding.load())
+    ]
     stream = pool.submit(pool.model("m"), [request]).streams[0]
-    chosen = next(n for n, instance in enumerate(pool.instances) if instance.num_outstanding)
+    chosen = next(n for n, instance in enumerate(pool.instances) if len(instance.outstanding))
     assert resident[chosen] == max(resident) > 0
     await text_of(stream)

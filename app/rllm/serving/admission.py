@@ -7,7 +7,7 @@ Who would wait longer than he can is told so now, rather than after the wait.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rllm.errors import Overloaded, PromptTooLong
 
@@ -34,21 +34,36 @@ class Load:
     ctx_per_slot: int
     requests: int
     pending_prompt_tokens: int
-    """Uncached ones, of requests without a first token."""
+    """Uncached prompt tokens of requests without a first token."""
     queued_prompt_tokens: int = 0
-    """Those of them that belong to requests without a slot; may be left out while one is free."""
+    """The part of them that belongs to requests without a slot."""
+    outstanding_tokens: int = 0
+    """Prompt tokens to compute and tokens to generate, as far as known."""
     gap_s: float | None = None
-    """Between two requests that leave, when all slots are taken."""
+    """Seconds between two requests that leave, when all slots are taken."""
     prefill_token_s: float | None = None
+    """Seconds for one more prompt token."""
     frees_s: tuple[float, ...] = ()
-    """Until each sequence that holds a slot will probably leave it, soonest first; may be left out while a
-    slot is free."""
+    """Seconds until each slot will probably become free, soonest first. May be left out while one is free."""
     ttft_margin_s: float = 0.0
-    """How much later than predicted first tokens come, most of the time."""
+    """Seconds by which first tokens come later than predicted, most of the time."""
 
     @property
     def num_queued(self) -> int:
         return max(0, self.requests - self.slots)
+
+    @property
+    def free_slots(self) -> int:
+        return self.slots - self.requests
+
+    def with_another(self, uncached_tokens: int) -> Load:
+        """The load once a request with so many tokens to compute is in line."""
+        return replace(
+            self,
+            requests=self.requests + 1,
+            pending_prompt_tokens=self.pending_prompt_tokens + uncached_tokens,
+            queued_prompt_tokens=self.queued_prompt_tokens + uncached_tokens,
+        )
 
 
 def predicted_ttft_s(load: Load, uncached_tokens: int) -> float:
@@ -73,9 +88,9 @@ def _slot_s(load: Load, place: int) -> float:
     return place * gap_s
 
 
-def retry_after_s(load: Load, num_requests: int) -> float:
-    """Until ``num_requests`` have left; a second each while nothing is known."""
-    gap_s = 1.0 if load.gap_s is None else load.gap_s
+def retry_after_s(gap_s: float | None, num_requests: int) -> float:
+    """Seconds until ``num_requests`` have left, one every ``gap_s``; a second each while nothing is known."""
+    gap_s = 1.0 if gap_s is None else gap_s
     return max(_MIN_RETRY_S, min(MAX_RETRY_S, num_requests * gap_s))
 
 
@@ -114,7 +129,7 @@ def check_load(
         raise Overloaded(
             f"the queue is full: {load.num_queued} requests wait and the limit is "
             f"{limits.max_queue_requests}",
-            retry_after_s=retry_after_s(load, over),
+            retry_after_s=retry_after_s(load.gap_s, over),
             bound="queue_requests",
         )
     max_tokens = limits.max_queue_tokens or 8 * load.slots * load.ctx_per_slot
@@ -122,7 +137,7 @@ def check_load(
         raise Overloaded(
             f"the queue is full: {load.pending_prompt_tokens} prompt tokens wait to be computed and the "
             f"limit is {max_tokens}",
-            retry_after_s=retry_after_s(load, 1),
+            retry_after_s=retry_after_s(load.gap_s, 1),
             bound="queue_tokens",
         )
     if ttft_s is None:

@@ -8,6 +8,7 @@ CLOSED ── `faults` within `window_s` ──► OPEN ── after `open_s` �
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -31,8 +32,14 @@ class BreakerSettings:
 class Breaker:
     """No clock of its own: every question comes with the time."""
 
-    def __init__(self, settings: BreakerSettings | None = None) -> None:
+    def __init__(
+        self,
+        settings: BreakerSettings | None = None,
+        on_change: Callable[[BreakerState], None] = lambda state: None,
+    ) -> None:
         self._settings = settings or BreakerSettings()
+        self._on_change = on_change
+        self._told = BreakerState.CLOSED
         self._faults: deque[float] = deque()
         self._opened_at: float | None = None
         self._successes = 0
@@ -58,6 +65,12 @@ class Breaker:
         if self._opened_at is None:
             return 0.0
         return max(0.0, self._opened_at + self._settings.open_s - now)
+
+    def tell(self, now: float) -> None:
+        """Call ``on_change`` if the state is another than last time."""
+        if (state := self.state(now)) is not self._told:
+            self._told = state
+            self._on_change(state)
 
     def succeeded(self, now: float) -> None:
         if self.state(now) is BreakerState.HALF_OPEN:

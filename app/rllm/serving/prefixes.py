@@ -7,9 +7,15 @@ keys is a radix tree without nodes. The worker's own index is exact; being wrong
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from rllm.engine.types import EngineRequest
 
 BLOCK = 32
+
+BlockKeys = tuple[int, ...]
+"""One key for each whole block of a prompt, from its beginning on."""
 
 
 class PrefixMap:
@@ -22,17 +28,16 @@ class PrefixMap:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def match(self, tokens: Sequence[int], salt: str = "") -> int:
-        """How many leading tokens are probably resident; a multiple of `BLOCK`."""
+    def match(self, keys: BlockKeys, more: AbstractSet[int] = frozenset()) -> int:
+        """How many leading tokens are probably resident; a multiple of `BLOCK`. ``more`` blocks are, too."""
         count = 0
-        for key in _keys(tokens, salt):
-            if key not in self._blocks:
+        for key in keys:
+            if key not in self._blocks and key not in more:
                 break
             count += BLOCK
         return count
 
-    def add(self, tokens: Sequence[int], salt: str = "") -> None:
-        keys = list(_keys(tokens, salt))
+    def add(self, keys: BlockKeys) -> None:
         for key in reversed(keys):  # the beginning is the most recently used: it is the last to go
             self._blocks[key] = None
             self._blocks.move_to_end(key)
@@ -43,8 +48,24 @@ class PrefixMap:
         self._blocks.clear()
 
 
-def _keys(tokens: Sequence[int], salt: str) -> Iterator[int]:
+def block_keys(tokens: Sequence[int], salt: str = "") -> BlockKeys:
     key = hash(salt)
+    keys = []
     for end in range(BLOCK, len(tokens) + 1, BLOCK):
         key = hash((key, tuple(tokens[end - BLOCK : end])))
-        yield key
+        keys.append(key)
+    return tuple(keys)
+
+
+def prefixes_of(requests: Sequence[EngineRequest]) -> list[BlockKeys]:
+    """The keys of each request's prompt. Choices of one prompt follow each other and share them."""
+    found: list[BlockKeys] = []
+    last: tuple[tuple[int, ...], str] | None = None
+    for request in requests:
+        salt = request.salt
+        if last is None or last[0] is not request.prompt or last[1] != salt:
+            found.append(block_keys(request.prompt, salt))
+            last = (request.prompt, salt)
+        else:
+            found.append(found[-1])
+    return found

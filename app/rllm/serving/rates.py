@@ -118,5 +118,16 @@ class OutputLength:
         return usual - num_tokens if num_tokens < usual else min(usual, max_tokens - num_tokens)
 
 
+class Rates:
+    """All that is measured of one instance."""
+
+    def __init__(self) -> None:
+        self.drain = DrainRate()
+        self.prefill = PrefillRate()
+        self.token_gap = TokenGap()
+        self.output = OutputLength()
+        self.margin = ForecastMargin()
+
+
 def _blend(old: float | None, new: float, smoothing: float = _SMOOTHING) -> float:
     return new if old is None else old + smoothing * (new - old)

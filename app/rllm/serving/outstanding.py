@@ -1,0 +1,202 @@
+"""What one instance has been given and not finished, and what may be expected of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, StepRecord
+from rllm.errors import EngineError
+from rllm.serving.admission import Load, predicted_ttft_s
+from rllm.serving.breaker import Breaker
+from rllm.serving.observer import Observer
+from rllm.serving.pending import Estimate, Pending
+from rllm.serving.prefixes import BLOCK, BlockKeys, PrefixMap
+from rllm.serving.rates import Rates
+from rllm.workers.frames import StepFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Who hears of requests as they get on."""
+
+    on_started: Callable[[Pending], None]
+    on_first_token: Callable[[Pending], None]
+    on_over: Callable[[Pending, int], None]
+    """The worker has let go of it; it used so many tokens."""
+
+
+class Outstanding:
+    """Keeps the account of one instance's requests, from the frames of whichever worker it has."""
+
+    def __init__(
+        self,
+        model: str,
+        instance: str,
+        observer: Observer,
+        breaker: Breaker,
+        progress: Progress,
+        on_end: Callable[[Pending, Event, float], None],
+    ) -> None:
+        """``on_end`` gets the last event of each request and the time."""
+        self.info: ModelInfo | None = None
+        """What the worker can hold. None: none has loaded its model yet."""
+        self._model = model
+        self._instance = instance
+        self._observer = observer
+        self._breaker = breaker
+        self._progress = progress
+        self._on_end = on_end
+        self._rates = Rates()
+        self._prefixes = PrefixMap(0)
+        self._pending: dict[str, Pending] = {}
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def __contains__(self, pending: Pending) -> bool:
+        return pending.request.id in self._pending
+
+    # --- what may be expected -------------------------------------------------------------------
+
+    def load(self, num_new: int = 1) -> Load:
+        """What there is to do now, for a decision about ``num_new`` more requests."""
+        info = self._known()
+        uncached = queued = work = 0
+        for pending in self._pending.values():
+            work += pending.estimate.output_tokens
+            if not pending.has_token:
+                uncached += pending.estimate.uncached_tokens
+            if not pending.has_slot:
+                queued += pending.estimate.uncached_tokens
+        num = len(self._pending)
+        return Load(
+            slots=info.slots,
+            ctx_per_slot=info.ctx_per_slot,
+            requests=num,
+            outstanding_tokens=uncached + work,
+            pending_prompt_tokens=uncached,
+            queued_prompt_tokens=queued,
+            gap_s=self.gap_s,
+            prefill_token_s=self._rates.prefill.token_s,
+            frees_s=self._frees_s() if num + num_new > info.slots else (),
+            ttft_margin_s=self._rates.margin.seconds(time.monotonic()),
+        )
+
+    @property
+    def gap_s(self) -> float | None:
+        """Seconds between two requests that leave while all slots are taken. None: none has left yet."""
+        return self._rates.drain.gap_s(self._known().slots)
+
+    def _frees_s(self) -> tuple[float, ...]:
+        """Seconds until each sequence that holds a slot will probably end, soonest first."""
+        if (gap_s := self._rates.token_gap.seconds) is None:
+            return ()
+        more = self._rates.output.expect_more
+        running = (pending for pending in self._pending.values() if pending.has_slot)
+        return tuple(sorted(gap_s * more(p.output_tokens, p.request.max_tokens) for p in running))
+
+    def estimates(
+        self, requests: Sequence[EngineRequest], prefixes: Sequence[BlockKeys], load: Load
+    ) -> tuple[Estimate, ...]:
+        """One for each request, were they given to the instance in this order."""
+        found = []
+        before: set[int] = set()
+        for request, prefix in zip(requests, prefixes, strict=True):
+            uncached = len(request.prompt) - self._prefixes.match(prefix, before)
+            output = self._rates.output.expect(request.max_tokens)
+            found.append(Estimate(uncached, output, predicted_ttft_s(load, uncached)))
+            if len(found) < len(requests):  # the next one comes behind this one and finds its prompt
+                load = load.with_another(uncached)
+                before.update(prefix)
+        return tuple(found)
+
+    def _known(self) -> ModelInfo:
+        if self.info is None:
+            raise RuntimeError(f"{self._instance} has not loaded its model")
+        return self.info
+
+    # --- what the worker does -------------------------------------------------------------------
+
+    def begin(self, info: ModelInfo, *, reuses_prefixes: bool) -> None:
+        """Another worker is ready."""
+        self.info = info
+        self._prefixes = PrefixMap(info.kv_cells // BLOCK if reuses_prefixes else 0)
+
+    def add(self, pending: Pending) -> None:
+        """The worker is being given another one."""
+        pending.attempts += 1
+        self._pending[pending.request.id] = pending
+        self._prefixes.add(pending.prefix)
+
+    def hear(self, frame: StepFrame) -> None:
+        """Take in what one step has brought."""
+        now = time.monotonic()
+        if frame.step is not None:
+            self._note_step(frame.step)
+        for started in frame.started:
+            if (pending := self._pending.get(started.request_id)) is not None:
+                pending.times.started_at = now
+                pending.seq, pending.cached_tokens = started.seq, started.cached_tokens
+                self._observer.on_started(self._model, self._instance, pending.request)
+                self._progress.on_started(pending)
+        for event in frame.events:
+            if (pending := self._pending.get(event.request_id)) is not None:
+                self._on_event(pending, event, now)
+
+    def _note_step(self, step: StepRecord) -> None:
+        seconds = step.plan_s + step.execute_s + step.sample_s + step.commit_s
+        self._rates.prefill.step(step.prefill_tokens, seconds)
+        self._observer.on_step(self._model, self._instance, step)
+
+    def _on_event(self, pending: Pending, event: Event, now: float) -> None:
+        if event.tokens:
+            self._note_tokens(pending, len(event.tokens), now)
+        if event.finish is None:
+            pending.stream.put(event, now)
+            return
+        del self._pending[pending.request.id]
+        self._note_end(pending, event, now)
+        if event.finish is FinishReason.ERROR:
+            pending.stream.fail(EngineError(event.error or "the request failed"))
+        else:
+            pending.stream.put(event, now)
+        used = 0 if event.usage is None else event.usage.prompt_tokens + event.usage.completion_tokens
+        self._progress.on_over(pending, used)
+
+    def _note_tokens(self, pending: Pending, count: int, now: float) -> None:
+        times, last_at = pending.times, pending.times.last_token_at
+        pending.output_tokens += count
+        times.last_token_at = now
+        if last_at is not None:
+            self._rates.token_gap.add(now - last_at)
+            self._observer.on_token_gap(self._model, self._instance, now - last_at)
+            return
+        if pending.attempts == 1:  # a later attempt is late for a reason that nobody forecasts
+            self._rates.margin.add(now, pending.estimate.ttft_s, now - times.accepted_at)
+        self._observer.on_first_token(self._model, self._instance, now - times.accepted_at)
+        self._progress.on_first_token(pending)
+
+    def _note_end(self, pending: Pending, event: Event, now: float) -> None:
+        times = pending.times
+        self._on_end(pending, event, now)
+        seconds = now - times.accepted_at
+        self._observer.on_finished(self._model, self._instance, pending.request, event, seconds)
+        # Cancelling says nothing about the engine, and nothing about how long answers are.
+        if event.finish is FinishReason.ERROR:
+            self._breaker.failed(now)
+        elif event.finish is not FinishReason.CANCELLED:
+            self._breaker.succeeded(now)
+            self._rates.output.finished(event.usage.completion_tokens if event.usage else 0)
+        self._breaker.tell(now)
+        if times.started_at is not None:
+            saturated = len(self._pending) >= self._known().slots
+            self._rates.drain.finished(now, saturated=saturated, held_s=now - times.started_at)
+
+    def lose(self) -> list[Pending]:
+        """The worker is gone. What it had is nobody's now."""
+        lost, self._pending = list(self._pending.values()), {}
+        self._prefixes.clear()
+        self._rates.drain.forget_saturation()
+        return lost

@@ -1,0 +1,150 @@
+"""What the instances of a model offer a request, and which offer is the best. Nothing is given out here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rllm.engine.types import EngineRequest
+from rllm.errors import Overloaded
+from rllm.serving.admission import MAX_RETRY_S, Limits, Load, check_load, retry_after_s, tightest
+from rllm.serving.dispatcher import Candidate, choose
+from rllm.serving.instance import Instance
+from rllm.serving.pending import Estimate, Pending
+from rllm.serving.prefixes import BlockKeys, prefixes_of
+from rllm.serving.rates import Refusals
+from rllm.serving.terms import Terms
+from rllm.serving.timeouts import Timeouts
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What one instance would do for a request. Worked out once; holds until something else is accepted."""
+
+    instance: Instance
+    requests: Sequence[EngineRequest]
+    prefixes: Sequence[BlockKeys]
+    load: Load
+    estimates: tuple[Estimate, ...]
+    """One for each request."""
+
+    @property
+    def uncached_tokens(self) -> int:
+        return sum(estimate.uncached_tokens for estimate in self.estimates)
+
+    @property
+    def candidate(self) -> Candidate:
+        """It is chosen for its first sequence; the others have the same beginning, or nothing to prefer."""
+        resident = len(self.requests[0].prompt) - self.estimates[0].uncached_tokens
+        return Candidate(self.load.outstanding_tokens, self.load.free_slots, resident)
+
+
+class Router:
+    """Asks the instances, and refuses what none of them has room for."""
+
+    def __init__(self, model: str, instances: Sequence[Instance], limits: Limits, timeouts: Timeouts) -> None:
+        self._model = model
+        self._instances = instances
+        self._limits = limits
+        self._most_ttft_s = tightest(limits.target_ttft_s, timeouts.first_token_s, timeouts.total_s)
+        self._refusals = Refusals()
+
+    @property
+    def is_available(self) -> bool:
+        """Some instance would take a request now."""
+        now = time.monotonic()
+        return any(instance.is_open_to(now) for instance in self._instances)
+
+    def offer(self, requests: Sequence[EngineRequest], terms: Terms) -> Offer:
+        """
+        Raises:
+            Overloaded: no instance takes requests, or the best one has too much to do.
+        """
+        now = time.monotonic()
+        open_ = [instance for instance in self._instances if instance.is_open_to(now)]
+        best = _best(open_, requests, prefixes_of(requests))
+        if best is None:
+            raise self._nobody(now)
+        patience_s = tightest(terms.ttft_s, terms.timeout_s, self._most_ttft_s)
+        try:
+            check_load(best.load, self._limits, len(requests), best.uncached_tokens, patience_s)
+        except Overloaded as error:
+            self._spread(error, now)
+            raise
+        return best
+
+    def check_open(self, num_requests: int, terms: Terms) -> None:
+        """Ask what `offer` would say of prompts that are as short as can be.
+
+        Raises:
+            Overloaded: `offer` would refuse them, whatever their prompts are.
+        """
+        now, patience_s = time.monotonic(), tightest(terms.ttft_s, terms.timeout_s, self._most_ttft_s)
+        refusal: Overloaded | None = None
+        for instance in self._instances:
+            if not instance.is_open_to(now):
+                continue
+            try:
+                check_load(instance.outstanding.load(num_requests), self._limits, num_requests, 0, patience_s)
+            except Overloaded as error:
+                refusal = refusal or error
+            else:
+                return
+        if refusal is None:
+            raise self._nobody(now)
+        self._spread(refusal, now)
+        raise refusal
+
+    def replacement(self, pending: Pending) -> Offer | None:
+        """Who takes what a lost worker had. None: no worker is up.
+
+        Rather one whose breaker is open than none: the request was accepted, its client waits, and a second
+        attempt is its last.
+        """
+        now = time.monotonic()
+        open_ = [instance for instance in self._instances if instance.is_open_to(now)]
+        ready = [instance for instance in self._instances if instance.is_ready]
+        least = sorted(ready, key=lambda instance: len(instance.outstanding))[:1]
+        return _best(open_ or least, [pending.request], [pending.prefix])
+
+    def _nobody(self, now: float) -> Overloaded:
+        waits = [
+            instance.breaker.reopens_in_s(now) if instance.is_ready else 2.0 for instance in self._instances
+        ]
+        return Overloaded(
+            f"no instance of {self._model} takes requests at the moment",
+            retry_after_s=max(0.5, min(waits)),
+            bound="no_instance",
+        )
+
+    def _spread(self, error: Overloaded, now: float) -> None:
+        """Send this one back later than those who were sent away before it."""
+        gaps = [gap_s for gap_s in self._gaps_s() if gap_s is not None]
+        if gaps and error.retry_after_s is not None:
+            behind_s = self._refusals.count(now) * min(gaps) / len(gaps)
+            error.retry_after_s = min(MAX_RETRY_S, error.retry_after_s + behind_s)
+        self._refusals.add(now)
+
+    def retry_after_s(self) -> float:
+        """Seconds until the next request has probably left one of the instances."""
+        return min((retry_after_s(gap_s, 1) for gap_s in self._gaps_s()), default=1.0)
+
+    def _gaps_s(self) -> list[float | None]:
+        return [i.outstanding.gap_s for i in self._instances if i.outstanding.info is not None]
+
+
+def _best(
+    instances: Sequence[Instance], requests: Sequence[EngineRequest], prefixes: Sequence[BlockKeys]
+) -> Offer | None:
+    offers = [_offer_of(instance, requests, prefixes) for instance in instances]
+    if len(offers) < 2:
+        return offers[0] if offers else None
+    num_tokens = len(requests[0].prompt)
+    return offers[choose([offer.candidate for offer in offers], num_tokens, slack_tokens=2 * num_tokens)]
+
+
+def _offer_of(instance: Instance, requests: Sequence[EngineRequest], prefixes: Sequence[BlockKeys]) -> Offer:
+    load = instance.outstanding.load(len(requests))
+    estimates = instance.outstanding.estimates(requests, prefixes, load)
+    return Offer(instance, requests, prefixes, load, estimates)
