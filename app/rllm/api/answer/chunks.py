@@ -14,7 +14,6 @@ import orjson
 from rllm.api.http.errors import ErrorAnswer
 
 DONE = b"data: [DONE]\n\n"
-KEEPALIVE = b": keepalive\n\n"
 
 _MARK = "\u0000text\u0000"
 _ENCODED_MARK = orjson.dumps(_MARK)

@@ -23,6 +23,7 @@ from rllm.api.answer.streaming import StreamedAnswer
 from rllm.api.http.client import Client, ClientGone
 from rllm.api.http.event_stream import ClientTooSlow, body_sender
 from rllm.api.http.records import RequestRecord
+from rllm.api.http.sending import drop_connection, send_json
 from rllm.api.settings import ApiSettings
 from rllm.serving.service import Service
 from rllm.serving.stream import Stream
@@ -57,7 +58,7 @@ class Generation(Response):
                 self._record.status = 499
             except ClientTooSlow:
                 self._record.status, self._record.error_code = 499, "client_too_slow"
-                await _drop_connection(scope, client)
+                await drop_connection(scope, client)
 
     async def _run(self, job: Job, client: Client, scope: Scope, send: Send) -> None:
         record = self._record
@@ -129,19 +130,3 @@ class Generation(Response):
         record.ttft_s = min(first_tokens) - record.started if first_tokens else None
         record.completion_tokens, record.cached_tokens = totals.completion_tokens, totals.cached_tokens
         record.finish_reasons = tuple(str(choice.finish) for choice in choices if choice.finish)
-
-
-async def send_json(send: Send, status: int, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> None:
-    """One JSON answer, without a detour over a response object."""
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-    raw += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def _drop_connection(scope: Scope, client: Client) -> None:
-    """Closing politely would wait until the client has read what is buffered; see `api.http.transport`."""
-    abort = scope.get("extensions", {}).get("rllm.abort")
-    if abort is not None:
-        abort()
-        await client.wait_gone()

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from starlette.types import Scope, Send
 
 from rllm import background
-from rllm.api.answer.chunks import KEEPALIVE
 
+KEEPALIVE = b": keepalive\n\n"
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),

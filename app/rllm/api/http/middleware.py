@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rllm.api.answer.generation import send_json
 from rllm.api.http.client import ClientGone
 from rllm.api.http.encoded_body import EncodedBody, is_encoded
 from rllm.api.http.errors import ErrorAnswer, answer_of, internal_error
 from rllm.api.http.records import PROBES, Observer, RequestRecord, Starter
+from rllm.api.http.sending import send_json
 from rllm.errors import BodyTooLarge, Overloaded, RllmError
 
 _logger = logging.getLogger("rllm.api")
