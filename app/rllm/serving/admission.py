@@ -151,8 +151,3 @@ def check_load(
             retry_after_s=max(_MIN_RETRY_S, min(MAX_RETRY_S, expected_s - ttft_s)),
             bound="first_token_time",
         )
-
-
-def tightest(*limits_s: float | None) -> float | None:
-    """The smallest of those that are set; 0 and None are not."""
-    return min((limit for limit in limits_s if limit), default=None)

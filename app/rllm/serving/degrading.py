@@ -82,9 +82,9 @@ def check_level(measures: Measures, priority: int, retry_after_s: Callable[[], f
         )
 
 
-def cap_tokens(cap: int | None, requests: list[EngineRequest]) -> list[EngineRequest]:
+def cap_tokens(cap: int, requests: list[EngineRequest]) -> list[EngineRequest]:
     """The requests as they are to be run; the same list where nothing changes."""
-    if cap is None or all(request.max_tokens <= cap for request in requests):
+    if all(request.max_tokens <= cap for request in requests):
         return requests
     return [
         msgspec.structs.replace(

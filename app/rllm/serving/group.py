@@ -112,7 +112,8 @@ class Group:
 
     def _let_go(self, pending: Pending) -> None:
         pending.stop_timer()
-        holder = next((each for each in self.instances if pending in each.outstanding), None)
+        request_id = pending.request.id
+        holder = next((each for each in self.instances if request_id in each.outstanding.pending), None)
         if holder is not None:
             holder.cancel(pending)  # it is over when the worker has let go
         else:

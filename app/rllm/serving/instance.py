@@ -83,7 +83,7 @@ class Instance:
 
     def is_open_to(self, now: float) -> bool:
         """Whether it may be given another request."""
-        return self.is_ready and self.breaker.allows(now, len(self.outstanding))
+        return self.is_ready and self.breaker.allows(now, len(self.outstanding.pending))
 
     @property
     def info(self) -> ModelInfo | None:
@@ -190,7 +190,7 @@ class Instance:
 
     def _on_frame(self, frame: StepFrame) -> None:
         self.outstanding.hear(frame)
-        if not self.outstanding:
+        if not self.outstanding.pending:
             self._watchdog.idle()
         if frame.events or (frame.step and frame.step.decode_tokens + frame.step.prefill_tokens):
             self._watchdog.progress()
@@ -215,7 +215,7 @@ class Instance:
             breaker=self.breaker.state(now).value,
             breaker_reopens_s=self.breaker.reopens_in_s(now),
             restarts=self.status.restarts,
-            outstanding=len(self.outstanding),
+            outstanding=len(self.outstanding.pending),
             fallback=self.fallback,
             tuned=self.tuned,
         )

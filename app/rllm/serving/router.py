@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rllm.engine.types import EngineRequest
 from rllm.errors import Overloaded
-from rllm.serving.admission import MAX_RETRY_S, Limits, Load, check_load, retry_after_s, tightest
+from rllm.serving.admission import MAX_RETRY_S, Limits, Load, check_load, retry_after_s
 from rllm.serving.dispatcher import Candidate, choose
 from rllm.serving.instance import Instance
 from rllm.serving.pending import Estimate, Pending
@@ -47,7 +47,7 @@ class Router:
         self._model = model
         self._instances = instances
         self._limits = limits
-        self._most_ttft_s = tightest(limits.target_ttft_s, timeouts.first_token_s, timeouts.total_s)
+        self._most_ttft_s = (limits.target_ttft_s, timeouts.first_token_s, timeouts.total_s)
         self._refusals = Refusals()
 
     @property
@@ -66,9 +66,8 @@ class Router:
         best = _best(open_, requests, prefixes_of(requests))
         if best is None:
             raise self._nobody(now)
-        patience_s = tightest(terms.ttft_s, terms.timeout_s, self._most_ttft_s)
         try:
-            check_load(best.load, self._limits, len(requests), best.uncached_tokens, patience_s)
+            check_load(best.load, self._limits, len(requests), best.uncached_tokens, self._patience_s(terms))
         except Overloaded as error:
             self._spread(error, now)
             raise
@@ -80,7 +79,7 @@ class Router:
         Raises:
             Overloaded: `offer` would refuse them, whatever their prompts are.
         """
-        now, patience_s = time.monotonic(), tightest(terms.ttft_s, terms.timeout_s, self._most_ttft_s)
+        now, patience_s = time.monotonic(), self._patience_s(terms)
         refusal: Overloaded | None = None
         for instance in self._instances:
             if not instance.is_open_to(now):
@@ -105,8 +104,12 @@ class Router:
         now = time.monotonic()
         open_ = [instance for instance in self._instances if instance.is_open_to(now)]
         ready = [instance for instance in self._instances if instance.is_ready]
-        least = sorted(ready, key=lambda instance: len(instance.outstanding))[:1]
+        least = sorted(ready, key=lambda instance: len(instance.outstanding.pending))[:1]
         return _best(open_ or least, [pending.request], [pending.prefix])
+
+    def _patience_s(self, terms: Terms) -> float | None:
+        """The longest that a first token may take; None: as long as it takes. A limit of 0 is none."""
+        return min(filter(None, (terms.ttft_s, terms.timeout_s, *self._most_ttft_s)), default=None)
 
     def _nobody(self, now: float) -> Overloaded:
         waits = [

@@ -38,6 +38,7 @@ class Variants:
         self._plans = plans
         self._groups = groups
         self._observer = observer
+        self._has_ladder = bool(settings.rungs)
         self._degraders = {
             name: Degrader(
                 settings,
@@ -52,19 +53,26 @@ class Variants:
         Raises:
             Overloaded: a model on the way has no room for this priority.
         """
-        caps: list[int] = []
-        name, following = model, model
-        while following:
-            name, smaller = following, self._plans[following].smaller
+        if not self._has_ladder:
+            return Variant(model, model, self._alive(model), None)
+        name, caps = model, []
+        while True:
             measures = self._degraders[name].look()
-            goes_on = measures.route and smaller is not None and self._groups[smaller].router.is_available
-            if goes_on:  # there is still somebody to ask
+            following = self._following(name) if measures.route else None
+            if (
+                following is not None
+            ):  # a level that refuses everybody does so only where nobody is left to ask
                 measures = replace(measures, refuse=False)
             check_level(measures, priority, self._groups[name].router.retry_after_s)
-            if measures.max_tokens is not None:
-                caps.append(measures.max_tokens)
-            following = smaller or "" if goes_on else ""
-        return Variant(model, name, self._alive(name), min(caps, default=None))
+            caps += [] if measures.max_tokens is None else [measures.max_tokens]
+            if following is None:
+                return Variant(model, name, self._alive(name), min(caps, default=None))
+            name = following
+
+    def _following(self, name: str) -> str | None:
+        """The smaller model that takes over from this one, while it takes requests."""
+        smaller = self._plans[name].smaller
+        return smaller if smaller is not None and self._groups[smaller].router.is_available else None
 
     def _alive(self, name: str) -> str:
         """The model, or the fallback of one that takes no requests."""
