@@ -57,13 +57,10 @@ def run(*commands: list[Command]) -> tuple[Script, Slow]:
     return script, backend
 
 
-def ask(text: str = "[[say hello]]") -> Submit:
-    return Submit(
-        EngineRequest(
-            id="a", prompt=tuple(text.encode()), max_tokens=20, sampling=SamplingParams(temperature=0.0)
-        ),
-        0.0,
-    )
+def ask(text: str = "[[say hello]]", names: str = "a") -> Submit:
+    greedy, prompt = SamplingParams(temperature=0.0), tuple(text.encode())
+    requests = (EngineRequest(id=name, prompt=prompt, max_tokens=20, sampling=greedy) for name in names)
+    return Submit(tuple(requests), 0.0)
 
 
 def test_frames_are_sent_during_the_next_step_in_order_and_all_of_them() -> None:
@@ -73,6 +70,13 @@ def test_frames_are_sent_during_the_next_step_in_order_and_all_of_them() -> None
     assert [event.finish is not None for frame in frames for event in frame.events][-1]
     # when step i begins, the frame of the step before it has not left yet
     assert backend.sent_at[1:4] == [0, 1, 2]
+
+
+def test_the_sequences_of_one_request_arrive_together() -> None:
+    script, _ = run([ask(names="ab")])
+    first = next(message for message in script.sent if isinstance(message, StepFrame) and message.step)
+    assert first.step is not None
+    assert first.step.running + first.step.waiting == 2
 
 
 def test_who_looks_sees_the_frames_of_what_is_told() -> None:

@@ -91,19 +91,16 @@ class Group:
         """Give the offered instance its requests, now: the offer was made for this moment."""
         now = time.monotonic()
         deadline = now + terms.timeout_s if terms.timeout_s else None
-        streams = []
+        accepted = []
         for request, prefix, estimate in zip(offer.requests, offer.prefixes, offer.estimates, strict=True):
             stream = Stream(request.id, self._cancel, hold=not terms.streaming)
-            pending = Pending(request, prefix, stream, Times(now, deadline), estimate, permit)
-            self._pending[request.id] = pending
-            self._launch(pending, offer.instance)
-            streams.append(stream)
+            accepted.append(Pending(request, prefix, stream, Times(now, deadline), estimate, permit))
+        offer.instance.submit(accepted)
+        for pending in accepted:
+            self._pending[pending.request.id] = pending
+            self._watch(pending)
         self._idle.clear()
-        return streams
-
-    def _launch(self, pending: Pending, instance: Instance) -> None:
-        instance.submit(pending)
-        self._watch(pending)
+        return [pending.stream for pending in accepted]
 
     def _cancel(self, request_id: str) -> None:
         """The client does not want it any more."""
@@ -177,7 +174,8 @@ class Group:
             return False
         pending.times.parked_at = None
         (pending.estimate,) = offer.estimates
-        self._launch(pending, offer.instance)
+        offer.instance.submit([pending])
+        self._watch(pending)
         return True
 
     def _park(self, pending: Pending) -> None:

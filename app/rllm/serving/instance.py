@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -171,17 +171,20 @@ class Instance:
 
     # --- work -----------------------------------------------------------------------------------
 
-    def submit(self, pending: Pending) -> None:
-        """Hand a request to the worker. The instance must be READY.
+    def submit(self, sequences: Sequence[Pending]) -> None:
+        """Hand all sequences of a request to the worker at once. The instance must be READY.
 
         One that lost another worker is in line where it was: behind those who had come before it.
         """
         if self._worker is None or not self.is_ready:
             raise RuntimeError(f"{self.name} is {self.status.state.value}")
-        self.outstanding.add(pending)
+        for pending in sequences:
+            self.outstanding.add(pending)
         self._watchdog.work()
-        self._worker.send(Submit(request=pending.request, sent_at=pending.times.accepted_at))
-        self._observer.on_accepted(self._model, self.name, pending.request)
+        requests = tuple(pending.request for pending in sequences)
+        self._worker.send(Submit(requests=requests, sent_at=sequences[0].times.accepted_at))
+        for request in requests:
+            self._observer.on_accepted(self._model, self.name, request)
 
     def cancel(self, pending: Pending) -> None:
         """Nobody wants it any more. It counts as outstanding until the worker has let go."""

@@ -59,9 +59,7 @@ class Variants:
         while True:
             measures = self._degraders[name].look()
             following = self._following(name) if measures.route else None
-            if (
-                following is not None
-            ):  # a level that refuses everybody does so only where nobody is left to ask
+            if following is not None:  # "refuse" is for the last one, after which nobody can be asked
                 measures = replace(measures, refuse=False)
             check_level(measures, priority, self._groups[name].router.retry_after_s)
             caps += [] if measures.max_tokens is None else [measures.max_tokens]

@@ -85,9 +85,10 @@ def _take_commands(engine: Engine, link: Inbox, log: WorkerLog, outbox: Outbox) 
         gc.collect(0)  # nobody is waiting; the engine itself makes no reference cycles
     for command in link.commands(wait=not engine.has_work):
         match command:
-            case Submit(request=request, sent_at=sent_at):
-                log.accepted(request)
-                engine.submit(request, min(sent_at, time.monotonic()))
+            case Submit(requests=requests, sent_at=sent_at):
+                for request in requests:
+                    log.accepted(request)
+                    engine.submit(request, min(sent_at, time.monotonic()))
             case Cancel(request_id=request_id):
                 engine.cancel(request_id)
             case Inspect():
