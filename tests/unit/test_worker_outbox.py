@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import msgspec
+import pytest
 
 from rllm.backends.fake import FakeBackend
 from rllm.backends.options import FakeOptions
+from rllm.engine.build import build_scheduler
 from rllm.engine.engine import Engine
 from rllm.engine.port import Plan, StepResult, nothing
-from rllm.engine.scheduler import Scheduler
 from rllm.engine.types import EngineRequest, SamplingParams
-from rllm.workers.frames import Command, Inspect, Inspected, Message, StepFrame, Stop, Submit
+from rllm.workers.frames import Command, Failed, Inspect, Inspected, Message, StepFrame, Stop, Submit
 from rllm.workers.worker import serve
 from rllm.workers.worker_log import WorkerLog
 
@@ -52,7 +53,7 @@ class Slow(FakeBackend):
 def run(*commands: list[Command]) -> tuple[Script, Slow]:
     script = Script(*commands)
     backend = Slow(script)
-    engine = Engine(Scheduler(backend.info, backend.vocabulary), backend, lambda: 0.0)
+    engine = Engine(build_scheduler(backend.info, backend.vocabulary), backend, lambda: 0.0)
     assert serve(engine, script, WorkerLog(script.send, "warning")) == 0
     return script, backend
 
@@ -83,3 +84,18 @@ def test_who_looks_sees_the_frames_of_what_is_told() -> None:
     script, _ = run([ask()], [], [Inspect()])
     at = next(i for i, message in enumerate(script.sent) if isinstance(message, Inspected))
     assert sum(isinstance(message, StepFrame) for message in script.sent[:at]) == 2
+
+
+@pytest.mark.parametrize(("level", "notices"), [("debug", True), ("info", False)])
+def test_in_a_debug_run_an_idle_engine_checks_its_accounts(level: str, notices: bool) -> None:
+    """A cell that nobody holds is found when there is nothing to do, and ends the worker."""
+    script = Script([ask()])
+    scheduler = build_scheduler((backend := FakeBackend(FakeOptions())).info, backend.vocabulary)
+    engine, log = Engine(scheduler, backend, lambda: 0.0), WorkerLog(script.send, level)
+    scheduler.inspect().kv.grew(3, 1)
+    if notices:
+        with pytest.raises(AssertionError):
+            serve(engine, script, log)
+        assert isinstance(script.sent[-1], Failed)
+    else:
+        assert serve(engine, script, log) == 0
