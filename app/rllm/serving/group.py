@@ -46,7 +46,7 @@ class Group:
         self.router = Router(model, self.instances, limits, timeouts)
         self._pending: dict[str, Pending] = {}
         self._parked: list[Pending] = []
-        """Those that lost their worker and wait for another."""
+        """Requests that lost their worker and wait for another."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -63,7 +63,7 @@ class Group:
         await self._idle.wait()
 
     async def stop(self, reason: RllmError) -> None:
-        """Whoever still waits hears ``reason``; then the workers end."""
+        """Tell everybody who still waits ``reason``, then end the workers."""
         for pending in list(self._pending.values()):
             pending.stream.fail(reason)
         await asyncio.gather(*(instance.stop() for instance in self.instances))
@@ -72,7 +72,7 @@ class Group:
 
     @property
     def utilization(self) -> float:
-        """Requests per slot of the instances that are up; with none up, as many slots as one would have."""
+        """Requests per slot of the instances that are up. With none up, one's slots count."""
         slots = [instance.info.slots for instance in self.instances if instance.info and instance.is_ready]
         one = next((instance.info.slots for instance in self.instances if instance.info), 1)
         return len(self._pending) / (sum(slots) or one)
@@ -88,7 +88,7 @@ class Group:
     # --- requests -------------------------------------------------------------------------------
 
     def accept(self, offer: Offer, terms: Terms, permit: Permit | None) -> list[Stream]:
-        """Give the offered instance its requests, now: the offer was made for this moment."""
+        """Give the instance its requests, before anything else is accepted. One stream for each."""
         now = time.monotonic()
         deadline = now + terms.timeout_s if terms.timeout_s else None
         accepted = []
@@ -103,7 +103,7 @@ class Group:
         return [pending.stream for pending in accepted]
 
     def _cancel(self, request_id: str) -> None:
-        """The client does not want it any more."""
+        """Let go of a request that its client does not want any more."""
         if (pending := self._pending.get(request_id)) is not None:
             self._let_go(pending)
 
@@ -118,7 +118,7 @@ class Group:
             self._finish(pending)
 
     def _finish(self, pending: Pending, used_tokens: int = 0) -> None:
-        """Nothing will come of it any more."""
+        """Forget a request: nothing will come of it any more."""
         del self._pending[pending.request.id]
         pending.end(used_tokens)
         if not self._pending:
@@ -184,7 +184,7 @@ class Group:
         self._watch(pending)
 
     def _on_up(self) -> None:
-        """A worker is back: whoever lost one goes first."""
+        """Give a worker that is back what other workers lost."""
         parked, self._parked = self._parked, []
         self._parked += [pending for pending in parked if not self._replace(pending)]
         self._on_change()

@@ -187,7 +187,7 @@ class Instance:
             self._observer.on_accepted(self._model, self.name, request)
 
     def cancel(self, pending: Pending) -> None:
-        """Nobody wants it any more. It counts as outstanding until the worker has let go."""
+        """Tell the worker to stop. The request counts as outstanding until the worker has let go."""
         if self._worker is not None:
             self._worker.send(Cancel(request_id=pending.request.id))
 
@@ -231,14 +231,14 @@ class Instance:
     # --- faults ---------------------------------------------------------------------------------
 
     def _on_stall(self, seconds: float) -> None:
-        """The process cannot be asked any more; killing works on a stopped one too."""
+        """Kill the worker: it cannot be asked any more. That works on a stopped process, too."""
         self.status.stalled = True
         self._observer.on_stall(self._model, self.name, seconds)
         if self._worker is not None:
             self._worker.dump_and_kill()
 
     def _on_exit(self, error: EngineError) -> None:
-        """The worker is gone: its requests go back to the group, and another worker is started."""
+        """Give the requests back to the group and start another worker."""
         now = time.monotonic()
         lost = self.outstanding.lose()
         self._inspector.closed()

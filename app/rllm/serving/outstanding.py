@@ -19,7 +19,7 @@ from rllm.workers.frames import StepFrame
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Who hears of requests as they get on."""
+    """Hears how requests get on."""
 
     on_started: Callable[[Pending], None]
     on_first_token: Callable[[Pending], None]
@@ -56,7 +56,7 @@ class Outstanding:
     # --- what may be expected -------------------------------------------------------------------
 
     def load(self, num_new: int = 1) -> Load:
-        """What there is to do now, for a decision about ``num_new`` more requests."""
+        """The load now, for a decision about ``num_new`` more requests."""
         info = self._known()
         uncached = queued = work = 0
         for pending in self.pending.values():
@@ -95,7 +95,7 @@ class Outstanding:
     def estimates(
         self, requests: Sequence[EngineRequest], prefixes: Sequence[BlockKeys], load: Load
     ) -> tuple[Estimate, ...]:
-        """One for each request, were they given to the instance in this order."""
+        """What each request would take, were they given to the instance in this order."""
         found = []
         before: set[int] = set()
         for request, prefix in zip(requests, prefixes, strict=True):
@@ -115,18 +115,18 @@ class Outstanding:
     # --- what the worker does -------------------------------------------------------------------
 
     def begin(self, info: ModelInfo, *, reuses_prefixes: bool) -> None:
-        """Another worker is ready."""
+        """Another worker is ready, and has nothing in its cache."""
         self.info = info
         self._prefixes = PrefixMap(info.kv_cells // BLOCK if reuses_prefixes else 0)
 
     def add(self, pending: Pending) -> None:
-        """The worker is being given another one."""
+        """Count in a request that the worker is given."""
         pending.attempts += 1
         self.pending[pending.request.id] = pending
         self._prefixes.add(pending.prefix)
 
     def hear(self, frame: StepFrame) -> None:
-        """Take in what one step has brought."""
+        """Pass on what one step has brought."""
         now = time.monotonic()
         if frame.step is not None:
             self._note_step(frame.step)
@@ -190,7 +190,7 @@ class Outstanding:
             self._rates.drain.finished(now, saturated=saturated, held_s=now - times.started_at)
 
     def lose(self) -> list[Pending]:
-        """The worker is gone. What it had is nobody's now."""
+        """Give up what the worker had: it is gone."""
         lost, self.pending = list(self.pending.values()), {}
         self._prefixes.clear()
         self._rates.drain.forget_saturation()

@@ -18,7 +18,7 @@ class Variant:
 
     asked: str
     routed: str
-    """Down the ladder from the one that was asked."""
+    """The model to which the ladder leads."""
     id: str
     """The fallback of that one, or itself."""
     max_tokens: int | None
@@ -49,7 +49,8 @@ class Variants:
         }
 
     def resolve(self, model: str, priority: int) -> Variant:
-        """
+        """The model that answers for ``model`` now.
+
         Raises:
             Overloaded: a model on the way has no room for this priority.
         """
@@ -80,7 +81,7 @@ class Variants:
         return fallback if self._groups[fallback].router.is_available else name
 
     def tell(self, variant: Variant) -> None:
-        """A request is given to this variant."""
+        """Tell the observer that a request goes another way than asked."""
         if variant.routed != variant.asked:
             self._observer.on_rerouted(variant.asked, variant.routed, "degraded")
         if variant.id != variant.routed:
