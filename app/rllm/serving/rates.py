@@ -54,7 +54,7 @@ class PrefillRate:
 
 
 class TokenGap:
-    """Learns the seconds between two tokens of a sequence: a mean over some hundred, others' prefill in it."""
+    """Learns the seconds between two tokens of a sequence: a mean over hundreds, prefill of others in it."""
 
     def __init__(self) -> None:
         self.seconds: float | None = None
