@@ -17,9 +17,6 @@ class CellLedger(Protocol):
     @property
     def total(self) -> int: ...
 
-    @property
-    def free(self) -> int: ...
-
     def room(self, seq: int) -> int:
         """How many more tokens ``seq`` could append now."""
         ...
@@ -65,12 +62,8 @@ class UnifiedLedger:
     def total(self) -> int:
         return self._total
 
-    @property
-    def free(self) -> int:
-        return self._total - self._used
-
     def room(self, seq: int) -> int:
-        return self.free
+        return self._total - self._used
 
     def length(self, seq: int) -> int:
         return self._lengths.get(seq, 0)
@@ -192,10 +185,6 @@ class SplitLedger:
     @property
     def total(self) -> int:
         return len(self._lengths) * self._per_sequence
-
-    @property
-    def free(self) -> int:
-        return self.total - self._used
 
     def room(self, seq: int) -> int:
         return self._per_sequence - self._lengths[seq]

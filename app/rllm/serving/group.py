@@ -46,7 +46,7 @@ class Group:
         self.router = Router(model, self.instances, limits, timeouts)
         self._pending: dict[str, Pending] = {}
         self._parked: list[Pending] = []
-        """Requests that lost their worker and wait for another."""
+        """Those that lost their worker and wait for another."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -63,7 +63,7 @@ class Group:
         await self._idle.wait()
 
     async def stop(self, reason: RllmError) -> None:
-        """Tell everybody who still waits ``reason``, then end the workers."""
+        """Whoever still waits hears ``reason``; then the workers end."""
         for pending in list(self._pending.values()):
             pending.stream.fail(reason)
         await asyncio.gather(*(instance.stop() for instance in self.instances))
@@ -72,7 +72,7 @@ class Group:
 
     @property
     def utilization(self) -> float:
-        """Requests per slot of the instances that are up. With none up, one's slots count."""
+        """Requests per slot of the instances that are up; with none up, as many slots as one would have."""
         slots = [instance.info.slots for instance in self.instances if instance.info and instance.is_ready]
         one = next((instance.info.slots for instance in self.instances if instance.info), 1)
         return len(self._pending) / (sum(slots) or one)
@@ -88,29 +88,31 @@ class Group:
     # --- requests -------------------------------------------------------------------------------
 
     def accept(self, offer: Offer, terms: Terms, permit: Permit | None) -> list[Stream]:
-        """Give the instance its requests, before anything else is accepted. One stream for each."""
+        """Give the offered instance its requests, now: the offer was made for this moment."""
         now = time.monotonic()
         deadline = now + terms.timeout_s if terms.timeout_s else None
-        accepted = []
+        streams = []
         for request, prefix, estimate in zip(offer.requests, offer.prefixes, offer.estimates, strict=True):
             stream = Stream(request.id, self._cancel, hold=not terms.streaming)
-            accepted.append(Pending(request, prefix, stream, Times(now, deadline), estimate, permit))
-        offer.instance.submit(accepted)
-        for pending in accepted:
-            self._pending[pending.request.id] = pending
-            self._watch(pending)
+            pending = Pending(request, prefix, stream, Times(now, deadline), estimate, permit)
+            self._pending[request.id] = pending
+            self._launch(pending, offer.instance)
+            streams.append(stream)
         self._idle.clear()
-        return [pending.stream for pending in accepted]
+        return streams
+
+    def _launch(self, pending: Pending, instance: Instance) -> None:
+        instance.submit(pending)
+        self._watch(pending)
 
     def _cancel(self, request_id: str) -> None:
-        """Let go of a request that its client does not want any more."""
+        """The client does not want it any more."""
         if (pending := self._pending.get(request_id)) is not None:
             self._let_go(pending)
 
     def _let_go(self, pending: Pending) -> None:
         pending.stop_timer()
-        request_id = pending.request.id
-        holder = next((each for each in self.instances if request_id in each.outstanding.pending), None)
+        holder = next((each for each in self.instances if pending in each.outstanding), None)
         if holder is not None:
             holder.cancel(pending)  # it is over when the worker has let go
         else:
@@ -118,7 +120,7 @@ class Group:
             self._finish(pending)
 
     def _finish(self, pending: Pending, used_tokens: int = 0) -> None:
-        """Forget a request: nothing will come of it any more."""
+        """Nothing will come of it any more."""
         del self._pending[pending.request.id]
         pending.end(used_tokens)
         if not self._pending:
@@ -174,8 +176,7 @@ class Group:
             return False
         pending.times.parked_at = None
         (pending.estimate,) = offer.estimates
-        offer.instance.submit([pending])
-        self._watch(pending)
+        self._launch(pending, offer.instance)
         return True
 
     def _park(self, pending: Pending) -> None:
@@ -184,7 +185,7 @@ class Group:
         self._watch(pending)
 
     def _on_up(self) -> None:
-        """Give a worker that is back what other workers lost."""
+        """A worker is back: whoever lost one goes first."""
         parked, self._parked = self._parked, []
         self._parked += [pending for pending in parked if not self._replace(pending)]
         self._on_change()

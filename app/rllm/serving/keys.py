@@ -30,13 +30,13 @@ _COUNTS = ("requests_per_min", "tokens_per_min", "concurrency")
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """One caller, with the fields that the API's authorization looks at."""
+    """A caller. Has the fields that the API's authorization looks at."""
 
     name: str
     digest: bytes = field(repr=False)
     limits: KeyLimits
     operator: bool = False
-    """It may see what all callers do."""
+    """May see what all callers do."""
 
 
 def read_keys(path: Path) -> tuple[KeyEntry, ...]:

@@ -1,4 +1,4 @@
-"""The conditions that come with a request, and the headers that go with its answer."""
+"""What comes with a request beside its tokens, and what the caller is told beside the answer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What the caller demands of an answer."""
+    """The caller's conditions."""
 
     key: str | None = None
-    """The name of the API key, whose limits and priority apply."""
+    """Name of the API key, whose limits and priority apply."""
     timeout_s: float | None = None
     """The whole answer is worthless after so long; also the most that a first token may take."""
     ttft_s: float | None = None
-    """The request is refused if its first token would probably take longer. Once accepted it ends nothing."""
+    """Refuse at once when the first token would probably take longer. Once accepted it ends nothing."""
     streaming: bool = True
     """False: the client sees nothing before the end, so the request may start over until then."""
 

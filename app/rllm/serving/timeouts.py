@@ -1,4 +1,4 @@
-"""Says which of a request's time limits comes next. Times are numbers on one monotonic clock."""
+"""Which of a request's time limits comes next. Pure: times are numbers on one monotonic clock."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from rllm.errors import EngineError, Overloaded, RllmError, TimedOut
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """The limits that hold for every request, beside its own deadline. 0 switches one off."""
+    """Of every request; 0 switches one off. A caller's own deadline comes on top of them."""
 
     queue_s: float = 120.0
-    """Seconds to wait for a slot."""
+    """Waiting for a slot."""
     first_token_s: float = 300.0
-    """Seconds from acceptance to the first token."""
+    """From acceptance to the first token."""
     total_s: float = 600.0
     idle_s: float = 60.0
-    """Seconds between two tokens of one stream."""
+    """Between two tokens of one stream."""
     retry_s: float = 30.0
-    """Seconds to wait for another worker, after one was lost and no other is there."""
+    """Waiting for a worker to be replaced, after one was lost and no other is there."""
 
 
 class Limit(StrEnum):
-    """A limit that can be passed. Its value is the error code that the client gets."""
+    """Which limit was passed; also the error code the client gets."""
 
     QUEUE = "queue_timeout"
     FIRST_TOKEN = "first_token_timeout"
@@ -36,11 +36,11 @@ class Limit(StrEnum):
 
 @dataclass(slots=True)
 class Times:
-    """When things happened to one request."""
+    """One request's clock readings."""
 
     accepted_at: float
     deadline: float | None = None
-    """The caller's own limit."""
+    """The caller's own."""
     started_at: float | None = None
     """It was given a slot."""
     last_token_at: float | None = None
@@ -55,7 +55,6 @@ def next_limit(times: Times, timeouts: Timeouts) -> tuple[float, Limit] | None:
         due.append((times.deadline, Limit.DEADLINE))
     if timeouts.total_s:
         due.append((times.accepted_at + timeouts.total_s, Limit.TOTAL))
-    # One phase at a time: without a worker no token can come, and after the first one the gap is what counts.
     if times.parked_at is not None:
         if timeouts.retry_s:
             due.append((times.parked_at + timeouts.retry_s, Limit.RETRY))
@@ -71,7 +70,7 @@ def next_limit(times: Times, timeouts: Timeouts) -> tuple[float, Limit] | None:
 
 
 def error_of(limit: Limit, waited_s: float, retry_after_s: float) -> RllmError:
-    """The error for a passed limit. The client is told to come back only where nothing was computed."""
+    """What the client hears. Only where nothing was computed is it told to come back."""
     match limit:
         case Limit.QUEUE:
             return Overloaded(
