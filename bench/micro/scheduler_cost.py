@@ -16,8 +16,8 @@ import time
 import click
 import numpy as np
 
+from rllm.engine.build import build_scheduler
 from rllm.engine.port import Plan, Status, StepResult
-from rllm.engine.scheduler import Scheduler
 from rllm.engine.types import EngineRequest, ModelInfo, SamplingParams
 
 RUNNING, WAITING = 256, 1000
@@ -72,7 +72,7 @@ def answer(plan: Plan, rng: random.Random) -> StepResult:
 def main(steps: int, seed: int) -> None:
     gc.disable()  # as a worker does while it is busy
     rng = random.Random(seed)
-    scheduler = Scheduler(make_info(), Words())
+    scheduler = build_scheduler(make_info(), Words())
     number, times = 0, []
     for step in range(steps + 200):
         while scheduler.num_running + scheduler.num_waiting < RUNNING + WAITING:

@@ -17,10 +17,11 @@ import pytest
 from rllm.backends.llama import lib
 from rllm.backends.llama.engine import LlamaBackend
 from rllm.backends.options import LlamaOptions
+from rllm.engine.build import build_scheduler
 from rllm.engine.engine import Engine
-from rllm.engine.scheduler import Scheduler
+from rllm.engine.times import StepTimes
 from tests.model.loop import Answer, ask
-from tests.property.simulator import FreeCosts
+from tests.property.simulator import FreeMoves
 from tests.tinymodel import write_tiny_mamba
 
 CTX, PROMPT, TOKENS = 512, 220, 16
@@ -41,8 +42,8 @@ def options(kv: str, **more: object) -> LlamaOptions:
 def make_engine(backend: LlamaBackend, *, reuse: bool = True) -> Engine:
     """Whatever can be stored or restored is."""
     stored = backend.stored() if reuse else ()
-    scheduler = Scheduler(
-        backend.info, backend.vocabulary, prefix_cache=reuse, costs=FreeCosts(), stored=stored
+    scheduler = build_scheduler(
+        backend.info, backend.vocabulary, prefix_cache=reuse, moves=FreeMoves(StepTimes()), stored=stored
     )
     return Engine(scheduler, backend, time.monotonic)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass, field
 
-from rllm.engine.costs import Costs
+from rllm.engine.moving import MovePolicy
 from rllm.engine.port import (
     Chunk,
     CloseSampler,
@@ -125,7 +125,7 @@ class Vocabulary:
         raise NotImplementedError
 
 
-class FreeCosts(Costs):
+class FreeMoves(MovePolicy):
     """Moving costs nothing: whatever can be copied, stored or restored is."""
 
     def copy_pays(self, reused: int, moved_cells: int) -> bool:
@@ -225,7 +225,7 @@ class Simulator:
         return [score(content[: first + i], token) for i, token in enumerate(chunk.scored)]
 
     def _draw(self, chunk: Chunk) -> list[int]:
-        """One token, and one more for each guess that was right; the cells of the others are gone then."""
+        """One token, and one more for each draft that was right; the cells of the others are gone then."""
         banned, held = self.samplers[chunk.seq].banned, self.held[chunk.seq]
         sure = len(held) - chunk.drafted
         content = [token for _, token in held]

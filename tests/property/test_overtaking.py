@@ -6,12 +6,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from rllm.engine.overtaking import RATIO, SHARE
 from rllm.engine.port import Plan, StepResult
+from rllm.engine.tuning import DEFAULT
 from rllm.engine.types import ModelInfo
 from tests.property.simulator import make_info
 from tests.property.test_scheduler import Harness
 
+RATIO, SHARE = DEFAULT.pass_ratio, DEFAULT.pass_share
 BATCH = 8
 ROOMY = make_info(slots=12, num_sequences=12, ctx=64, cells=12 * 64, batch=BATCH)
 ONE_SLOT = make_info(slots=1, num_sequences=1, ctx=64, cells=64, batch=BATCH)
@@ -27,7 +28,7 @@ class Watched(Harness):
         self.backend.execute = self._note  # type: ignore[method-assign]
 
     def _note(self, plan: Plan) -> StepResult:
-        running = self.scheduler._running
+        running = self.scheduler.inspect().running.by_seq
         self.steps.append({running[c.seq].request.id: len(c.tokens) for c in plan.chunks})
         return self._execute(plan)
 

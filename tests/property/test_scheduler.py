@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from rllm.engine.costs import Costs
-from rllm.engine.residence import MIN_WAIT
-from rllm.engine.scheduler import Scheduler
+from rllm.engine.build import build_scheduler
+from rllm.engine.drafts import Drafter
+from rllm.engine.moving import MovePolicy
 from rllm.engine.snapshot import Phase
-from rllm.engine.speculation import Speculation
 from rllm.engine.store import Place
+from rllm.engine.times import StepTimes
+from rllm.engine.tuning import DEFAULT
 from rllm.engine.types import EngineRequest, Event, FinishReason, ModelInfo, SamplingParams
-from rllm.engine.waiting import AGING_S
-from tests.property.guessing import Clairvoyant, Eager
-from tests.property.simulator import Faults, FreeCosts, Simulator, answer, make_info, score
+from tests.property.drafters import Clairvoyant, Eager
+from tests.property.simulator import Faults, FreeMoves, Simulator, answer, make_info, score
 
 PROMPTS = st.lists(st.integers(1, 2), min_size=1, max_size=9).map(tuple)
 
@@ -31,13 +31,13 @@ class Harness:
         info: ModelInfo,
         *,
         prefix_cache: bool = True,
-        costs: Costs | None = None,
-        speculation: Speculation | None = None,
+        moves: MovePolicy | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.info = info
         self.backend = Simulator(info)
-        self.scheduler = Scheduler(
-            info, self.backend.vocabulary, prefix_cache=prefix_cache, costs=costs, speculation=speculation
+        self.scheduler = build_scheduler(
+            info, self.backend.vocabulary, prefix_cache=prefix_cache, moves=moves, drafter=drafter
         )
         self.now = 0.0
         self.num_steps = 0
@@ -61,18 +61,18 @@ class Harness:
         plan = self.scheduler.plan(self.now)
         result = self.backend.execute(plan)
         for seq in result.failed:
-            self.faulted |= {r for r, s in self.scheduler._requests.items() if s.seq == seq}
+            self.faulted |= {r for r, s in self.scheduler.inspect().requests.items() if s.seq == seq}
         for event in self.scheduler.commit(plan, result, self.now):
             self._hear(event)
         self.scheduler.check()
-        if not self.scheduler._residence.has_ops:
+        if not self.scheduler.inspect().kv.has_ops:
             assert self.backend.used == self.scheduler.cells_used
             self.check_store()
         return bool(plan.chunks)
 
     def check_store(self) -> None:
         """Account and backend agree on what is stored where."""
-        entries = self.scheduler._residence._spiller.store._entries
+        entries = self.scheduler.inspect().kv.offload.store.entries
         assert entries.keys() == self.backend.stored.keys()
         for key, entry in entries.items():
             stored = self.backend.stored[key]
@@ -148,16 +148,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         info=st.sampled_from([param.values[0] for param in INFOS]),
         prefix_cache=st.booleans(),
         free=st.booleans(),
-        guessing=st.sampled_from([None, Eager, Clairvoyant]),
+        drafter=st.sampled_from([None, Eager, Clairvoyant]),
     )
-    def build(
-        self, info: ModelInfo, prefix_cache: bool, free: bool, guessing: type[Speculation] | None
-    ) -> None:
+    def build(self, info: ModelInfo, prefix_cache: bool, free: bool, drafter: type[Eager] | None) -> None:
         self.harness = Harness(
             info,
             prefix_cache=prefix_cache,
-            costs=FreeCosts() if free else Costs(),
-            speculation=guessing and guessing(3),
+            moves=FreeMoves(StepTimes()) if free else None,
+            drafter=drafter and drafter(3),
         )
 
     @rule(
@@ -224,7 +222,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len({view.seq for view in views}) == len(views) <= info.num_sequences
         active = [view for view in views if view.phase in (Phase.PREFILL, Phase.DECODE)]
         assert len(active) == scheduler.num_running
-        assert snapshot.waiting + sum(bool(view.request_id) for view in views) == len(scheduler._requests)
+        assert snapshot.waiting + sum(bool(view.request_id) for view in views) == len(
+            scheduler.inspect().requests
+        )
         held = sum(view.computed_tokens for view in views)
         assert snapshot.kv_used == held or (info.kv_unified and snapshot.kv_used <= held)
 
@@ -243,19 +243,19 @@ TestScheduler.settings = settings(max_examples=200, stateful_step_count=30, dead
 
 @pytest.mark.parametrize("min_tokens", range(4))
 @pytest.mark.parametrize("info", [make_info(slots=1), make_info(slots=1, unified=False)])
-def test_right_guesses_say_what_would_have_been_said(info: ModelInfo, min_tokens: int) -> None:
-    """Wherever the end comes: after guesses that were right, and before the last of them."""
+def test_right_drafts_say_what_would_have_been_said(info: ModelInfo, min_tokens: int) -> None:
+    """Wherever the end comes: after drafts that were right, and before the last of them."""
     for length in range(1, 5):
         for prompt in itertools.product((1, 2), repeat=length):
-            harness = Harness(info, speculation=Clairvoyant(4))
+            harness = Harness(info, drafter=Clairvoyant(4))
             harness.submit(prompt, 7, min_tokens=min_tokens)
             harness.run()
             harness.check_answers()
 
 
 @pytest.mark.parametrize("cells", range(10, 24))
-def test_guesses_keep_to_the_cells_there_are(cells: int) -> None:
-    harness = Harness(make_info(cells=cells), speculation=Clairvoyant(4))
+def test_drafts_keep_to_the_cells_there_are(cells: int) -> None:
+    harness = Harness(make_info(cells=cells), drafter=Clairvoyant(4))
     for prompt in itertools.product((1, 2), repeat=3):
         harness.submit(prompt, 7, ignore_eos=True)
     harness.run()
@@ -295,7 +295,7 @@ def test_a_better_priority_goes_first_but_not_for_ever() -> None:
     harness.step()
     old = harness.submit((1, 2), priority=1)
     better = harness.submit((2, 1), priority=0)
-    harness.now += AGING_S + 1
+    harness.now += DEFAULT.aging_s + 1
     late = harness.submit((2, 2), priority=0)
     harness.run()
     order = [request_id for request_id in harness.finished_order if request_id in (old, better, late)]
@@ -305,7 +305,7 @@ def test_a_better_priority_goes_first_but_not_for_ever() -> None:
 def test_no_steady_stream_of_urgent_requests_starves_a_patient_one() -> None:
     harness = Harness(make_info(slots=1, num_sequences=2))
     patient = harness.submit((1, 2, 1), priority=5)
-    for _ in range(int(6 * AGING_S)):
+    for _ in range(int(6 * DEFAULT.aging_s)):
         if harness.scheduler.num_waiting < 3:
             harness.submit((2, 1), 1, priority=0)
         harness.step()
@@ -322,7 +322,7 @@ def test_a_shared_prefix_is_computed_once() -> None:
     harness.check_answers()
     cached = [harness.events[i][-1].usage.cached_tokens for i in ids]  # type: ignore[union-attr]
     assert cached[0] == 0
-    assert all(tokens > len(shared) - MIN_WAIT for tokens in cached[1:])
+    assert all(tokens > len(shared) - DEFAULT.min_wait for tokens in cached[1:])
 
 
 @pytest.mark.parametrize("info", INFOS)
@@ -396,7 +396,8 @@ def test_a_preempted_request_may_end_once_it_has_its_minimum() -> None:
         request_id = harness.submit(prompt, 9, min_tokens=2)
         while len(harness.tokens(request_id)) < 2:
             harness.step()
-        for sequence in list(harness.scheduler._running.values()):
-            harness.scheduler._preempt(sequence)
+        running = harness.scheduler.inspect().running
+        for sequence in list(running.by_seq.values()):
+            running.preempt(sequence)
         harness.run()
         harness.check_answers()

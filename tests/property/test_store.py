@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from rllm.engine.costs import MAX_LOSS, MIN_COPY, MIN_RESTORE, Costs
+from rllm.engine.build import build_scheduler
+from rllm.engine.moving import MovePolicy
 from rllm.engine.port import (
     Effort,
     Forget,
@@ -20,10 +21,11 @@ from rllm.engine.port import (
     StoreReport,
     Unload,
 )
-from rllm.engine.scheduler import Scheduler
 from rllm.engine.store import PrefixStore
+from rllm.engine.times import StepTimes
+from rllm.engine.tuning import DEFAULT
 from rllm.engine.types import EngineRequest, ModelInfo
-from tests.property.simulator import CELL_BYTES, Faults, FreeCosts, Simulator, make_info
+from tests.property.simulator import CELL_BYTES, Faults, FreeMoves, Simulator, make_info
 from tests.property.test_scheduler import Harness
 
 FIRST, SECOND, THIRD = (1, 1, 1, 1, 1, 1), (2, 2, 2, 2, 2, 2), (3, 3, 3, 3, 3, 3)
@@ -41,7 +43,7 @@ ROOM_FOR_ONE = make_info(
 
 def generous(info: ModelInfo) -> Harness:
     """A harness in which whatever can be stored or restored is."""
-    return Harness(info, costs=FreeCosts())
+    return Harness(info, moves=FreeMoves(StepTimes()))
 
 
 def cached(harness: Harness, prompt: tuple[int, ...], salt: str = "") -> int:
@@ -85,7 +87,7 @@ def test_what_memory_does_not_hold_comes_from_disk() -> None:
 
 
 @pytest.mark.parametrize("fault", ["save", "restore", "load", "write"])
-def test_a_store_that_fails_costs_time_and_nothing_else(fault: str) -> None:
+def test_a_store_that_fails_moves_time_and_nothing_else(fault: str) -> None:
     """The answer is right, and ``cached_tokens`` counts only what really was reused."""
     harness = generous(WITH_DISK)
     broken = Faults(store=frozenset({fault}))
@@ -139,7 +141,7 @@ def test_whatever_fails_the_answers_are_right(
 def test_what_an_earlier_process_left_on_disk_is_used() -> None:
     left = StoredPrefix(key=7, tokens=FIRST, salt="", num_bytes=len(FIRST) * CELL_BYTES)
     vocabulary = Simulator(WITH_DISK).vocabulary
-    scheduler = Scheduler(WITH_DISK, vocabulary, costs=FreeCosts(), stored=[left])
+    scheduler = build_scheduler(WITH_DISK, vocabulary, moves=FreeMoves(StepTimes()), stored=[left])
     scheduler.submit(EngineRequest(id="r", prompt=(*FIRST, 2), max_tokens=1), 0.0)
     plan = scheduler.plan(1.0)
     assert plan.ops == (Load(7),)
@@ -157,7 +159,7 @@ def test_what_memory_has_no_room_for_is_computed_not_restored() -> None:
         StoredPrefix(key, tokens=prompt, salt="", num_bytes=len(prompt) * CELL_BYTES)
         for key, prompt in enumerate((FIRST, SECOND))
     ]
-    scheduler = Scheduler(info, Simulator(info).vocabulary, costs=FreeCosts(), stored=left)
+    scheduler = build_scheduler(info, Simulator(info).vocabulary, moves=FreeMoves(StepTimes()), stored=left)
     for request_id, prompt in (("first", FIRST), ("second", SECOND)):
         scheduler.submit(EngineRequest(id=request_id, prompt=(*prompt, 4), max_tokens=1), 0.0)
     plan = scheduler.plan(1.0)
@@ -169,10 +171,9 @@ def test_what_memory_has_no_room_for_is_computed_not_restored() -> None:
 def test_while_others_compute_storing_waits_for_its_allowance() -> None:
     """A save that takes longer than what was saved up is left out; nobody stands still for it."""
     info = make_info(slots=1, num_sequences=1, ctx=400, cells=400, batch=400, store_bytes=10**9)
-    costs = Costs()
     store = StoreReport(save=Effort(1000, 0.001), restore=Effort(1000, 0.0001))
-    scheduler = Scheduler(info, Simulator(info).vocabulary, costs=costs)
-    costs.learn(StepResult(Status.OK, store=store), 1.0)
+    times = learned(StepResult(Status.OK, store=store), token_s=1.0)
+    scheduler = build_scheduler(info, Simulator(info).vocabulary, times=times)
     now, saves = 0.0, []
     for number, execute_s in ((1, 0.0), (2, 100.0), (1, 100.0)):
         prompt = tuple(number for _ in range(100))
@@ -184,62 +185,69 @@ def test_while_others_compute_storing_waits_for_its_allowance() -> None:
             report = StoreReport(saved={op.key: 1000 for op in plan.ops if isinstance(op, Save)})
             scheduler.commit(plan, StepResult(Status.OK, tokens, execute_s=execute_s, store=report), now)
             now += 1.0
-    assert saves == [0, 0, 0], "a tenth of a second is more than MAX_PAUSE_S"
+    assert saves == [0, 0, 0], "a tenth of a second is more than the longest pause"
 
 
 # What pays
 
 
-def measured(*, token_s: float, copy_cell_s: float = 0.0, byte_s: float = 0.0) -> Costs:
-    costs = Costs()
+def learned(result: StepResult, *, token_s: float) -> StepTimes:
+    times = StepTimes()
+    times.token_s = token_s
+    times.learn_moves(result)
+    return times
+
+
+def measured(*, token_s: float, copy_cell_s: float = 0.0, byte_s: float = 0.0) -> StepTimes:
     report = StoreReport(save=Effort(1000, 1000 * byte_s), restore=Effort(1000, 1000 * byte_s))
     result = StepResult(Status.OK, copied=Effort(1000, 1000 * copy_cell_s), store=report)
-    costs.learn(result, token_s)
-    return costs
+    return learned(result, token_s=token_s)
 
 
 def test_before_anything_was_measured_constants_decide() -> None:
-    costs = Costs()
-    assert costs.copy_pays(MIN_COPY, 4096)
-    assert not costs.copy_pays(MIN_COPY - 1, 4096)
-    assert costs.continuing_pays(kept=100, loss=100 // MAX_LOSS, moved_cells=4096)
-    assert not costs.continuing_pays(kept=100, loss=100 // MAX_LOSS + 1, moved_cells=4096)
-    assert costs.restore_pays(MIN_RESTORE, 1, from_disk=False, spared_cells=0)
-    assert not costs.restore_pays(MIN_RESTORE - 1, 1, from_disk=False, spared_cells=0)
+    moves = MovePolicy(StepTimes())
+    assert moves.copy_pays(DEFAULT.min_copy, 4096)
+    assert not moves.copy_pays(DEFAULT.min_copy - 1, 4096)
+    assert moves.continuing_pays(kept=100, loss=100 // DEFAULT.max_loss, moved_cells=4096)
+    assert not moves.continuing_pays(kept=100, loss=100 // DEFAULT.max_loss + 1, moved_cells=4096)
+    assert moves.restore_pays(DEFAULT.min_restore, 1, from_disk=False, spared_cells=0)
+    assert not moves.restore_pays(DEFAULT.min_restore - 1, 1, from_disk=False, spared_cells=0)
 
 
 def test_a_copy_pays_when_computing_takes_longer() -> None:
-    costs = measured(token_s=1e-3, copy_cell_s=1e-5)
-    assert costs.copy_pays(reused=11, moved_cells=1000)
-    assert not costs.copy_pays(reused=9, moved_cells=1000)
+    moves = MovePolicy(measured(token_s=1e-3, copy_cell_s=1e-5))
+    assert moves.copy_pays(reused=11, moved_cells=1000)
+    assert not moves.copy_pays(reused=9, moved_cells=1000)
 
 
 def test_cutting_off_pays_when_the_loss_is_cheaper_than_a_copy() -> None:
-    costs = measured(token_s=1e-3, copy_cell_s=1e-5)
-    assert costs.continuing_pays(kept=1, loss=40, moved_cells=1000)
-    assert not costs.continuing_pays(kept=1000, loss=41, moved_cells=1000)
+    moves = MovePolicy(measured(token_s=1e-3, copy_cell_s=1e-5))
+    assert moves.continuing_pays(kept=1, loss=40, moved_cells=1000)
+    assert not moves.continuing_pays(kept=1000, loss=41, moved_cells=1000)
 
 
 def test_a_restore_pays_when_it_is_faster_than_computing_what_is_missing() -> None:
-    costs = measured(token_s=1e-3, byte_s=1e-6, copy_cell_s=1e-5)
-    assert costs.restore_pays(11, 10_000, from_disk=False, spared_cells=0)
-    assert not costs.restore_pays(9, 10_000, from_disk=False, spared_cells=0)
-    assert costs.restore_pays(9, 10_000, from_disk=False, spared_cells=1000), "a copy is spared as well"
+    moves = MovePolicy(measured(token_s=1e-3, byte_s=1e-6, copy_cell_s=1e-5))
+    assert moves.restore_pays(11, 10_000, from_disk=False, spared_cells=0)
+    assert not moves.restore_pays(9, 10_000, from_disk=False, spared_cells=0)
+    assert moves.restore_pays(9, 10_000, from_disk=False, spared_cells=1000), "a copy is spared as well"
 
 
 def test_the_disk_is_part_of_the_price() -> None:
-    costs = measured(token_s=1e-3, byte_s=1e-6)
-    costs.learn(StepResult(Status.OK, store=StoreReport(load=Effort(1000, 0.002))), 1e-3)
-    assert costs.restore_pays(20, 10_000, from_disk=False, spared_cells=0)
-    assert not costs.restore_pays(20, 10_000, from_disk=True, spared_cells=0)
+    times = measured(token_s=1e-3, byte_s=1e-6)
+    times.learn_moves(StepResult(Status.OK, store=StoreReport(load=Effort(1000, 0.002))))
+    moves = MovePolicy(times)
+    assert moves.restore_pays(20, 10_000, from_disk=False, spared_cells=0)
+    assert not moves.restore_pays(20, 10_000, from_disk=True, spared_cells=0)
 
 
 def test_what_was_refused_long_enough_is_tried_again() -> None:
-    costs = measured(token_s=1e-3, copy_cell_s=2e-5)
+    times = measured(token_s=1e-3, copy_cell_s=2e-5)
+    moves = MovePolicy(times)
     tries = 0
-    while not costs.copy_pays(reused=10, moved_cells=1000):
-        assert not costs.copy_pays(reused=10, moved_cells=1000), "asking twice in a step changes nothing"
-        costs.learn(StepResult(Status.OK), 1e-3)
+    while not moves.copy_pays(reused=10, moved_cells=1000):
+        assert not moves.copy_pays(reused=10, moved_cells=1000), "asking twice in a step changes nothing"
+        times.learn_moves(StepResult(Status.OK))
         tries += 1
         assert tries < 1000
     assert tries > 500
@@ -247,15 +255,13 @@ def test_what_was_refused_long_enough_is_tried_again() -> None:
 
 def test_prefixes_that_nobody_asks_for_again_are_stored_less_and_less() -> None:
     info = make_info(slots=1, num_sequences=1, ctx=200, cells=200, batch=200, store_bytes=10**9)
-    costs = Costs()
     store = StoreReport(save=Effort(100_000, 0.01), restore=Effort(100_000, 0.001))
-    costs.learn(StepResult(Status.OK, store=store), 1e-3)
-    scheduler = Scheduler(info, Simulator(info).vocabulary, costs=costs)
-    spiller = scheduler._residence._spiller
+    times = learned(StepResult(Status.OK, store=store), token_s=1e-3)
+    kv = build_scheduler(info, Simulator(info).vocabulary, times=times).inspect().kv
     saved = []
     for number in range(200):
-        spiller.save(0, tuple(100 * number + i for i in range(100)), "", loss=100, quiet=True)
-        ops = scheduler._residence.take_ops()
+        kv.offload.save(0, tuple(100 * number + i for i in range(100)), "", loss=100, quiet=True)
+        ops = kv.take_ops()
         saved.append(any(isinstance(op, Save) for op in ops))
     assert saved[0]
     assert sum(saved[:100]) < 30

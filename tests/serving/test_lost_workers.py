@@ -26,7 +26,7 @@ async def test_a_request_that_has_streamed_nothing_is_computed_elsewhere_unseen(
 ) -> None:
     pool, witness = await start_pool(plan("m", 2))
     stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
-    victim = next(i for i in pool.instances if len(i.outstanding))
+    victim = next(i for i in pool.instances if len(i.outstanding.pending))
     os.kill(victim.pid, signal.SIGKILL)
     assert await text_of(stream) == WORDS
     assert ("lost", "a", "retried") in witness.seen
@@ -43,7 +43,7 @@ async def test_one_that_has_streamed_ends_with_a_typed_error(start_pool: StartPo
     pool, witness = await start_pool(plan("m", 2))
     stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
     assert (await first_events(stream)).startswith("a")
-    os.kill(next(i for i in pool.instances if len(i.outstanding)).pid, signal.SIGKILL)
+    os.kill(next(i for i in pool.instances if len(i.outstanding.pending)).pid, signal.SIGKILL)
     with pytest.raises(EngineError) as error:
         await text_of(stream)
     assert error.value.code == "worker_lost"
@@ -78,12 +78,12 @@ async def test_a_worker_without_progress_is_found_and_replaced(start_pool: Start
     pool, witness = await start_pool(plan("m", 2), stall_s=1.0)
     if how == "stopped":
         stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
-        victim = next(i for i in pool.instances if len(i.outstanding))
+        victim = next(i for i in pool.instances if len(i.outstanding.pending))
         os.kill(victim.pid, signal.SIGSTOP)
         assert await text_of(stream) == WORDS
     else:
         stream = pool.submit(pool.model("m"), [ask("a", "[[hang 3]]")]).streams[0]
-        victim = next(i for i in pool.instances if len(i.outstanding))
+        victim = next(i for i in pool.instances if len(i.outstanding.pending))
         with pytest.raises(EngineError):
             await text_of(stream)
     await witness.wait_for("stall", victim.name)
@@ -93,12 +93,12 @@ async def test_a_worker_without_progress_is_found_and_replaced(start_pool: Start
 async def test_a_cancelled_request_is_not_taken_up_again(start_pool: StartPool) -> None:
     pool, witness = await start_pool(plan("m", 2))
     stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
-    victim = next(i for i in pool.instances if len(i.outstanding))
+    victim = next(i for i in pool.instances if len(i.outstanding.pending))
     os.kill(victim.pid, signal.SIGSTOP)
     stream.cancel()
     os.kill(victim.pid, signal.SIGKILL)
     await witness.wait_for("lost", "a", "failed")
-    assert all(len(i.outstanding) == 0 for i in pool.instances)
+    assert all(len(i.outstanding.pending) == 0 for i in pool.instances)
 
 
 async def test_faults_open_the_breaker_and_then_the_fallback_answers(start_pool: StartPool) -> None:
@@ -134,7 +134,7 @@ async def test_lost_work_is_taken_up_by_a_living_worker_whose_breaker_is_open(st
         await text_of(pool.submit(pool.model("m"), [ask("bad", "[[fail]]")]).streams[0])
     assert ("breaker", first.name, "open") in witness.seen
     stream = pool.submit(pool.model("m"), [ask("a", SAY, 200)]).streams[0]
-    assert len(second.outstanding) == 1
+    assert len(second.outstanding.pending) == 1
     os.kill(second.pid, signal.SIGKILL)
     assert await text_of(stream) == WORDS
 
@@ -159,11 +159,11 @@ async def test_lost_work_keeps_its_place_in_line(start_pool: StartPool) -> None:
     early, late = (pool.submit(model, [ask(name, f"{name} {SAY}", 20)]).streams[0] for name in ("ear", "lat"))
     for stream in running:
         await first_events(stream)
-    assert (len(first.outstanding), len(second.outstanding)) == (2, 2)
+    assert (len(first.outstanding.pending), len(second.outstanding.pending)) == (2, 2)
     os.kill(first.pid, signal.SIGKILL)
     with pytest.raises(EngineError):
         await text_of(running[0])
-    assert len(second.outstanding) == 3
+    assert len(second.outstanding.pending) == 3
     running[1].cancel()
     await text_of(late)
     await text_of(early)

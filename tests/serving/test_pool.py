@@ -22,7 +22,7 @@ LONG = "tell me everything"
 
 async def _idle(pool: Pool) -> None:
     async with asyncio.timeout(30):
-        while any(len(instance.outstanding) for instance in pool.instances):  # noqa: ASYNC110  nothing tells
+        while any(len(instance.outstanding.pending) for instance in pool.instances):  # noqa: ASYNC110  nothing tells
             await asyncio.sleep(0.01)
 
 
@@ -243,6 +243,6 @@ async def test_the_same_prompt_goes_where_it_was_before(start_pool: StartPool) -
         for estimate in instance.outstanding.estimates([request], [prefix], instance.outstanding.load())
     ]
     stream = pool.submit(pool.model("m"), [request]).streams[0]
-    chosen = next(n for n, instance in enumerate(pool.instances) if len(instance.outstanding))
+    chosen = next(n for n, instance in enumerate(pool.instances) if len(instance.outstanding.pending))
     assert resident[chosen] == max(resident) > 0
     await text_of(stream)

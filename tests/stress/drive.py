@@ -6,11 +6,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rllm.engine.budget import StepBudget
+from rllm.engine.build import build_scheduler
+from rllm.engine.drafts import Drafter
 from rllm.engine.engine import Engine
 from rllm.engine.port import Backend, CloseSampler, Plan, Truncate
 from rllm.engine.scheduler import Scheduler
-from rllm.engine.speculation import Speculation
 from rllm.engine.types import EngineRequest, Event, FinishReason
 from tests.stress.workload import Arrival
 
@@ -37,11 +37,9 @@ class Together:
     accepted_tokens: int = 0
 
 
-def together(
-    backend: Backend, arrivals: Sequence[Arrival], speculation: Speculation | None = None
-) -> Together:
+def together(backend: Backend, arrivals: Sequence[Arrival], drafter: Drafter | None = None) -> Together:
     """All requests through one engine; arrivals and leavings happen between the steps they name."""
-    engine, scheduler = _engine(backend, prefix_cache=True, speculation=speculation)
+    engine, scheduler = _engine(backend, prefix_cache=True, drafter=drafter)
     result = Together({arrival.request.id: Said() for arrival in arrivals})
     waiting = list(arrivals)
     leaving = sorted((a.leaves, a.request.id) for a in arrivals if a.leaves is not None)
@@ -79,15 +77,13 @@ def alone(backend: Backend, request: EngineRequest) -> Said:
 
 
 def _engine(
-    backend: Backend, *, prefix_cache: bool, speculation: Speculation | None = None
+    backend: Backend, *, prefix_cache: bool, drafter: Drafter | None = None
 ) -> tuple[Engine, Scheduler]:
-    budget = StepBudget(backend.info.batch_size, itl_target_s=0.1)
-    scheduler = Scheduler(
+    scheduler = build_scheduler(
         backend.info,
         backend.vocabulary,
-        budget=budget,
         prefix_cache=prefix_cache,
-        speculation=speculation,
+        drafter=drafter,
     )
     return Engine(scheduler, backend, time.monotonic), scheduler
 

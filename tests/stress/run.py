@@ -22,7 +22,7 @@ import click
 from tabulate import tabulate
 
 from rllm.backends.options import LlamaOptions
-from rllm.engine.speculation import Speculation
+from rllm.engine.drafts import Drafter
 from rllm.engine.types import EngineRequest, FinishReason
 from rllm_bench.records import environment
 from tests.stress.compare import (
@@ -82,11 +82,11 @@ def run(
     options: LlamaOptions,
     shape: Shape,
     source: Sequence[int] = (),
-    speculation: Speculation | None = None,
+    drafter: Drafter | None = None,
 ) -> Outcome:
     """
     Args:
-        speculation: for those who are together; who is alone is guessed nothing for.
+        drafter: for those who are together; who is alone gets no drafts.
         source: tokens that prompts are made of; by default a text that the model knows how to go on with.
     """
     backend = LlamaBackend(model, options)
@@ -95,7 +95,7 @@ def run(
             text = SOURCE.read_text()[:400_000]
             source = backend.vocabulary.tokenize(text, add_special=False, parse_special=False)
         wanted = arrivals(source, shape)
-        among = together(backend, wanted, speculation)
+        among = together(backend, wanted, drafter)
         apart = {a.request.id: alone(backend, _as_far(a, among.said[a.request.id])) for a in wanted}
     finally:
         backend.close()

@@ -14,9 +14,9 @@ from rllm.backends.llama.context import ContextOptions
 from rllm.backends.llama.engine import LlamaBackend
 from rllm.backends.llama.model import Model
 from rllm.backends.options import LlamaOptions
+from rllm.engine.build import build_scheduler
 from rllm.engine.engine import Engine
 from rllm.engine.port import Chunk, OpenSampler, Plan, Truncate
-from rllm.engine.scheduler import Scheduler
 from rllm.engine.types import EngineRequest
 from tests.stress.drive import alone
 from tests.stress.run import run
@@ -75,7 +75,7 @@ class Conversation:
 
     def __init__(self, backend: LlamaBackend) -> None:
         self.backend = backend
-        self.engine = Engine(Scheduler(backend.info, backend.vocabulary), backend, time.monotonic)
+        self.engine = Engine(build_scheduler(backend.info, backend.vocabulary), backend, time.monotonic)
         self.text: tuple[int, ...] = ()
         self.cached: list[int] = []
         self.said: list[tuple[tuple[int, ...], list[int]]] = []

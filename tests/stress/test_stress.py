@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from rllm.backends.options import LlamaOptions
-from tests.property.guessing import Eager
+from tests.property.drafters import Eager
 from tests.stress.run import Outcome, run
 from tests.stress.workload import Shape
 
@@ -65,7 +65,7 @@ def test_a_split_cache_of_q8_0_is_exact_where_attention_has_one_path(q8_model: P
 @pytest.mark.timeout(500)
 def test_guesses_change_nothing_there(q8_model: Path) -> None:
     exact = msgspec.structs.replace(options("split"), ubatch_size=48, speculative_tokens=4)
-    outcome = run(q8_model, "split", exact, REUSING, speculation=Eager(4))
+    outcome = run(q8_model, "split", exact, REUSING, drafter=Eager(4))
     assert not outcome.differences
     assert not outcome.cut_short
     assert 0 < outcome.together.accepted_tokens < outcome.together.drafted_tokens

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from rllm.backends.llama.padding import cheapest, padding
 from rllm.engine.port import Chunk
-from rllm.engine.row_costs import ENOUGH, RowCosts
+from rllm.engine.times import RowTimes
+from rllm.engine.tuning import DEFAULT
 
 
 def decodes(*seqs: int) -> list[Chunk]:
@@ -12,31 +13,31 @@ def decodes(*seqs: int) -> list[Chunk]:
 
 
 def test_every_gap_gets_one_token_after_what_its_sequence_holds() -> None:
-    pads = padding(decodes(0, 1, 3, 5), lambda seq: 7 * seq, 100, 16, RowCosts())
+    pads = padding(decodes(0, 1, 3, 5), lambda seq: 7 * seq, 100, 16, RowTimes())
     assert pads == [Chunk(2, (0,), 14, sample=True), Chunk(4, (0,), 28, sample=True)]
 
 
 def test_neighbours_need_none() -> None:
-    assert padding(decodes(2, 3, 4), lambda seq: 0, 100, 16, RowCosts()) == []
+    assert padding(decodes(2, 3, 4), lambda seq: 0, 100, 16, RowTimes()) == []
 
 
 def test_a_sequence_without_room_stays_a_gap() -> None:
-    assert padding(decodes(0, 1, 3), lambda seq: 100, 100, 16, RowCosts()) == []
+    assert padding(decodes(0, 1, 3), lambda seq: 100, 100, 16, RowTimes()) == []
 
 
 def test_gaps_wider_than_the_step_do_not_pay() -> None:
-    assert padding(decodes(0, 9), lambda seq: 0, 100, 16, RowCosts()) == []
+    assert padding(decodes(0, 9), lambda seq: 0, 100, 16, RowTimes()) == []
 
 
 def test_prefills_are_left_alone() -> None:
     chunks = [Chunk(0, (1, 2), 0, sample=True), *decodes(2)]
-    assert padding(chunks, lambda seq: 0, 100, 16, RowCosts()) == []
+    assert padding(chunks, lambda seq: 0, 100, 16, RowTimes()) == []
 
 
-def costs(seconds: dict[int, float]) -> RowCosts:
-    found = RowCosts()
+def costs(seconds: dict[int, float]) -> RowTimes:
+    found = RowTimes()
     for rows, each in seconds.items():
-        for _ in range(ENOUGH + 1):
+        for _ in range(DEFAULT.known_after + 1):
             found.learn(rows, each)
     return found
 
@@ -66,7 +67,7 @@ def test_half_a_group_is_not_added() -> None:
 
 
 def test_nothing_is_added_on_suspicion() -> None:
-    few = RowCosts()
+    few = RowTimes()
     few.learn(7, 0.020)
     few.learn(8, 0.001)
     assert cheapest(7, few) == 7  # seen once, which may have been the exception

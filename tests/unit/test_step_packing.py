@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from rllm.engine.packing import Packing
-from rllm.engine.scheduler import Scheduler
+from rllm.engine.build import build_scheduler
+from rllm.engine.phases import ChunkSizer
 from rllm.engine.types import EngineRequest, SamplingParams
 from tests.property.simulator import Vocabulary, make_info
 
@@ -13,7 +13,7 @@ from tests.property.simulator import Vocabulary, make_info
 def lengths_of_first_step(prompts: list[int], *, unified: bool = False, gpu: bool = True) -> list[int]:
     info = make_info(slots=8, ctx=1000, cells=8000, unified=unified, batch=1000)
     info = msgspec.structs.replace(info, flat_decode=gpu)
-    scheduler = Scheduler(info, Vocabulary(), prefix_cache=False)
+    scheduler = build_scheduler(info, Vocabulary(), prefix_cache=False)
     for number, length in enumerate(prompts):
         scheduler.submit(
             EngineRequest(
@@ -42,13 +42,13 @@ def test_on_a_cpu_nothing_is_begun_to_fill_a_step() -> None:
 
 
 def test_a_prompt_that_can_be_completed_may_overrun_a_step() -> None:
-    cpu = Packing(most=256, fills=False)
-    assert cpu.piece(100, 0, 96) == 100
-    assert cpu.piece(144, 0, 96) == 144
-    assert cpu.piece(145, 0, 96) == 96
-    assert cpu.piece(80, 20, 96) == 80  # behind a short one, too
-    assert cpu.piece(60, 60, 96) == 0  # but not where the step is half full
-    assert cpu.piece(300, 0, 256) == 256  # nor beyond the batch
+    cpu = ChunkSizer(most=256, fills=False)
+    assert cpu.size(100, 0, 96) == 100
+    assert cpu.size(144, 0, 96) == 144
+    assert cpu.size(145, 0, 96) == 96
+    assert cpu.size(80, 20, 96) == 80  # behind a short one, too
+    assert cpu.size(60, 60, 96) == 0  # but not where the step is half full
+    assert cpu.size(300, 0, 256) == 256  # nor beyond the batch
 
 
 def test_in_a_unified_cache_the_step_is_filled() -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import msgspec
+import pytest
 
 from rllm.backends.fake import FakeBackend
 from rllm.backends.options import FakeOptions
+from rllm.engine.build import build_scheduler
 from rllm.engine.engine import Engine
 from rllm.engine.port import Plan, StepResult, nothing
-from rllm.engine.scheduler import Scheduler
 from rllm.engine.types import EngineRequest, SamplingParams
-from rllm.workers.frames import Command, Inspect, Inspected, Message, StepFrame, Stop, Submit
+from rllm.workers.frames import Command, Failed, Inspect, Inspected, Message, StepFrame, Stop, Submit
 from rllm.workers.worker import serve
 from rllm.workers.worker_log import WorkerLog
 
@@ -52,18 +53,15 @@ class Slow(FakeBackend):
 def run(*commands: list[Command]) -> tuple[Script, Slow]:
     script = Script(*commands)
     backend = Slow(script)
-    engine = Engine(Scheduler(backend.info, backend.vocabulary), backend, lambda: 0.0)
+    engine = Engine(build_scheduler(backend.info, backend.vocabulary), backend, lambda: 0.0)
     assert serve(engine, script, WorkerLog(script.send, "warning")) == 0
     return script, backend
 
 
-def ask(text: str = "[[say hello]]") -> Submit:
-    return Submit(
-        EngineRequest(
-            id="a", prompt=tuple(text.encode()), max_tokens=20, sampling=SamplingParams(temperature=0.0)
-        ),
-        0.0,
-    )
+def ask(text: str = "[[say hello]]", names: str = "a") -> Submit:
+    greedy, prompt = SamplingParams(temperature=0.0), tuple(text.encode())
+    requests = (EngineRequest(id=name, prompt=prompt, max_tokens=20, sampling=greedy) for name in names)
+    return Submit(tuple(requests), 0.0)
 
 
 def test_frames_are_sent_during_the_next_step_in_order_and_all_of_them() -> None:
@@ -75,7 +73,29 @@ def test_frames_are_sent_during_the_next_step_in_order_and_all_of_them() -> None
     assert backend.sent_at[1:4] == [0, 1, 2]
 
 
+def test_the_sequences_of_one_request_arrive_together() -> None:
+    script, _ = run([ask(names="ab")])
+    first = next(message for message in script.sent if isinstance(message, StepFrame) and message.step)
+    assert first.step is not None
+    assert first.step.running + first.step.waiting == 2
+
+
 def test_who_looks_sees_the_frames_of_what_is_told() -> None:
     script, _ = run([ask()], [], [Inspect()])
     at = next(i for i, message in enumerate(script.sent) if isinstance(message, Inspected))
     assert sum(isinstance(message, StepFrame) for message in script.sent[:at]) == 2
+
+
+@pytest.mark.parametrize(("level", "notices"), [("debug", True), ("info", False)])
+def test_in_a_debug_run_an_idle_engine_checks_its_accounts(level: str, notices: bool) -> None:
+    """A cell that nobody holds is found when there is nothing to do, and ends the worker."""
+    script = Script([ask()])
+    scheduler = build_scheduler((backend := FakeBackend(FakeOptions())).info, backend.vocabulary)
+    engine, log = Engine(scheduler, backend, lambda: 0.0), WorkerLog(script.send, level)
+    scheduler.inspect().kv.grew(3, 1)
+    if notices:
+        with pytest.raises(AssertionError):
+            serve(engine, script, log)
+        assert isinstance(script.sent[-1], Failed)
+    else:
+        assert serve(engine, script, log) == 0

@@ -17,6 +17,9 @@ class CellLedger(Protocol):
     @property
     def total(self) -> int: ...
 
+    @property
+    def free(self) -> int: ...
+
     def room(self, seq: int) -> int:
         """How many more tokens ``seq`` could append now."""
         ...
@@ -62,8 +65,12 @@ class UnifiedLedger:
     def total(self) -> int:
         return self._total
 
-    def room(self, seq: int) -> int:
+    @property
+    def free(self) -> int:
         return self._total - self._used
+
+    def room(self, seq: int) -> int:
+        return self.free
 
     def length(self, seq: int) -> int:
         return self._lengths.get(seq, 0)
@@ -185,6 +192,10 @@ class SplitLedger:
     @property
     def total(self) -> int:
         return len(self._lengths) * self._per_sequence
+
+    @property
+    def free(self) -> int:
+        return self.total - self._used
 
     def room(self, seq: int) -> int:
         return self._per_sequence - self._lengths[seq]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rllm.engine.port import Backend, Plan, StepResult, StoreReport, nothing
-from rllm.engine.scheduler import Counters, Scheduler
+from rllm.engine.running import Counters
+from rllm.engine.scheduler import Scheduler
 from rllm.engine.snapshot import Snapshot
 from rllm.engine.types import EngineRequest, Event, Started, StepRecord
 
@@ -45,6 +46,10 @@ class Engine:
         """Between steps only."""
         return self._scheduler.snapshot(self._clock())
 
+    def check(self) -> None:
+        """Recompute every account; raises AssertionError where one is wrong."""
+        self._scheduler.check()
+
     @property
     def overlaps(self) -> bool:
         """Whether what is done meanwhile costs no time: see `ModelInfo.overlaps`."""
@@ -63,7 +68,7 @@ class Engine:
         executed = self._clock()
         events = self._scheduler.commit(plan, result, executed)
         committed = self._clock()
-        counters, self._scheduler.counters = self._scheduler.counters, Counters()
+        counters = self._scheduler.take_counters()
         record = self._record(plan, result, counters, planned - started, committed - executed)
         return Outcome(tuple(events), record, tuple(counters.started))
 

@@ -153,7 +153,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         return len(self.tokens) - self.drafted
 
     @property
-    def guesses(self) -> Sequence[int]:
+    def drafts(self) -> Sequence[int]:
         return self.tokens[self.num_sure :]
 
     @property

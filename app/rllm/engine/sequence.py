@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
+from dataclasses import dataclass
 from enum import Enum
 
 from rllm.engine.lookup import Lookup
@@ -26,6 +27,34 @@ _MOVES: dict[State, frozenset[State]] = {
 }
 
 
+@dataclass(slots=True)
+class Clock:
+    """When what happened first, on the engine's clock."""
+
+    arrived_at: float
+    admitted_at: float | None = None
+    first_token_at: float | None = None
+
+    def timings(self, now: float) -> Timings:
+        admitted = now if self.admitted_at is None else self.admitted_at
+        first = now if self.first_token_at is None else self.first_token_at
+        return Timings(admitted - self.arrived_at, first - admitted, now - first)
+
+
+@dataclass(slots=True)
+class Turn:
+    """Whose turn it is: what `rllm.engine.line` keeps of a request."""
+
+    order: tuple[float, int]
+    """Who goes first: smaller is earlier. Fixed at arrival."""
+    uncached: int
+    """While waiting: how many tokens will have to be computed, as far as is known."""
+    passed_tokens: int = 0
+    """Prompt tokens of others that were let pass."""
+    gave_way: bool = False
+    """Somebody took a slot that this request was the first to wait for."""
+
+
 class Sequence:
     """``tokens`` is the prompt and all that was drawn; the first ``computed`` of them have cells.
 
@@ -33,22 +62,17 @@ class Sequence:
     """
 
     __slots__ = (
-        "admitted_at",
-        "arrived_at",
         "ban_lifted",
         "cached_tokens",
+        "clock",
         "computed",
-        "first_token_at",
-        "gave_way",
         "lookup",
-        "order",
-        "passed_tokens",
         "request",
         "seq",
         "state",
         "text",
         "tokens",
-        "uncached",
+        "turn",
         "unscored",
     )
 
@@ -59,23 +83,18 @@ class Sequence:
         self.tokens = list(request.prompt)
         self.computed = 0
         self.text = TextAssembler(request.stop, keeps_stop=request.keeps_stop)
-        self.order = order
-        """Who goes first: smaller is earlier. Fixed at arrival."""
-        self.arrived_at = arrived_at
-        self.admitted_at: float | None = None
-        self.first_token_at: float | None = None
+        self.turn = Turn(order, uncached=len(request.prompt))
+        self.clock = Clock(arrived_at)
         self.cached_tokens = 0
         self.ban_lifted = request.min_tokens <= 0
-        self.uncached = len(request.prompt)
-        """While waiting: how many tokens will have to be computed, as far as is known."""
-        self.passed_tokens = 0
-        """Prompt tokens of others that were let pass: see `rllm.engine.overtaking`."""
-        self.gave_way = False
-        """Somebody took a slot that this request was the first to wait for."""
         self.unscored = 1 if request.scores_prompt else len(request.prompt)
         """The first token of the prompt whose log probability is wanted and not known."""
         self.lookup: Lookup | None = None
-        """Where guesses come from, once it decodes: see `rllm.engine.speculation`."""
+        """Where drafts come from, once it decodes: see `rllm.engine.drafts`."""
+
+    @property
+    def order(self) -> tuple[float, int]:
+        return self.turn.order
 
     @property
     def num_output(self) -> int:
@@ -89,11 +108,18 @@ class Sequence:
     @property
     def num_uncached(self) -> int:
         """Tokens to compute until the next one is drawn; an estimate while waiting."""
-        return self.uncached if self.state is State.WAITING else len(self.tokens) - self.computed
+        return self.turn.uncached if self.state is State.WAITING else self.num_pending
 
     def scored_by(self, end: int) -> SequenceOf[int]:
         """Whose log probabilities become known by computing the tokens up to ``end``."""
         return self.request.prompt[self.unscored : end + 1]
+
+    def bans(self, end_tokens: frozenset[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What must not be drawn before there are enough tokens, and what never."""
+        ends = end_tokens.difference(self.request.stop_tokens)
+        never = tuple(ends) if self.request.ignore_eos else ()
+        banned = () if self.ban_lifted else (*ends.difference(never), *self.request.stop_tokens)
+        return banned, never
 
     def move(self, to: State) -> None:
         if to is not self.state and to not in _MOVES[self.state]:
@@ -112,8 +138,8 @@ class Sequence:
         Returns:
             text that became certain, and why the request is over, if it is.
         """
-        if self.first_token_at is None:
-            self.first_token_at = now
+        if self.clock.first_token_at is None:
+            self.clock.first_token_at = now
         self.tokens.append(token)
         if is_end:
             said = self.text.feed(piece) if self.request.keeps_stop else ""
@@ -145,13 +171,12 @@ class Sequence:
             stop_string=self.text.stop_string,
             error=error,
             usage=self.usage(),
-            timings=self.timings(now),
+            timings=self.clock.timings(now),
         )
 
     def usage(self) -> Usage:
         return Usage(len(self.request.prompt), self.num_output, self.cached_tokens)
 
-    def timings(self, now: float) -> Timings:
-        admitted = now if self.admitted_at is None else self.admitted_at
-        first = now if self.first_token_at is None else self.first_token_at
-        return Timings(admitted - self.arrived_at, first - admitted, now - first)
+
+def by_order(sequence: Sequence) -> tuple[float, int]:
+    return sequence.turn.order

@@ -55,7 +55,7 @@ def take(requests: Iterable[Sequence], idle: Iterable[tuple[int, int]], kv_used:
         if sequence.seq >= 0:
             placed.append(_view(sequence))
         else:
-            waiting.append(now - sequence.arrived_at)
+            waiting.append(now - sequence.clock.arrived_at)
     placed.extend(_kept(idle))
     placed.sort(key=lambda view: view.seq)
     return Snapshot(
@@ -80,8 +80,8 @@ def _view(sequence: Sequence) -> SequenceView:
         cached_tokens=sequence.cached_tokens,
         output_tokens=sequence.num_output,
         max_tokens=sequence.request.max_tokens,
-        admitted_at=sequence.admitted_at,
-        first_token_at=sequence.first_token_at,
+        admitted_at=sequence.clock.admitted_at,
+        first_token_at=sequence.clock.first_token_at,
     )
 
 

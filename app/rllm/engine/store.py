@@ -8,7 +8,7 @@ memory it is only unloaded where the disk has it. Identity is that of the prefix
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -34,7 +34,7 @@ _IN_MEMORY = frozenset({Place.SAVING, Place.MEMORY, Place.LOADING})
 
 
 @dataclass(slots=True)
-class _Entry:
+class Entry:
     key: int
     length: int
     num_bytes: int
@@ -77,7 +77,7 @@ class PrefixStore:
         self._memory_bytes = memory_bytes
         self._disk_bytes = disk_bytes
         self._token_bytes = cell_bytes + _TOKEN_SLACK
-        self._entries: OrderedDict[int, _Entry] = OrderedDict()
+        self._entries: OrderedDict[int, Entry] = OrderedDict()
         self._index = PrefixIndex()
         self._memory_used = self._disk_used = 0
         self._next_key = 0
@@ -93,6 +93,11 @@ class PrefixStore:
     @property
     def disk_used(self) -> int:
         return self._disk_used
+
+    @property
+    def entries(self) -> Mapping[int, Entry]:
+        """What is stored, by key."""
+        return self._entries
 
     def estimate(self, length: int) -> int:
         """Bytes that a prefix of ``length`` tokens will probably take."""
@@ -142,7 +147,7 @@ class PrefixStore:
         to_disk = num_bytes <= self._disk_bytes and self._make_disk_room(num_bytes, keep)
         key, self._next_key = self._next_key, self._next_key + 1
         contained = self._index.match(tokens, self._length, salt)
-        entry = _Entry(key, len(tokens), num_bytes, Place.SAVING, on_disk=to_disk)
+        entry = Entry(key, len(tokens), num_bytes, Place.SAVING, on_disk=to_disk)
         if contained.length and self._length(contained.seq) == contained.length:
             entry.supersedes = contained.seq
         self._add(entry, tokens, salt)
@@ -222,18 +227,18 @@ class PrefixStore:
             self._forget(entry)
         return self._disk_used <= limit
 
-    def _forget(self, entry: _Entry) -> None:
+    def _forget(self, entry: Entry) -> None:
         self._remove(entry.key)
         self._ops.append(Forget(entry.key))
 
     # --- the account ----------------------------------------------------------------------------
 
     def _recall(self, prefix: StoredPrefix) -> None:
-        entry = _Entry(prefix.key, len(prefix.tokens), prefix.num_bytes, Place.DISK, True, True)
+        entry = Entry(prefix.key, len(prefix.tokens), prefix.num_bytes, Place.DISK, True, True)
         self._next_key = max(self._next_key, prefix.key + 1)
         self._add(entry, prefix.tokens, prefix.salt)
 
-    def _add(self, entry: _Entry, tokens: Sequence[int], salt: str) -> None:
+    def _add(self, entry: Entry, tokens: Sequence[int], salt: str) -> None:
         self._entries[entry.key] = entry
         self._index.insert(entry.key, tokens, salt)
         self._memory_used += entry.num_bytes if entry.place in _IN_MEMORY else 0
@@ -247,7 +252,7 @@ class PrefixStore:
         self._memory_used -= entry.num_bytes if entry.place in _IN_MEMORY else 0
         self._leave_disk(entry)
 
-    def _leave_disk(self, entry: _Entry) -> None:
+    def _leave_disk(self, entry: Entry) -> None:
         if entry.on_disk:
             self._disk_used -= entry.num_bytes
             entry.on_disk = entry.is_written = False
@@ -266,6 +271,6 @@ class PrefixStore:
             assert entry.is_written or entry.place in (Place.SAVING, Place.MEMORY)
 
 
-def _is_being_written(entry: _Entry) -> bool:
+def _is_being_written(entry: Entry) -> bool:
     """Such entries go last: their file is not worth anything yet, and soon will be."""
     return entry.on_disk and not entry.is_written

@@ -282,3 +282,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     buffers: dict[str, int] = {}
     """Bytes by place and purpose, as the backend allocated them, e.g. "CUDA0 KV"."""
     compute: ComputePath = ComputePath()
+
+    @property
+    def max_request_tokens(self) -> int:
+        """Tokens that a request can have, prompt and output together, when it is alone."""
+        return min(self.ctx_per_slot, self.kv_cells)

@@ -61,7 +61,7 @@ class HttpMetrics:
         )
         self._first_token = Histogram(
             "rllm_request_time_to_first_token_seconds",
-            "From the arrival of a request to the first token handed to the client's socket.",
+            "From the arrival of a request to the first token from its worker.",
             ["route", "model"],
             buckets=SECONDS,
             registry=registry,

@@ -1,8 +1,7 @@
-"""Who is let in: a pure decision over counts, with the reason and a time after which to come back.
+"""Decides from counts alone whether a request is let in. A refusal has a reason and a time to come back.
 
-The queue is bounded twice, in requests and in prompt tokens that still have to be computed, because a
-hundred short questions and ten long documents are different loads. The bounds hold however hot the model is.
-Who would wait longer than he can is told so now, rather than after the wait.
+The queue is bounded twice, in requests and in prompt tokens to compute: a hundred short questions and ten
+long documents are different loads. A request whose predicted wait exceeds its deadline is refused now.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ _MIN_RETRY_S = 0.25
 @dataclass(frozen=True, slots=True)
 class Limits:
     max_queue_requests: int = 256
-    """Requests beyond those that have a slot."""
+    """Requests that may wait beyond those that have a slot."""
     max_queue_tokens: int = 0
-    """Uncached prompt tokens of requests that have produced nothing. 0: eight full contexts per slot."""
+    """Uncached prompt tokens that may wait to be computed. 0: eight full contexts per slot."""
     target_ttft_s: float = 0.0
-    """Refuse who would probably wait longer for the first token; a caller may ask for less. 0: no target."""
+    """A request is refused if its first token would probably take longer. 0: no target."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +66,9 @@ class Load:
 
 
 def predicted_ttft_s(load: Load, uncached_tokens: int) -> float:
-    """What a newcomer would wait for its first token. What has not been measured yet counts as nothing.
+    """Seconds until one more request would get its first token. What was not measured yet counts as nothing.
 
-    It waits for a slot, then for the prompts of those before it in the queue, who got theirs just before.
+    It waits for a slot, then for the prompts of those before it in the queue, which got theirs just before.
     """
     token_s = load.prefill_token_s or 0.0
     computing_s = load.pending_prompt_tokens * token_s
@@ -80,7 +79,7 @@ def predicted_ttft_s(load: Load, uncached_tokens: int) -> float:
 
 
 def _slot_s(load: Load, place: int) -> float:
-    """Until the ``place``-th slot becomes free; who gets one before holds it as long as usual."""
+    """Seconds until the ``place``-th slot becomes free. A request that gets one before holds it as usual."""
     gap_s = load.gap_s or 0.0
     rounds, index = divmod(place - 1, load.slots)
     if index < len(load.frees_s):
@@ -116,13 +115,13 @@ def check_fits(prompt_tokens: int, max_tokens: int, ctx_per_slot: int) -> None:
 def check_load(
     load: Load, limits: Limits, num_requests: int, uncached_tokens: int, ttft_s: float | None
 ) -> None:
-    """May ``num_requests`` more, with ``uncached_tokens`` together, be given to an instance of this load?
+    """Check that an instance has room for ``num_requests`` with ``uncached_tokens`` in all.
 
     Args:
-        ttft_s: what the caller can wait for the first token; None: as long as it takes.
+        ttft_s: the longest wait for the first token that is of use; None: any.
 
     Raises:
-        Overloaded: not now.
+        Overloaded: it has none now.
     """
     over = load.requests + num_requests - load.slots - limits.max_queue_requests
     if over > 0:
@@ -133,6 +132,7 @@ def check_load(
             bound="queue_requests",
         )
     max_tokens = limits.max_queue_tokens or 8 * load.slots * load.ctx_per_slot
+    # One prompt is let in however long it is: it fits the context, and nothing else waits.
     if load.pending_prompt_tokens and load.pending_prompt_tokens + uncached_tokens > max_tokens:
         raise Overloaded(
             f"the queue is full: {load.pending_prompt_tokens} prompt tokens wait to be computed and the "
@@ -143,7 +143,8 @@ def check_load(
     if ttft_s is None:
         return
     expected_s = predicted_ttft_s(load, uncached_tokens)
-    if load.requests:  # who finds nobody there has nobody to wait for
+    # An empty instance makes nobody wait: a margin from a bad time must not keep it empty.
+    if load.requests:
         expected_s += load.ttft_margin_s
     if expected_s > ttft_s:
         raise Overloaded(
@@ -151,8 +152,3 @@ def check_load(
             retry_after_s=max(_MIN_RETRY_S, min(MAX_RETRY_S, expected_s - ttft_s)),
             bound="first_token_time",
         )
-
-
-def tightest(*limits_s: float | None) -> float | None:
-    """The smallest of those that are set; 0 and None are not."""
-    return min((limit for limit in limits_s if limit), default=None)

@@ -1,4 +1,4 @@
-"""How long to wait before the next try: growing, scattered, and short again after a good time."""
+"""Pauses between tries: each longer than the last, scattered, and short again after a good time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Backoff:
         self._up_since: float | None = None
 
     def succeeded(self, now: float) -> None:
-        """It runs. Only after `good_after_s` of that are earlier failures forgotten."""
+        """Note that it runs. Earlier failures are forgotten after `good_after_s` of that."""
         self._up_since = now
 
     def pause_s(self, now: float, chance: float) -> float:

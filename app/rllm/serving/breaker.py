@@ -1,4 +1,4 @@
-"""A circuit breaker for one instance. Only faults of the engine count: never a client's mistake or absence.
+"""A circuit breaker for one instance. It counts faults of the engine, never a client's mistake or absence.
 
 CLOSED ── `faults` within `window_s` ──► OPEN ── after `open_s` ──► HALF_OPEN ── `successes` ──► CLOSED
                                            ▲                            │
@@ -25,12 +25,12 @@ class BreakerSettings:
     window_s: float = 60.0
     open_s: float = 10.0
     probes: int = 1
-    """Requests that a half-open instance may have at a time."""
+    """Requests that a half-open instance has at most at a time."""
     successes: int = 2
 
 
 class Breaker:
-    """No clock of its own: every question comes with the time."""
+    """Has no clock: every question comes with the time."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Breaker:
         return BreakerState.OPEN if open_ else BreakerState.HALF_OPEN
 
     def allows(self, now: float, num_outstanding: int) -> bool:
-        """May an instance with so many requests be given another?"""
+        """Whether an instance with so many requests may be given another."""
         match self.state(now):
             case BreakerState.CLOSED:
                 return True
@@ -61,7 +61,7 @@ class Breaker:
                 return num_outstanding < self._settings.probes
 
     def reopens_in_s(self, now: float) -> float:
-        """Until the next probe may be sent."""
+        """Seconds until the next probe may be sent."""
         if self._opened_at is None:
             return 0.0
         return max(0.0, self._opened_at + self._settings.open_s - now)

@@ -37,14 +37,15 @@ class Catalog:
     def __init__(self, plans: Mapping[str, ModelPlan], observer: Observer) -> None:
         self.not_served: dict[str, str] = {}
         """Why, by model."""
+        self.models: dict[str, ServedModel] = {}
+        """Those that are served, by their id."""
         self._plans = plans
         self._observer = observer
-        self._models: dict[str, ServedModel] = {}
         self._names: dict[str, str] = {}
 
     def add(self, plan: ModelPlan, info: ModelInfo, vocabulary: Vocabulary) -> None:
         """It has been loaded and is served from now on."""
-        self._models[plan.id] = ServedModel(
+        self.models[plan.id] = ServedModel(
             plan.id, plan.aliases, int(time.time()), info, vocabulary, plan.sampling
         )
         for name in (plan.id, *plan.aliases):
@@ -60,26 +61,23 @@ class Catalog:
         Raises:
             StartError: no model is served, or one names another that cannot answer for it.
         """
-        if not self._models:
+        if not self.models:
             raise StartError("; ".join(self.not_served[name] for name in self._plans))
         for plan in self._plans.values():
             for other in (plan.smaller, plan.fallback):
                 if other is None or self.not_served.keys() & {other, plan.id}:
                     continue
-                if other not in self._models or other == plan.id:
+                if other not in self.models or other == plan.id:
                     raise StartError(f"model {plan.id}: {other!r} is no other model of this server")
-                if not _speak_alike(self._models[plan.id].vocabulary, self._models[other].vocabulary):
+                if not _speak_alike(self.models[plan.id].vocabulary, self.models[other].vocabulary):
                     raise StartError(f"model {plan.id}: {other!r} has another vocabulary")
 
     @property
     def is_loading(self) -> bool:
-        return len(self._models) + len(self.not_served) < len(self._plans)
+        return len(self.models) + len(self.not_served) < len(self._plans)
 
     def served(self) -> list[ServedModel]:
-        return [self._models[name] for name in self._plans if name in self._models]
-
-    def by_id(self, model_id: str) -> ServedModel:
-        return self._models[model_id]
+        return [self.models[name] for name in self._plans if name in self.models]
 
     def find(self, name: str | None) -> ServedModel:
         """The model of this name or alias, or its stand-in; the first one for None.
@@ -99,7 +97,7 @@ class Catalog:
         if found is None:
             there = ", ".join(model.id for model in models) or "none yet"
             raise NotFound(f"model {name!r} is not served here; there is: {there}", param="model")
-        return self._models[found]
+        return self.models[found]
 
     def _stand_in(self, name: str) -> ServedModel:
         """Who answers for a model that could not be started.
@@ -107,7 +105,7 @@ class Catalog:
         Raises:
             Overloaded: nobody.
         """
-        fallback = self._models.get(self._plans[name].fallback or "")
+        fallback = self.models.get(self._plans[name].fallback or "")
         if fallback is None:
             raise Overloaded(
                 f"model {name!r} could not be started and is not served; /health says why",

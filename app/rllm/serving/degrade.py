@@ -1,7 +1,7 @@
-"""The ladder: what the server gives up, and in which order, when it has more to do than it can.
+"""The ladder says what the server gives up, and in which order, when it has more to do than it can.
 
-The operator writes the rungs; without any nothing is degraded. Going up is immediate; going down takes a load
-clearly below the rung for some time, so that the server does not swing between two levels.
+The operator writes the rungs; without any nothing is degraded. The level rises at once. It falls after some
+time clearly below its rung, so that the server does not swing between two levels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Action(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Rung:
     at: float
-    """Load from which on it holds: requests given to the model's instances, per slot. 1: all slots taken."""
+    """The load from which on it holds, in requests per slot. 1: all slots taken."""
     action: Action
     max_tokens: int = 0
     priority: int = 0
@@ -42,18 +42,18 @@ class Rung:
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """What the current level means for a request."""
+    """What a level means for a request."""
 
     level: int = 0
     max_tokens: int | None = None
     max_priority: int | None = None
     route: bool = False
     refuse: bool = False
-    """Where there is no smaller variant to route to."""
+    """Holds where there is no smaller variant to route to."""
 
 
 def parse_rung(text: str) -> Rung:
-    """ "1.5:cap=128", "2:shed=0", "3:route", "4:refuse".
+    """Read one rung: "1.5:cap=128", "2:shed=0", "3:route" or "4:refuse".
 
     Raises:
         ValueError: it is none of these.
@@ -75,7 +75,7 @@ def parse_rung(text: str) -> Rung:
 
 
 class Ladder:
-    """One model's level. Pure: it hears loads and times and answers with a number of rungs."""
+    """Turns one model's loads and times into its level, a number of rungs."""
 
     def __init__(self, rungs: Sequence[Rung], *, hold_s: float = 5.0, release: float = 0.8) -> None:
         self.rungs = tuple(sorted(rungs, key=lambda rung: rung.at))
@@ -95,7 +95,7 @@ class Ladder:
             self._level = wanted
             self._calm_since = None
         elif load >= self.rungs[self._level - 1].at * self._release:
-            self._calm_since = None
+            self._calm_since = None  # below the rung, but so near that it would be back at once
         elif self._calm_since is None:
             self._calm_since = now
         elif now - self._calm_since >= self._hold_s:

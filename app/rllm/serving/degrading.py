@@ -1,4 +1,4 @@
-"""A model's ladder on the event loop: hears its load, tells of changes, and changes requests accordingly."""
+"""A model's ladder on the event loop: it follows the load, tells of changes, and refuses or caps requests."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from rllm.serving.degrade import Ladder, Measures, Rung
 class DegradeSettings:
     rungs: tuple[Rung, ...] = ()
     hold_s: float = 5.0
-    """How long it must be calm before the server goes back up by one level."""
+    """Seconds of calm before the level falls by one."""
 
 
 class Degrader:
-    """Without rungs it does nothing. While degraded, one timer brings it back though nobody asks."""
+    """Does nothing without rungs. While degraded, one timer brings the level back though nobody asks."""
 
     def __init__(
         self, settings: DegradeSettings, load: Callable[[], float], on_level: Callable[[int, str], None]
@@ -82,9 +82,9 @@ def check_level(measures: Measures, priority: int, retry_after_s: Callable[[], f
         )
 
 
-def cap_tokens(cap: int | None, requests: list[EngineRequest]) -> list[EngineRequest]:
+def cap_tokens(cap: int, requests: list[EngineRequest]) -> list[EngineRequest]:
     """The requests as they are to be run; the same list where nothing changes."""
-    if cap is None or all(request.max_tokens <= cap for request in requests):
+    if all(request.max_tokens <= cap for request in requests):
         return requests
     return [
         msgspec.structs.replace(

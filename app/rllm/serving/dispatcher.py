@@ -1,4 +1,4 @@
-"""Which instance gets a request: where most of its prompt is resident, unless that one has too much to do."""
+"""Chooses the instance with most of a prompt resident, unless that one has too much to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Candidate:
     """Prompt tokens to compute and tokens to generate, as far as known."""
     free_slots: int
     resident_tokens: int
-    """Of this request's prompt."""
+    """Tokens of this request's prompt that it probably has."""
 
 
 def choose(candidates: Sequence[Candidate], prompt_tokens: int, slack_tokens: int) -> int:

@@ -1,4 +1,4 @@
-"""What to try where a worker crashes before it is ready: one way of starting it after the other."""
+"""What is tried where a worker crashes before it is ready: one way of starting it after the other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Ways:
 
     @property
     def fallback(self) -> Fallback | None:
-        """The way that is tried now, with what it leads around; None: the one that was asked for."""
+        """The way that is tried now, and the fault that it avoids. None: the one that was asked for."""
         if not self._options:
             return None
         return Fallback(options=self._options, reason=self._faults[0], certain=self._is_certain)
@@ -34,7 +34,7 @@ class Ways:
         return in_words(self._options) if self._options else "as it was asked for"
 
     def failed(self, fault: str, *, certain: bool = True) -> None:
-        """Go on to the next way. Not ``certain``: it only took too long.
+        """Go on to the next way. ``certain`` is False where it only took too long.
 
         Raises:
             StartError: there is none.
@@ -52,7 +52,7 @@ class Ways:
 
 
 def _different(spec: WorkerSpec) -> list[dict[str, str]]:
-    """Those of its fall-backs that change something, each outcome once."""
+    """The fall-backs that change something, each outcome once."""
     tried, found = [spec], []
     for options in spec.fallbacks:
         if (other := spec.with_options(options)) not in tried:
@@ -62,5 +62,5 @@ def _different(spec: WorkerSpec) -> list[dict[str, str]]:
 
 
 def in_words(options: Mapping[str, object]) -> str:
-    """As an operator would write them."""
+    """Options as an operator writes them on the command line."""
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in options.items())

@@ -46,7 +46,7 @@ class Group:
         self.router = Router(model, self.instances, limits, timeouts)
         self._pending: dict[str, Pending] = {}
         self._parked: list[Pending] = []
-        """Those that lost their worker and wait for another."""
+        """Requests that lost their worker and wait for another."""
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -63,7 +63,7 @@ class Group:
         await self._idle.wait()
 
     async def stop(self, reason: RllmError) -> None:
-        """Whoever still waits hears ``reason``; then the workers end."""
+        """Tell everybody who still waits ``reason``, then end the workers."""
         for pending in list(self._pending.values()):
             pending.stream.fail(reason)
         await asyncio.gather(*(instance.stop() for instance in self.instances))
@@ -72,7 +72,7 @@ class Group:
 
     @property
     def utilization(self) -> float:
-        """Requests per slot of the instances that are up; with none up, as many slots as one would have."""
+        """Requests per slot of the instances that are up. With none up, one's slots count."""
         slots = [instance.info.slots for instance in self.instances if instance.info and instance.is_ready]
         one = next((instance.info.slots for instance in self.instances if instance.info), 1)
         return len(self._pending) / (sum(slots) or one)
@@ -88,31 +88,29 @@ class Group:
     # --- requests -------------------------------------------------------------------------------
 
     def accept(self, offer: Offer, terms: Terms, permit: Permit | None) -> list[Stream]:
-        """Give the offered instance its requests, now: the offer was made for this moment."""
+        """Give the instance its requests, before anything else is accepted. One stream for each."""
         now = time.monotonic()
         deadline = now + terms.timeout_s if terms.timeout_s else None
-        streams = []
+        accepted = []
         for request, prefix, estimate in zip(offer.requests, offer.prefixes, offer.estimates, strict=True):
             stream = Stream(request.id, self._cancel, hold=not terms.streaming)
-            pending = Pending(request, prefix, stream, Times(now, deadline), estimate, permit)
-            self._pending[request.id] = pending
-            self._launch(pending, offer.instance)
-            streams.append(stream)
+            accepted.append(Pending(request, prefix, stream, Times(now, deadline), estimate, permit))
+        offer.instance.submit(accepted)
+        for pending in accepted:
+            self._pending[pending.request.id] = pending
+            self._watch(pending)
         self._idle.clear()
-        return streams
-
-    def _launch(self, pending: Pending, instance: Instance) -> None:
-        instance.submit(pending)
-        self._watch(pending)
+        return [pending.stream for pending in accepted]
 
     def _cancel(self, request_id: str) -> None:
-        """The client does not want it any more."""
+        """Let go of a request that its client does not want any more."""
         if (pending := self._pending.get(request_id)) is not None:
             self._let_go(pending)
 
     def _let_go(self, pending: Pending) -> None:
         pending.stop_timer()
-        holder = next((each for each in self.instances if pending in each.outstanding), None)
+        request_id = pending.request.id
+        holder = next((each for each in self.instances if request_id in each.outstanding.pending), None)
         if holder is not None:
             holder.cancel(pending)  # it is over when the worker has let go
         else:
@@ -120,7 +118,7 @@ class Group:
             self._finish(pending)
 
     def _finish(self, pending: Pending, used_tokens: int = 0) -> None:
-        """Nothing will come of it any more."""
+        """Forget a request: nothing will come of it any more."""
         del self._pending[pending.request.id]
         pending.end(used_tokens)
         if not self._pending:
@@ -176,7 +174,8 @@ class Group:
             return False
         pending.times.parked_at = None
         (pending.estimate,) = offer.estimates
-        self._launch(pending, offer.instance)
+        offer.instance.submit([pending])
+        self._watch(pending)
         return True
 
     def _park(self, pending: Pending) -> None:
@@ -185,7 +184,7 @@ class Group:
         self._watch(pending)
 
     def _on_up(self) -> None:
-        """A worker is back: whoever lost one goes first."""
+        """Give a worker that is back what other workers lost."""
         parked, self._parked = self._parked, []
         self._parked += [pending for pending in parked if not self._replace(pending)]
         self._on_change()

@@ -17,7 +17,7 @@ from rllm.serving.view import InstanceView, Span
 FRESH_S = 0.2
 """A snapshot that is not older answers everybody: a worker is asked at most so often, however many watch."""
 PATIENCE_S = 0.3
-"""A long step delays the answer; then the last one must do."""
+"""Seconds to wait for an answer, which a long step delays; then the last one must do."""
 KEPT_SPANS = 512
 
 _SHOWN = (
@@ -58,7 +58,7 @@ class Inspector:
         self._release()
 
     def closed(self) -> None:
-        """The worker is gone, and what it held with it."""
+        """Forget the snapshot: the worker is gone, and what it held with it."""
         self._snapshot = None
         self._release()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -83,7 +83,7 @@ class Instance:
 
     def is_open_to(self, now: float) -> bool:
         """Whether it may be given another request."""
-        return self.is_ready and self.breaker.allows(now, len(self.outstanding))
+        return self.is_ready and self.breaker.allows(now, len(self.outstanding.pending))
 
     @property
     def info(self) -> ModelInfo | None:
@@ -171,26 +171,29 @@ class Instance:
 
     # --- work -----------------------------------------------------------------------------------
 
-    def submit(self, pending: Pending) -> None:
-        """Hand a request to the worker. The instance must be READY.
+    def submit(self, sequences: Sequence[Pending]) -> None:
+        """Hand all sequences of a request to the worker at once. The instance must be READY.
 
         One that lost another worker is in line where it was: behind those who had come before it.
         """
         if self._worker is None or not self.is_ready:
             raise RuntimeError(f"{self.name} is {self.status.state.value}")
-        self.outstanding.add(pending)
+        for pending in sequences:
+            self.outstanding.add(pending)
         self._watchdog.work()
-        self._worker.send(Submit(request=pending.request, sent_at=pending.times.accepted_at))
-        self._observer.on_accepted(self._model, self.name, pending.request)
+        requests = tuple(pending.request for pending in sequences)
+        self._worker.send(Submit(requests=requests, sent_at=sequences[0].times.accepted_at))
+        for request in requests:
+            self._observer.on_accepted(self._model, self.name, request)
 
     def cancel(self, pending: Pending) -> None:
-        """Nobody wants it any more. It counts as outstanding until the worker has let go."""
+        """Tell the worker to stop. The request counts as outstanding until the worker has let go."""
         if self._worker is not None:
             self._worker.send(Cancel(request_id=pending.request.id))
 
     def _on_frame(self, frame: StepFrame) -> None:
         self.outstanding.hear(frame)
-        if not self.outstanding:
+        if not self.outstanding.pending:
             self._watchdog.idle()
         if frame.events or (frame.step and frame.step.decode_tokens + frame.step.prefill_tokens):
             self._watchdog.progress()
@@ -215,7 +218,7 @@ class Instance:
             breaker=self.breaker.state(now).value,
             breaker_reopens_s=self.breaker.reopens_in_s(now),
             restarts=self.status.restarts,
-            outstanding=len(self.outstanding),
+            outstanding=len(self.outstanding.pending),
             fallback=self.fallback,
             tuned=self.tuned,
         )
@@ -228,14 +231,14 @@ class Instance:
     # --- faults ---------------------------------------------------------------------------------
 
     def _on_stall(self, seconds: float) -> None:
-        """The process cannot be asked any more; killing works on a stopped one too."""
+        """Kill the worker: it cannot be asked any more. That works on a stopped process, too."""
         self.status.stalled = True
         self._observer.on_stall(self._model, self.name, seconds)
         if self._worker is not None:
             self._worker.dump_and_kill()
 
     def _on_exit(self, error: EngineError) -> None:
-        """The worker is gone: its requests go back to the group, and another worker is started."""
+        """Give the requests back to the group and start another worker."""
         now = time.monotonic()
         lost = self.outstanding.lose()
         self._inspector.closed()

@@ -30,13 +30,13 @@ _COUNTS = ("requests_per_min", "tokens_per_min", "concurrency")
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """A caller. Has the fields that the API's authorization looks at."""
+    """One caller, with the fields that the API's authorization looks at."""
 
     name: str
     digest: bytes = field(repr=False)
     limits: KeyLimits
     operator: bool = False
-    """May see what all callers do."""
+    """It may see what all callers do."""
 
 
 def read_keys(path: Path) -> tuple[KeyEntry, ...]:

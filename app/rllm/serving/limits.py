@@ -1,7 +1,7 @@
-"""What one API key may ask for: requests and tokens per minute, and requests at a time.
+"""The limits of an API key: requests and tokens per minute, and requests at a time.
 
-Token buckets: full at first, refilled evenly. A request is charged its prompt and all of its max_tokens when
-it is accepted, and what it did not use is given back when it ends.
+Token buckets are full at first and refilled evenly. A request is charged its prompt and all of its max_tokens
+when it is accepted; what it did not use is given back when it ends.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from rllm.serving.terms import Headers
 
 @dataclass(frozen=True, slots=True)
 class KeyLimits:
-    """0: no limit."""
+    """What one key may use. 0: no limit."""
 
     requests_per_min: int = 0
     tokens_per_min: int = 0
     concurrency: int = 0
     priority: int = 0
-    """Added to the priority of the key's requests; lower runs earlier. Callers cannot go below it."""
+    """It is added to the priority of the key's requests. Lower runs earlier; callers cannot go below it."""
 
 
 class Bucket:
@@ -39,18 +39,18 @@ class Bucket:
         return self._level
 
     def take(self, amount: float, now: float) -> None:
-        """May leave less than nothing, where more was used than had been reckoned with."""
+        """Use ``amount``. The level falls below 0 where more was used than had been reckoned with."""
         self._level = self.level(now) - amount
 
     def give_back(self, amount: float, now: float) -> None:
         self._level = min(float(self.capacity), self.level(now) + amount)
 
     def wait_s(self, amount: float, now: float) -> float:
-        """Until ``amount`` is there; 0 when it is."""
+        """Seconds until ``amount`` is there; 0 when it is."""
         return max(0.0, (amount - self.level(now)) * 60 / self.capacity)
 
     def resize(self, capacity: int, now: float) -> None:
-        """What was used stays used."""
+        """Change the capacity; what was used stays used."""
         self._level = self.level(now) + capacity - self.capacity
         self.capacity = capacity
 
@@ -99,7 +99,7 @@ class Account:
         self.running += 1
 
     def _check_buckets(self, tokens: int, now: float) -> None:
-        """A refusal names the longer of both waits, so that one wait is enough."""
+        """Refuse with the longer of both waits, so that one wait is enough."""
         limits = self.limits
         requests_s = self._requests.wait_s(1, now) if limits.requests_per_min else 0.0
         tokens_s = self._tokens.wait_s(tokens, now) if limits.tokens_per_min else 0.0
@@ -123,13 +123,13 @@ class Account:
         return error
 
     def settle(self, charged: int, used: int, now: float) -> None:
-        """A request is over; what it did not use is given back."""
+        """Give back what a request did not use: it is over."""
         self.running -= 1
         if self.limits.tokens_per_min:
             self._tokens.give_back(charged - used, now)
 
     def headers(self, now: float) -> Headers:
-        """As OpenAI sends them."""
+        """The x-ratelimit headers, as OpenAI sends them."""
         pairs: list[tuple[str, str]] = []
         for kind, bucket in (("requests", self._requests), ("tokens", self._tokens)):
             if bucket.capacity:
@@ -141,7 +141,7 @@ class Account:
 
 
 class Permit:
-    """One accepted request's charge, settled when the last of its sequences is over."""
+    """Holds the charge of one request until the last of its sequences is over, then settles it."""
 
     def __init__(
         self, account: Account, charged: int, num_sequences: int, clock: Callable[[], float]
@@ -160,7 +160,7 @@ class Permit:
 
 
 class Limiter:
-    """The accounts of all keys; a reload changes limits and forgets keys that are gone."""
+    """Holds the accounts of all keys. A reload changes limits and forgets keys that are gone."""
 
     def __init__(self, limits: dict[str, KeyLimits], clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -192,7 +192,7 @@ class Limiter:
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes them: 20ms, 1s, 6m0s, 1h2m3s."""
+    """A duration as OpenAI writes it: 20ms, 1s, 6m0s, 1h2m3s."""
     if 0 < seconds < 1:
         return f"{max(1, math.ceil(seconds * 1000 - 1e-9))}ms"
     whole = math.ceil(seconds - 1e-9)

@@ -20,12 +20,12 @@ class InstanceState(StrEnum):
     RESTARTING = "restarting"
     """Its worker is gone; another one starts after a pause."""
     FAILED = "failed"
-    """Could not be started; nobody tries again."""
+    """It could not be started; nobody tries again."""
     STOPPED = "stopped"
 
 
 class Observer:
-    """Does nothing; override what is of interest. ``model`` is the served name, ``instance`` the worker's."""
+    """Does nothing: override what is of interest. ``model`` is the served name, ``instance`` the worker's."""
 
     def on_instance(self, model: str, instance: str, state: InstanceState, reason: str) -> None:
         """An instance changed its state."""
@@ -46,15 +46,15 @@ class Observer:
         """A request was refused at the door; ``reason`` is an error code, ``bound`` the limit behind it."""
 
     def on_first_token(self, model: str, instance: str, seconds: float) -> None:
-        """Time from acceptance to the first token of one sequence."""
+        """A sequence has its first token, so many seconds after it was accepted."""
 
     def on_token_gap(self, model: str, instance: str, seconds: float) -> None:
-        """Time between two steps that brought tokens for the same sequence."""
+        """A sequence has further tokens, so many seconds after the last ones."""
 
     def on_finished(
         self, model: str, instance: str, request: EngineRequest, event: Event, seconds: float
     ) -> None:
-        """A sequence is over; ``event`` is its last one, ``seconds`` its whole time since acceptance."""
+        """A sequence is over; ``event`` is its last one, ``seconds`` the time since it was accepted."""
 
     def on_lost(self, model: str, instance: str, request: EngineRequest, retried: bool) -> None:
         """An instance lost its worker and with it this sequence. ``retried``: another attempt follows."""
@@ -94,7 +94,7 @@ class Observer:
 
 
 class Observers(Observer):
-    """Passes everything on to several. Who does not care about something is not called for it."""
+    """Passes everything on to several. An observer is called only for what it overrides."""
 
     def __init__(self, *observers: Observer) -> None:
         for name, nothing in vars(Observer).items():
@@ -109,7 +109,7 @@ class Observers(Observer):
 
 
 class _Each:
-    """One method of several observers, in order."""
+    """Calls one method of several observers, in order."""
 
     def __init__(self, listeners: Sequence[Callable[..., None]]) -> None:
         self._listeners = listeners

@@ -19,7 +19,7 @@ from rllm.workers.frames import StepFrame
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Who hears of requests as they get on."""
+    """Hears how requests get on."""
 
     on_started: Callable[[Pending], None]
     on_first_token: Callable[[Pending], None]
@@ -50,27 +50,22 @@ class Outstanding:
         self._on_end = on_end
         self._rates = Rates()
         self._prefixes = PrefixMap(0)
-        self._pending: dict[str, Pending] = {}
-
-    def __len__(self) -> int:
-        return len(self._pending)
-
-    def __contains__(self, pending: Pending) -> bool:
-        return pending.request.id in self._pending
+        self.pending: dict[str, Pending] = {}
+        """Requests by their id, from `add` until the worker has let go of them."""
 
     # --- what may be expected -------------------------------------------------------------------
 
     def load(self, num_new: int = 1) -> Load:
-        """What there is to do now, for a decision about ``num_new`` more requests."""
+        """The load now, for a decision about ``num_new`` more requests."""
         info = self._known()
         uncached = queued = work = 0
-        for pending in self._pending.values():
+        for pending in self.pending.values():
             work += pending.estimate.output_tokens
             if not pending.has_token:
                 uncached += pending.estimate.uncached_tokens
             if not pending.has_slot:
                 queued += pending.estimate.uncached_tokens
-        num = len(self._pending)
+        num = len(self.pending)
         return Load(
             slots=info.slots,
             ctx_per_slot=info.ctx_per_slot,
@@ -94,13 +89,13 @@ class Outstanding:
         if (gap_s := self._rates.token_gap.seconds) is None:
             return ()
         more = self._rates.output.expect_more
-        running = (pending for pending in self._pending.values() if pending.has_slot)
+        running = (pending for pending in self.pending.values() if pending.has_slot)
         return tuple(sorted(gap_s * more(p.output_tokens, p.request.max_tokens) for p in running))
 
     def estimates(
         self, requests: Sequence[EngineRequest], prefixes: Sequence[BlockKeys], load: Load
     ) -> tuple[Estimate, ...]:
-        """One for each request, were they given to the instance in this order."""
+        """What each request would take, were they given to the instance in this order."""
         found = []
         before: set[int] = set()
         for request, prefix in zip(requests, prefixes, strict=True):
@@ -120,29 +115,29 @@ class Outstanding:
     # --- what the worker does -------------------------------------------------------------------
 
     def begin(self, info: ModelInfo, *, reuses_prefixes: bool) -> None:
-        """Another worker is ready."""
+        """Another worker is ready, and has nothing in its cache."""
         self.info = info
         self._prefixes = PrefixMap(info.kv_cells // BLOCK if reuses_prefixes else 0)
 
     def add(self, pending: Pending) -> None:
-        """The worker is being given another one."""
+        """Count in a request that the worker is given."""
         pending.attempts += 1
-        self._pending[pending.request.id] = pending
+        self.pending[pending.request.id] = pending
         self._prefixes.add(pending.prefix)
 
     def hear(self, frame: StepFrame) -> None:
-        """Take in what one step has brought."""
+        """Pass on what one step has brought."""
         now = time.monotonic()
         if frame.step is not None:
             self._note_step(frame.step)
         for started in frame.started:
-            if (pending := self._pending.get(started.request_id)) is not None:
+            if (pending := self.pending.get(started.request_id)) is not None:
                 pending.times.started_at = now
                 pending.seq, pending.cached_tokens = started.seq, started.cached_tokens
                 self._observer.on_started(self._model, self._instance, pending.request)
                 self._progress.on_started(pending)
         for event in frame.events:
-            if (pending := self._pending.get(event.request_id)) is not None:
+            if (pending := self.pending.get(event.request_id)) is not None:
                 self._on_event(pending, event, now)
 
     def _note_step(self, step: StepRecord) -> None:
@@ -156,7 +151,7 @@ class Outstanding:
         if event.finish is None:
             pending.stream.put(event, now)
             return
-        del self._pending[pending.request.id]
+        del self.pending[pending.request.id]
         self._note_end(pending, event, now)
         if event.finish is FinishReason.ERROR:
             pending.stream.fail(EngineError(event.error or "the request failed"))
@@ -191,12 +186,12 @@ class Outstanding:
             self._rates.output.finished(event.usage.completion_tokens if event.usage else 0)
         self._breaker.tell(now)
         if times.started_at is not None:
-            saturated = len(self._pending) >= self._known().slots
+            saturated = len(self.pending) >= self._known().slots
             self._rates.drain.finished(now, saturated=saturated, held_s=now - times.started_at)
 
     def lose(self) -> list[Pending]:
-        """The worker is gone. What it had is nobody's now."""
-        lost, self._pending = list(self._pending.values()), {}
+        """Give up what the worker had: it is gone."""
+        lost, self.pending = list(self.pending.values()), {}
         self._prefixes.clear()
         self._rates.drain.forget_saturation()
         return lost

@@ -16,7 +16,7 @@ MAX_ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What one instance will probably do for a sequence, from what was known when it was offered."""
+    """What a sequence will probably take, from what was known when it was offered."""
 
     uncached_tokens: int
     """Prompt tokens to compute."""
@@ -33,7 +33,7 @@ class Pending:
     stream: Stream
     times: Times
     estimate: Estimate
-    """The one of the instance that has it now or had it last."""
+    """It was made by the instance that has the request now or had it last."""
     permit: Permit | None = None
     attempts: int = 0
     output_tokens: int = 0
@@ -69,7 +69,7 @@ class Pending:
             self.timer = None
 
     def end(self, used_tokens: int) -> None:
-        """Nothing will come any more: give back what was not used. Called once."""
+        """Give back what was not used: nothing will come any more. Called once."""
         self.stop_timer()
         if self.permit is not None:
             self.permit.sequence_over(used_tokens)

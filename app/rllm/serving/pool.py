@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -135,19 +135,17 @@ class Pool:
     def check_open(
         self, model: ServedModel, num_requests: int, priority: int, terms: Terms = ANYBODY
     ) -> None:
-        with self._counting_refusals(model):
+        try:
             self._check_running()
             variant = self._variants.resolve(model.id, self._priority(priority, terms))
             self._groups[variant.id].router.check_open(num_requests, terms)
+        except Refused as error:
+            self._observer.on_rejected(model.id, error.code or "", error.bound)
+            raise
 
     def submit(self, model: ServedModel, requests: list[EngineRequest], terms: Terms = ANYBODY) -> Accepted:
-        with self._counting_refusals(model):
-            return self._submit(model, requests, terms)
-
-    @contextlib.contextmanager
-    def _counting_refusals(self, model: ServedModel) -> Iterator[None]:
         try:
-            yield
+            return self._submit(model, requests, terms)
         except Refused as error:
             self._observer.on_rejected(model.id, error.code or "", error.bound)
             raise
@@ -161,8 +159,8 @@ class Pool:
         requests = [self._as_the_keys(request, terms) for request in requests]
         variant = self._variants.resolve(model.id, requests[0].priority)
         self._variants.tell(variant)
-        chosen, group = self._catalog.by_id(variant.id), self._groups[variant.id]
-        capped = cap_tokens(variant.max_tokens, requests)
+        chosen, group = self._catalog.models[variant.id], self._groups[variant.id]
+        capped = requests if variant.max_tokens is None else cap_tokens(variant.max_tokens, requests)
         for request in capped:
             check_fits(len(request.prompt), request.max_tokens, chosen.info.ctx_per_slot)
         offer = group.router.offer(capped, terms)
@@ -190,7 +188,8 @@ class Pool:
 
     def _priority(self, asked: int, terms: Terms) -> int:
         """A key's own priority is the best its requests can have."""
-        return self._limiter.priority(terms.key) + max(0, asked)
+        own = 0 if terms.key is None else self._limiter.priority(terms.key)
+        return own + max(0, asked)
 
     # --- what others look at --------------------------------------------------------------------
 

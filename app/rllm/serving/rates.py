@@ -1,4 +1,4 @@
-"""How fast an instance works, measured on what it did. Pure; times come from outside."""
+"""Learns how fast an instance works from what it did. Times come from outside."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _CONFIDENCE = 0.8
 
 
 class DrainRate:
-    """Seconds between two requests that leave a saturated instance, each making room for one that waits.
+    """Learns the seconds between two requests that leave a full instance, each making room for another.
 
-    Measured where more requests are there than slots. Before that happened, it is estimated from how long
-    requests hold their slot.
+    It is measured where more requests are there than slots. Before, it is estimated from how long requests
+    hold their slot.
     """
 
     def __init__(self) -> None:
@@ -32,18 +32,18 @@ class DrainRate:
             self._gap_s = (now - self._times[0]) / (len(self._times) - 1)
 
     def gap_s(self, slots: int) -> float | None:
-        """None while nothing has finished yet."""
+        """Seconds between two that leave; None while nothing has finished yet."""
         if self._gap_s is not None:
             return self._gap_s
         return None if self._held_s is None else self._held_s / slots
 
     def forget_saturation(self) -> None:
-        """The worker was replaced: the time it was away is no measure of anything."""
+        """Begin anew: the worker was replaced, and the time without one is no measure of anything."""
         self._times.clear()
 
 
 class PrefillRate:
-    """Seconds for one more prompt token, decodes beside it included."""
+    """Learns the seconds that one more prompt token takes, decodes beside it included."""
 
     def __init__(self) -> None:
         self.token_s: float | None = None
@@ -54,7 +54,7 @@ class PrefillRate:
 
 
 class TokenGap:
-    """Seconds between two tokens of a sequence, prefill of others included; a mean over some hundred."""
+    """Learns the seconds between two tokens of a sequence: a mean over hundreds, prefill of others in it."""
 
     def __init__(self) -> None:
         self.seconds: float | None = None
@@ -64,15 +64,15 @@ class TokenGap:
 
 
 class ForecastMargin:
-    """How much later than predicted first tokens came lately: enough for four of five.
+    """Learns by how much first tokens come later than predicted: enough for four of five.
 
-    What is too old counts no more: a margin that refuses everybody brings no newer forecasts.
+    Old forecasts do not count: a margin that refuses everybody would bring no newer ones.
     """
 
     def __init__(self, window_s: float = 10.0) -> None:
         self._window_s = window_s
         self._errors: deque[tuple[float, float]] = deque(maxlen=_FORECASTS)
-        """When the first token came, and how late."""
+        """When a first token came, and how late."""
 
     def add(self, now: float, predicted_s: float, actual_s: float) -> None:
         self._errors.append((now, actual_s - predicted_s))
@@ -85,7 +85,7 @@ class ForecastMargin:
 
 
 class Refusals:
-    """Who was sent away lately and will be back. Sending all of them back at once would help nobody."""
+    """Counts requests that were refused lately: they will be back, and should not be all at once."""
 
     def __init__(self, window_s: float = 5.0) -> None:
         self._window_s = window_s
@@ -101,7 +101,7 @@ class Refusals:
 
 
 class OutputLength:
-    """Tokens that answers usually have; what a newcomer is expected to generate."""
+    """Learns how many tokens answers usually have."""
 
     def __init__(self) -> None:
         self._mean = 128.0
@@ -113,13 +113,13 @@ class OutputLength:
         return min(max_tokens, max(1, round(self._mean)))
 
     def expect_more(self, num_tokens: int, max_tokens: int) -> int:
-        """After ``num_tokens``. Who has got past the usual length is as likely to end as ever."""
+        """Tokens to come after ``num_tokens``. Past the usual length, an answer may end at any time."""
         usual = self.expect(max_tokens)
         return usual - num_tokens if num_tokens < usual else min(usual, max_tokens - num_tokens)
 
 
 class Rates:
-    """All that is measured of one instance."""
+    """Everything that is learned about one instance."""
 
     def __init__(self) -> None:
         self.drain = DrainRate()

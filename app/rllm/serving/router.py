@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rllm.engine.types import EngineRequest
 from rllm.errors import Overloaded
-from rllm.serving.admission import MAX_RETRY_S, Limits, Load, check_load, retry_after_s, tightest
+from rllm.serving.admission import MAX_RETRY_S, Limits, Load, check_load, retry_after_s
 from rllm.serving.dispatcher import Candidate, choose
 from rllm.serving.instance import Instance
 from rllm.serving.pending import Estimate, Pending
@@ -35,29 +35,30 @@ class Offer:
 
     @property
     def candidate(self) -> Candidate:
-        """It is chosen for its first sequence; the others have the same beginning, or nothing to prefer."""
+        """The offer as the dispatcher compares it: by the first sequence, which goes first."""
         resident = len(self.requests[0].prompt) - self.estimates[0].uncached_tokens
         return Candidate(self.load.outstanding_tokens, self.load.free_slots, resident)
 
 
 class Router:
-    """Asks the instances, and refuses what none of them has room for."""
+    """Asks the instances for offers, and refuses what the best of them has no room for."""
 
     def __init__(self, model: str, instances: Sequence[Instance], limits: Limits, timeouts: Timeouts) -> None:
         self._model = model
         self._instances = instances
         self._limits = limits
-        self._most_ttft_s = tightest(limits.target_ttft_s, timeouts.first_token_s, timeouts.total_s)
+        self._most_ttft_s = (limits.target_ttft_s, timeouts.first_token_s, timeouts.total_s)
         self._refusals = Refusals()
 
     @property
     def is_available(self) -> bool:
-        """Some instance would take a request now."""
+        """Whether some instance takes requests now."""
         now = time.monotonic()
         return any(instance.is_open_to(now) for instance in self._instances)
 
     def offer(self, requests: Sequence[EngineRequest], terms: Terms) -> Offer:
-        """
+        """The best offer for all sequences of a request.
+
         Raises:
             Overloaded: no instance takes requests, or the best one has too much to do.
         """
@@ -66,21 +67,20 @@ class Router:
         best = _best(open_, requests, prefixes_of(requests))
         if best is None:
             raise self._nobody(now)
-        patience_s = tightest(terms.ttft_s, terms.timeout_s, self._most_ttft_s)
         try:
-            check_load(best.load, self._limits, len(requests), best.uncached_tokens, patience_s)
+            check_load(best.load, self._limits, len(requests), best.uncached_tokens, self._patience_s(terms))
         except Overloaded as error:
             self._spread(error, now)
             raise
         return best
 
     def check_open(self, num_requests: int, terms: Terms) -> None:
-        """Ask what `offer` would say of prompts that are as short as can be.
+        """Check that some instance has room for requests with the shortest possible prompts.
 
         Raises:
             Overloaded: `offer` would refuse them, whatever their prompts are.
         """
-        now, patience_s = time.monotonic(), tightest(terms.ttft_s, terms.timeout_s, self._most_ttft_s)
+        now, patience_s = time.monotonic(), self._patience_s(terms)
         refusal: Overloaded | None = None
         for instance in self._instances:
             if not instance.is_open_to(now):
@@ -97,16 +97,20 @@ class Router:
         raise refusal
 
     def replacement(self, pending: Pending) -> Offer | None:
-        """Who takes what a lost worker had. None: no worker is up.
+        """The offer for a request that lost its worker. None: no worker is up.
 
-        Rather one whose breaker is open than none: the request was accepted, its client waits, and a second
-        attempt is its last.
+        An open breaker is no obstacle where no other worker is up: the request was accepted, its client
+        waits, and a second attempt is its last.
         """
         now = time.monotonic()
         open_ = [instance for instance in self._instances if instance.is_open_to(now)]
         ready = [instance for instance in self._instances if instance.is_ready]
-        least = sorted(ready, key=lambda instance: len(instance.outstanding))[:1]
+        least = sorted(ready, key=lambda instance: len(instance.outstanding.pending))[:1]
         return _best(open_ or least, [pending.request], [pending.prefix])
+
+    def _patience_s(self, terms: Terms) -> float | None:
+        """The longest that a first token may take; None: as long as it takes. A limit of 0 is none."""
+        return min(filter(None, (terms.ttft_s, terms.timeout_s, *self._most_ttft_s)), default=None)
 
     def _nobody(self, now: float) -> Overloaded:
         waits = [
@@ -119,7 +123,7 @@ class Router:
         )
 
     def _spread(self, error: Overloaded, now: float) -> None:
-        """Send this one back later than those who were sent away before it."""
+        """Make its turn come after those that were refused before it."""
         gaps = [gap_s for gap_s in self._gaps_s() if gap_s is not None]
         if gaps and error.retry_after_s is not None:
             behind_s = self._refusals.count(now) * min(gaps) / len(gaps)

@@ -19,16 +19,16 @@ class ServedModel:
     id: str
     aliases: tuple[str, ...]
     created: int
-    """Unix time at which it became ready."""
+    """Unix time when it became ready."""
     info: ModelInfo
     vocabulary: Vocabulary
     sampling: SamplingDefaults = OPENAI_SAMPLING
-    """What holds where a request says nothing."""
+    """Values that hold where a request says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """``live``: the process answers. ``ready``: new requests are accepted and would make progress."""
+    """``ready``: new requests are accepted and would make progress."""
 
     ready: bool
     reason: str
@@ -45,13 +45,13 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A request under way: one stream per sequence. The caller reads each to its end or cancels it."""
+    """A request under way, with one stream per sequence. The caller reads each to its end or cancels it."""
 
     streams: list[Stream]
     model: ServedModel
-    """Who answers; a smaller variant where the server is degraded, or a fallback."""
+    """The model that answers: a smaller variant where the server is degraded, or a fallback."""
     headers: Headers = ()
-    """For the answer: x-ratelimit-*, x-rllm-degraded."""
+    """Headers of the answer: x-ratelimit-*, x-rllm-degraded."""
 
 
 class Service(Protocol):

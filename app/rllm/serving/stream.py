@@ -1,4 +1,4 @@
-"""One request's answers on their way to a client: a mailbox on the event loop, no thread, no bounded queue.
+"""A sequence's answer on its way to a client: a mailbox on the event loop, no thread, no bounded queue.
 
 A slow reader finds larger pieces in its mailbox, not a longer queue. The mailbox outlives the worker that
 fills it: as long as the reader has taken nothing, the answer may start over somewhere else.
@@ -14,7 +14,7 @@ from rllm.errors import RllmError
 
 
 class Stream:
-    """Filled by the pool, read by one consumer. Ends after an event with ``finish``, or with an error."""
+    """The pool fills it, one consumer reads it. It ends after an event with ``finish``, or with an error."""
 
     def __init__(self, request_id: str, cancel: Callable[[str], None], *, hold: bool = False) -> None:
         """With ``hold`` the reader gets everything at once, at the end."""
@@ -26,7 +26,7 @@ class Stream:
         self._events: list[Event] = []
         self._error: RllmError | None = None
         self._reader: asyncio.Future[None] | None = None
-        """Set while the consumer waits."""
+        """It is set while the consumer waits."""
         self._ended = False
         self._was_read = False
 
@@ -51,7 +51,7 @@ class Stream:
         self._wake()
 
     def start_over(self) -> None:
-        """Forget what has come; the whole answer will come again. Only before anything `was_read`."""
+        """Forget what has come: the whole answer will come again. Only before anything `was_read`."""
         if self._was_read:
             raise RuntimeError(f"request {self.request_id}: its reader has seen a part of the answer")
         self._events.clear()

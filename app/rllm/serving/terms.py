@@ -1,4 +1,4 @@
-"""What comes with a request beside its tokens, and what the caller is told beside the answer."""
+"""The conditions that come with a request, and the headers that go with its answer."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ Headers = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The caller's conditions."""
+    """What the caller demands of an answer."""
 
     key: str | None = None
-    """Name of the API key, whose limits and priority apply."""
+    """The name of the API key, whose limits and priority apply."""
     timeout_s: float | None = None
     """The whole answer is worthless after so long; also the most that a first token may take."""
     ttft_s: float | None = None
-    """Refuse at once when the first token would probably take longer. Once accepted it ends nothing."""
+    """The request is refused if its first token would probably take longer. Once accepted it ends nothing."""
     streaming: bool = True
     """False: the client sees nothing before the end, so the request may start over until then."""
 

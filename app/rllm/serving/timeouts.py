@@ -1,4 +1,4 @@
-"""Which of a request's time limits comes next. Pure: times are numbers on one monotonic clock."""
+"""Says which of a request's time limits comes next. Times are numbers on one monotonic clock."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from rllm.errors import EngineError, Overloaded, RllmError, TimedOut
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Of every request; 0 switches one off. A caller's own deadline comes on top of them."""
+    """The limits that hold for every request, beside its own deadline. 0 switches one off."""
 
     queue_s: float = 120.0
-    """Waiting for a slot."""
+    """Seconds to wait for a slot."""
     first_token_s: float = 300.0
-    """From acceptance to the first token."""
+    """Seconds from acceptance to the first token."""
     total_s: float = 600.0
     idle_s: float = 60.0
-    """Between two tokens of one stream."""
+    """Seconds between two tokens of one stream."""
     retry_s: float = 30.0
-    """Waiting for a worker to be replaced, after one was lost and no other is there."""
+    """Seconds to wait for another worker, after one was lost and no other is there."""
 
 
 class Limit(StrEnum):
-    """Which limit was passed; also the error code the client gets."""
+    """A limit that can be passed. Its value is the error code that the client gets."""
 
     QUEUE = "queue_timeout"
     FIRST_TOKEN = "first_token_timeout"
@@ -36,11 +36,11 @@ class Limit(StrEnum):
 
 @dataclass(slots=True)
 class Times:
-    """One request's clock readings."""
+    """When things happened to one request."""
 
     accepted_at: float
     deadline: float | None = None
-    """The caller's own."""
+    """The caller's own limit."""
     started_at: float | None = None
     """It was given a slot."""
     last_token_at: float | None = None
@@ -55,6 +55,7 @@ def next_limit(times: Times, timeouts: Timeouts) -> tuple[float, Limit] | None:
         due.append((times.deadline, Limit.DEADLINE))
     if timeouts.total_s:
         due.append((times.accepted_at + timeouts.total_s, Limit.TOTAL))
+    # One phase at a time: without a worker no token can come, and after the first one the gap is what counts.
     if times.parked_at is not None:
         if timeouts.retry_s:
             due.append((times.parked_at + timeouts.retry_s, Limit.RETRY))
@@ -70,7 +71,7 @@ def next_limit(times: Times, timeouts: Timeouts) -> tuple[float, Limit] | None:
 
 
 def error_of(limit: Limit, waited_s: float, retry_after_s: float) -> RllmError:
-    """What the client hears. Only where nothing was computed is it told to come back."""
+    """The error for a passed limit. The client is told to come back only where nothing was computed."""
     match limit:
         case Limit.QUEUE:
             return Overloaded(

@@ -18,7 +18,7 @@ class Variant:
 
     asked: str
     routed: str
-    """Down the ladder from the one that was asked."""
+    """The model to which the ladder leads."""
     id: str
     """The fallback of that one, or itself."""
     max_tokens: int | None
@@ -38,6 +38,7 @@ class Variants:
         self._plans = plans
         self._groups = groups
         self._observer = observer
+        self._has_ladder = bool(settings.rungs)
         self._degraders = {
             name: Degrader(
                 settings,
@@ -48,23 +49,29 @@ class Variants:
         }
 
     def resolve(self, model: str, priority: int) -> Variant:
-        """
+        """The model that answers for ``model`` now.
+
         Raises:
             Overloaded: a model on the way has no room for this priority.
         """
-        caps: list[int] = []
-        name, following = model, model
-        while following:
-            name, smaller = following, self._plans[following].smaller
+        if not self._has_ladder:
+            return Variant(model, model, self._alive(model), None)
+        name, caps = model, []
+        while True:
             measures = self._degraders[name].look()
-            goes_on = measures.route and smaller is not None and self._groups[smaller].router.is_available
-            if goes_on:  # there is still somebody to ask
+            following = self._following(name) if measures.route else None
+            if following is not None:  # "refuse" is for the last one, after which nobody can be asked
                 measures = replace(measures, refuse=False)
             check_level(measures, priority, self._groups[name].router.retry_after_s)
-            if measures.max_tokens is not None:
-                caps.append(measures.max_tokens)
-            following = smaller or "" if goes_on else ""
-        return Variant(model, name, self._alive(name), min(caps, default=None))
+            caps += [] if measures.max_tokens is None else [measures.max_tokens]
+            if following is None:
+                return Variant(model, name, self._alive(name), min(caps, default=None))
+            name = following
+
+    def _following(self, name: str) -> str | None:
+        """The smaller model that takes over from this one, while it takes requests."""
+        smaller = self._plans[name].smaller
+        return smaller if smaller is not None and self._groups[smaller].router.is_available else None
 
     def _alive(self, name: str) -> str:
         """The model, or the fallback of one that takes no requests."""
@@ -74,7 +81,7 @@ class Variants:
         return fallback if self._groups[fallback].router.is_available else name
 
     def tell(self, variant: Variant) -> None:
-        """A request is given to this variant."""
+        """Tell the observer that a request goes another way than asked."""
         if variant.routed != variant.asked:
             self._observer.on_rerouted(variant.asked, variant.routed, "degraded")
         if variant.id != variant.routed:

@@ -1,4 +1,4 @@
-"""What the pool looks like from outside, made when somebody looks. Times are on the monotonic clock."""
+"""What the pool looks like from outside. Views are made when somebody looks; times are monotonic."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rllm.engine.types import ComputePath
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that is over, as long as it held a sequence id."""
+    """The time in which a request that is over held a sequence id."""
 
     seq: int
     request_id: str
@@ -32,10 +32,10 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     """Why it is in this state, where that is worth a word."""
     breaker: str
     breaker_reopens_s: float
-    """Until the next request is tried, while the breaker is open."""
+    """Seconds until the next request is tried, while the breaker is open."""
     restarts: int
     outstanding: int
-    """Requests given to it and not over."""
+    """Requests that were given to it and are not over."""
     fallback: Fallback | None = None
     """Options that it computes only with."""
     tuned: dict[str, str | int] = {}
@@ -53,10 +53,10 @@ class InstanceView(msgspec.Struct, frozen=True, kw_only=True):
     oldest_wait_s: float = 0.0
     kv_used: int = 0
     snapshot_age_s: float | None = None
-    """Of ``sequences`` and the counts before it; None: unknown. A worker answers between two steps."""
+    """Age of ``sequences`` and the counts before this. None: unknown. A worker answers between two steps."""
     sequences: tuple[SequenceView, ...] = ()
     spans: tuple[Span, ...] = ()
-    """Of the last minutes or since the caller last looked, oldest first."""
+    """Requests that ended in the last minutes, or since the caller last looked; oldest first."""
 
 
 class ModelView(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,5 +68,5 @@ class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     smaller: str | None
     fallback: str | None
     parked: int
-    """Requests that lost their worker and wait for another."""
+    """How many requests lost their worker and wait for another."""
     instances: tuple[InstanceView, ...]

@@ -1,6 +1,6 @@
-"""Forward progress: an instance that has work and completes no step is stuck, whatever its process says.
+"""Watches for progress: an instance that has work and completes no step is stuck, whatever its process says.
 
-One timer, set when work arrives and moved only when it fires: an idle instance costs nothing, and a step
+One timer is set when work arrives and moved only when it fires: an idle instance costs nothing, and a step
 costs one assignment.
 """
 
@@ -22,7 +22,7 @@ class Watchdog:
         self._confirming = False
 
     def work(self) -> None:
-        """There is something to compute. Call it with every request; the first one starts the watch."""
+        """There is something to compute: call it with every request. The first one starts the watch."""
         if self._busy or self._timeout_s <= 0:
             return
         self._busy = True

@@ -68,29 +68,22 @@ def _run(spec: WorkerSpec, link: Link) -> int:
     backend = _backend(spec, log.native)
     try:
         # late, so that the native library is loaded before numpy whatever the engine's imports become
-        from rllm.engine.budget import StepBudget
+        from rllm.engine.build import build_scheduler
         from rllm.engine.engine import Engine
-        from rllm.engine.scheduler import Scheduler
-        from rllm.engine.speculation import Speculation
         from rllm.workers.worker import serve
 
-        info, options = backend.info, spec.scheduler
-        budget = StepBudget(
-            min(options.max_step_tokens or info.batch_size, info.batch_size), options.itl_target_s
-        )
-        speculation = None
-        if options.speculative_tokens:
-            speculation = Speculation(options.speculative_tokens)
-        scheduler = Scheduler(
-            info,
+        options = spec.scheduler
+        scheduler = build_scheduler(
+            backend.info,
             backend.vocabulary,
-            budget=budget,
+            max_step_tokens=options.max_step_tokens,
+            itl_target_s=options.itl_target_s,
             max_pause_s=options.max_pause_s,
             prefix_cache=options.prefix_cache,
-            speculation=speculation,
+            speculative_tokens=options.speculative_tokens,
             stored=backend.stored(),
         )
-        link.send(Ready(info=info, pid=os.getpid()))
+        link.send(Ready(info=backend.info, pid=os.getpid()))
         return serve(Engine(scheduler, backend, time.monotonic), link, log)
     finally:
         backend.close()

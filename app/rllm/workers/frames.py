@@ -79,9 +79,11 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Submit(msgspec.Struct, frozen=True, tag="submit"):
-    request: EngineRequest
+    """The sequences of one request: they arrive between the same two steps."""
+
+    requests: tuple[EngineRequest, ...]
     sent_at: float
-    """time.monotonic() when the request was accepted: its place in line and the start of its queue time."""
+    """time.monotonic() when they were accepted: their place in line and the start of their queue time."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):

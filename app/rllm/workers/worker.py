@@ -80,14 +80,17 @@ def serve(engine: Engine, link: Inbox, log: WorkerLog) -> int:
 
 
 def _take_commands(engine: Engine, link: Inbox, log: WorkerLog, outbox: Outbox) -> bool:
-    """Apply what has arrived; False when the worker is to stop."""
+    """Apply what has arrived; False when the worker is to stop. In debug runs an idle engine is checked."""
     if not engine.has_work:
         gc.collect(0)  # nobody is waiting; the engine itself makes no reference cycles
+        if log.is_debug:
+            engine.check()
     for command in link.commands(wait=not engine.has_work):
         match command:
-            case Submit(request=request, sent_at=sent_at):
-                log.accepted(request)
-                engine.submit(request, min(sent_at, time.monotonic()))
+            case Submit(requests=requests, sent_at=sent_at):
+                for request in requests:
+                    log.accepted(request)
+                    engine.submit(request, min(sent_at, time.monotonic()))
             case Cancel(request_id=request_id):
                 engine.cancel(request_id)
             case Inspect():

@@ -17,7 +17,7 @@ class WorkerLog:
     def __init__(self, send: Callable[[Message], None], level: str) -> None:
         self._send = send
         self._least = LEVELS.index(level)
-        self._details = level == "debug"
+        self.is_debug = level == "debug"
         self._running: dict[str, None] = {}
 
     def native(self, level: str, text: str) -> None:
@@ -26,7 +26,7 @@ class WorkerLog:
             self._send(LogLine(level, text, tuple(islice(self._running, _MAX_NAMED))))
 
     def accepted(self, request: EngineRequest) -> None:
-        if self._details:
+        if self.is_debug:
             self._say(
                 request.id, f"accepted: {len(request.prompt)} prompt tokens, {request.max_tokens} at most"
             )
@@ -35,7 +35,7 @@ class WorkerLog:
         """What a step brought. Called for every step, so whatever is not a beginning or an end is skipped."""
         for request_id in started:
             self._running[request_id] = None
-            if self._details:
+            if self.is_debug:
                 self._say(request_id, "has a slot")
         for event in events:
             if event.finish is not None:
@@ -45,7 +45,7 @@ class WorkerLog:
     def _ended(self, event: Event) -> None:
         if event.finish is FinishReason.ERROR:
             self._send(LogLine("warning", f"failed: {event.error}", (event.request_id,)))
-        elif self._details and event.usage is not None and event.timings is not None:
+        elif self.is_debug and event.usage is not None and event.timings is not None:
             usage, timings = event.usage, event.timings
             self._say(
                 event.request_id,

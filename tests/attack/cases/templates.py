@@ -116,6 +116,7 @@ async def fuzz_output(arena: Arena, what: str, count: int, limit_s: float, *opti
         env=arena.environment(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
+        limit=1024 * 1024,  # of a line, which names the template
     )
     assert process.stdout is not None
     lines: list[bytes] = []

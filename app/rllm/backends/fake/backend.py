@@ -237,14 +237,14 @@ class FakeBackend:
         return result
 
     def _draw_chunk(self, chunk: Chunk) -> list[int]:
-        """What is drawn where the cells end before the guesses, and on as long as these are right."""
+        """What is drawn where the cells end before the drafts, and on as long as these are right."""
         start = chunk.start + chunk.num_sure
         self.cells.truncate(chunk.seq, start)
         drawn = [self._draw(chunk.seq)]
-        for guess in chunk.guesses:
-            if guess != drawn[-1]:
+        for draft in chunk.drafts:
+            if draft != drawn[-1]:
                 break
-            self.cells.append(chunk.seq, [guess], start + len(drawn) - 1)
+            self.cells.append(chunk.seq, [draft], start + len(drawn) - 1)
             drawn.append(self._draw(chunk.seq))
         return drawn
 

@@ -55,7 +55,7 @@ from rllm.engine.port import (
     nothing,
     unlimited,
 )
-from rllm.engine.row_costs import RowCosts
+from rllm.engine.times import RowTimes
 from rllm.engine.types import ComputePath, ModelInfo, TokenLogprob
 from rllm.errors import Miscomputed, StartError
 from rllm.files.gguf_info import kv_bytes_per_token
@@ -107,7 +107,7 @@ class LlamaBackend:
         self._context: Context | None = None
         self._store: StateStore | None = None
         self._samplers: dict[int, Sampler] = {}
-        self._row_costs = RowCosts()
+        self._row_costs = RowTimes()
         self._learns_rows = False  # not from the steps of the start
         self._meanwhile: Callable[[], None] = nothing
         try:
@@ -365,7 +365,7 @@ class LlamaBackend:
 
     def _draw_chunk(self, chunk: Chunk, rows: Rows, index: int, step: _Step) -> None:
         """Draw after the last sure token, the batch's token ``index``, and after confirmed guesses."""
-        seq, guesses = chunk.seq, chunk.guesses
+        seq, guesses = chunk.seq, chunk.drafts
         sampler = self._samplers[seq]
         num_logprobs = sampler.params.num_logprobs
         drawn = step.tokens[seq] = []

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from itertools import takewhile
 
 from rllm.engine.port import Chunk
-from rllm.engine.row_costs import RowCosts
+from rllm.engine.times import RowTimes
 
 MOST_ADDED = 3
 """To complete a group."""
@@ -29,7 +29,7 @@ def padding(
     length: Callable[[int], int],
     max_length: int,
     num_sequences: int,
-    costs: RowCosts,
+    costs: RowTimes,
 ) -> list[Chunk]:
     """One chunk for each id in a gap between the decodes of a step, and for as many beside them as pay;
     none for what is not a step of decodes with equally many tokens each.
@@ -56,7 +56,7 @@ def padding(
     return [Chunk(seq, (0,) * width, length(seq), sample=True) for seq in pads]
 
 
-def cheapest(rows: int, costs: RowCosts) -> int:
+def cheapest(rows: int, costs: RowTimes) -> int:
     """How many to compute where ``rows`` are wanted."""
     own = costs.seconds(rows)
     if own is None:

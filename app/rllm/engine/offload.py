@@ -1,30 +1,30 @@
 """When a prefix is stored outside the KV cache, and when it is brought back.
 
 Storing copies out of the context, which only the engine's thread can do. It is free while nobody computes.
-Beside computing it may take `SHARE` of the time, saved up for at most `MAX_PAUSE_S` at once, and is left out
-where that is not enough. What is stored must be worth it: the time it would spare, weighed with how often
-stored prefixes were asked for lately, against the time it takes.
+Beside computing it may take a share of the time, saved up for a short pause at most, and is left out where
+that is not enough. What is stored must be worth it: the time it would spare, weighed with how often stored
+prefixes were asked for lately, against the time it takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from rllm.engine.costs import RETURN_CHANCE, Costs
+from rllm.engine.moving import MovePolicy
 from rllm.engine.port import Op, Restore, StepResult, StoredPrefix
 from rllm.engine.store import Found, Place, PrefixStore
+from rllm.engine.tuning import DEFAULT, Tuning
 from rllm.engine.types import ModelInfo
 
-SHARE = 0.05
-MAX_PAUSE_S = 0.05
-_PRIOR = 4.0
-"""How many saves the first guess of the chance of a return counts for."""
-_FADING = 0.99
 
-
-class Spiller:
+class PrefixOffload:
     def __init__(
-        self, info: ModelInfo, costs: Costs, ops: list[Op], stored: Iterable[StoredPrefix] = ()
+        self,
+        info: ModelInfo,
+        moves: MovePolicy,
+        ops: list[Op],
+        stored: Iterable[StoredPrefix] = (),
+        tuning: Tuning = DEFAULT,
     ) -> None:
         """
         Args:
@@ -32,7 +32,8 @@ class Spiller:
         """
         cell_bytes = info.kv_bytes / max(1, info.kv_cells)
         self.store = PrefixStore(info.store_bytes, info.store_disk_bytes, cell_bytes, ops, stored)
-        self._costs = costs
+        self._moves = moves
+        self._tuning = tuning
         self._ops = ops
         self._allowance_s = 0.0
         self._saves = self._returns = 0.0
@@ -50,11 +51,11 @@ class Spiller:
         num_bytes = self.store.estimate(len(tokens))
         if gain <= 0 or not self.store.fits(num_bytes):
             return
-        if not self._costs.save_pays(gain, num_bytes, self._chance()):
-            self._saves *= _FADING
-            self._returns *= _FADING
+        if not self._moves.save_pays(gain, num_bytes, self._chance()):
+            self._saves *= self._tuning.return_memory
+            self._returns *= self._tuning.return_memory
             return
-        seconds = 0.0 if quiet else self._costs.save_s(num_bytes)
+        seconds = 0.0 if quiet else self._moves.save_s(num_bytes)
         if seconds > self._allowance_s:
             return
         if self.store.save(seq, tokens, salt, keep=self._pinned):
@@ -64,7 +65,8 @@ class Spiller:
     def _chance(self) -> float:
         """How likely a prefix that is stored now is restored. It returns to the first guess while nothing
         is stored."""
-        return min(1.0, (self._returns + RETURN_CHANCE * _PRIOR) / (self._saves + _PRIOR))
+        prior = self._tuning.return_prior
+        return min(1.0, (self._returns + self._tuning.return_chance * prior) / (self._saves + prior))
 
     # --- bringing back --------------------------------------------------------------------------
 
@@ -73,7 +75,7 @@ class Spiller:
         found = self.store.find(tokens, salt)
         if found is None or found.length <= resident:
             return None
-        pays = self._costs.restore_pays(
+        pays = self._moves.restore_pays(
             found.length - resident,
             found.num_bytes,
             from_disk=found.place is Place.DISK,
@@ -98,7 +100,8 @@ class Spiller:
 
     def heard(self, result: StepResult) -> None:
         seconds = result.execute_s + result.sample_s
-        self._allowance_s = min(MAX_PAUSE_S, self._allowance_s + SHARE * seconds)
+        allowance_s = self._allowance_s + self._tuning.save_share * seconds
+        self._allowance_s = min(self._tuning.save_pause_s, allowance_s)
         self._pinned = -1
         if result.store is not None:
             self.store.heard(result.store)

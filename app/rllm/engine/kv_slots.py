@@ -1,69 +1,62 @@
 """Which sequence id holds what: running requests, idle prefixes that may be reused, and nothing.
 
 The one place that pairs the account of cells, the prefix index and the operations llama.cpp has to be told,
-so that the three cannot drift apart. Every id is in exactly one state:
-
-    empty     no cells
-    occupied  belongs to a request (which may be preempted and then has no cells)
-    idle      holds the prefix of a finished request, least recently used first to go
-
-An idle prefix that goes may be stored outside the cache before, and come back later: see `rllm.engine.spill`.
+so that the three cannot drift apart. How cells are laid out is the layout's affair (`rllm.engine.layout`).
+An idle prefix that goes may be stored outside the cache before, and come back later (`rllm.engine.offload`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
-from rllm.engine.cells import CellLedger, SplitLedger, UnifiedLedger
-from rllm.engine.costs import MAX_LOSS, Costs
-from rllm.engine.port import CloseSampler, CopyPrefix, Op, Save, StepResult, StoredPrefix, Truncate
+from rllm.engine.layout import Layout, SequenceIds
+from rllm.engine.offload import PrefixOffload
+from rllm.engine.port import CloseSampler, CopyPrefix, Op, Save, Truncate
 from rllm.engine.prefix import NO_MATCH, Match, PrefixIndex
-from rllm.engine.spill import Spiller
 from rllm.engine.store import Found, Place
+from rllm.engine.tuning import DEFAULT, Tuning
 from rllm.engine.types import ModelInfo
-
-MIN_WAIT = 8
-"""A newcomer waits for somebody else's prefill when that saves it at least so many tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    seq: int
+    """What became of a request to place tokens."""
+
+    seq: int | None
+    """None: there is no id or no room."""
     reused: int
     evicted: int
+    """Tokens of idle prefixes, which may be gone although there is no room."""
 
 
-class Residence:
+class KVSlots:
     def __init__(
         self,
         info: ModelInfo,
+        layout: Layout,
+        offload: PrefixOffload,
+        ops: list[Op],
         *,
         prefix_cache: bool = True,
-        costs: Costs | None = None,
-        stored: Iterable[StoredPrefix] = (),
+        tuning: Tuning = DEFAULT,
     ) -> None:
-        self._unified = info.kv_unified
-        self._can_trim = info.can_reuse_prefix
-        self._copy_cells = info.copy_cells
-        self._prefix_cache = prefix_cache
-        self._costs = costs or Costs()
-        self._ledger: CellLedger = (
-            UnifiedLedger(info.kv_cells)
-            if info.kv_unified
-            else SplitLedger(info.num_sequences, info.ctx_per_slot)
-        )
+        """
+        Args:
+            ops: where everything the backend must do is appended, by ``offload`` too.
+        """
+        self._layout = layout
+        self._ledger = layout.ledger
+        self._offload = offload
+        self._ops = ops
         self._index = PrefixIndex()
-        self._empty = set(range(info.num_sequences))
-        self._occupied: set[int] = set()
-        self._idle: OrderedDict[int, None] = OrderedDict()
-        self._unsaved: OrderedDict[int, None] = OrderedDict()
+        self._ids = SequenceIds(set(range(info.num_sequences)), set(), {})
+        self._unsaved: dict[int, None] = {}
         """Idle prefixes of which nobody has asked yet whether they are worth storing."""
-        self._ops: list[Op] = []
-        self._spiller = Spiller(info, self._costs, self._ops, stored if prefix_cache else ())
-        self._spills = prefix_cache and info.store_bytes > 0 and info.can_reuse_prefix
+        self._prefix_cache = prefix_cache
+        self._can_trim = info.can_reuse_prefix
+        self._offloads = prefix_cache and info.store_bytes > 0 and info.can_reuse_prefix
+        self._min_wait = tuning.min_wait
 
     @property
     def used(self) -> int:
@@ -71,27 +64,27 @@ class Residence:
 
     @property
     def free_cells(self) -> int:
-        return self._ledger.total - self._ledger.used
+        return self._ledger.free
 
     @property
     def num_occupied(self) -> int:
-        return len(self._occupied)
+        return len(self._ids.occupied)
 
     @property
     def has_ops(self) -> bool:
         return bool(self._ops)
 
     @property
-    def store_bytes(self) -> tuple[int, int]:
-        """What is stored outside the cache, in memory and on disk."""
-        return self._spiller.store.memory_used, self._spiller.store.disk_used
+    def offload(self) -> PrefixOffload:
+        return self._offload
 
     def idle_prefixes(self) -> Iterator[tuple[int, int]]:
         """(sequence id, length)"""
-        return ((seq, self._ledger.length(seq)) for seq in self._idle)
+        return ((seq, self._ledger.length(seq)) for seq in self._ids.idle)
 
-    def room(self, seq: int) -> int:
-        return self._ledger.room(seq)
+    def room(self, seq: int, beside: int = 0) -> int:
+        """How many more tokens ``seq`` could append, beside so many that others append."""
+        return self._layout.room(seq, beside)
 
     def length(self, seq: int) -> int:
         return self._ledger.length(seq)
@@ -111,10 +104,10 @@ class Residence:
         if not self._prefix_cache or not self._can_trim:
             return False
         match = self._index.match(tokens[:-1], self._ledger.length, salt)
-        if match.soon_length - match.length >= MIN_WAIT:
+        if match.soon_length - match.length >= self._min_wait:
             return True
         found = self._find_stored(tokens, salt, match)
-        return found is not None and self._spiller.is_coming(found)
+        return found is not None and self._offload.is_coming(found)
 
     def num_uncached(self, tokens: Sequence[int], salt: str) -> int:
         """How many of ``tokens`` would have to be computed if they were placed now."""
@@ -130,47 +123,39 @@ class Residence:
         found = self._find_stored(tokens, salt, match)
         return len(tokens) - max(match.soon_length, 0 if found is None else found.length)
 
-    def place(self, tokens: Sequence[int], salt: str, seq: int, spoken_for: int) -> Placed | None:
+    def place(self, tokens: Sequence[int], salt: str, seq: int, spoken_for: int) -> Placed:
         """A sequence id for ``tokens``, with what can be reused of them resident, and room for the rest.
 
         Args:
             seq: the id that the request holds already (it was preempted), or -1.
             spoken_for: cells that running requests are about to take.
-
-        Returns:
-            None when there is no id or no room; idle prefixes may have been evicted all the same.
         """
-        match = self._match(tokens, salt)
-        evicted = 0
+        match, evicted = self._match(tokens, salt), 0
         found = self._find_stored(tokens, salt, match)
         if found is not None and found.place is Place.MEMORY:
             placed = self._place_stored(found, tokens, salt, seq, spoken_for)
-            if placed.seq >= 0:
+            if placed.seq is not None:
                 return placed
             evicted, match = placed.evicted, self._match(tokens, salt)
-        if self._unified:
-            more, match = self._make_room(len(tokens) + spoken_for, match)
-            evicted += more
-            if self.free_cells < len(tokens) - match.length + spoken_for:
-                return None
+        more, match = self._make_room(len(tokens) + spoken_for, match)
+        evicted += more
+        if self._layout.lacks(len(tokens) - match.length + spoken_for):
+            return Placed(None, 0, evicted)
         if seq < 0:
             if self._should_continue(match):
                 self._continue(match, tokens)
                 return Placed(match.seq, match.length, evicted)
-            claimed = self._claim(match.seq)
-            if claimed is None:
-                return None
-            seq, lost = claimed
+            claimed, lost = self._claim(match.seq)
             evicted += lost
-        reused = 0
+            if claimed is None:
+                return Placed(None, 0, evicted)
+            seq = claimed
         if match.length:
             self._ledger.copy(match.seq, seq, match.length)
             self._ops.append(CopyPrefix(match.seq, seq, match.length))
-            if match.seq in self._idle:
-                self._idle.move_to_end(match.seq)
-            reused = match.length
+            self._ids.touch(match.seq)
         self._index.insert(seq, tokens, salt)
-        return Placed(seq, reused, evicted)
+        return Placed(seq, match.length, evicted)
 
     def _match(self, tokens: Sequence[int], salt: str) -> Match:
         """At least one token is left over: logits come only from computing one."""
@@ -178,103 +163,87 @@ class Residence:
             return NO_MATCH
         match = self._index.match(tokens[:-1], self._ledger.length, salt)
         if not self._can_trim and (
-            match.seq not in self._idle or self._index.length(match.seq) != match.length
+            match.seq not in self._ids.idle or self._index.length(match.seq) != match.length
         ):
             return NO_MATCH
-        if self._unified or not match.length or self._should_continue(match):
+        if not match.length or self._should_continue(match):
             return match
-        return match if self._costs.copy_pays(match.length, self._moved_cells(match)) else NO_MATCH
-
-    def _moved_cells(self, match: Match) -> int:
-        """Cells that a copy between streams moves: all that the source holds, or the whole stream."""
-        return max(self._ledger.length(match.seq), self._copy_cells)
+        pays = self._layout.copy_pays(match.length, self._ledger.length(match.seq))
+        return match if pays else NO_MATCH
 
     def _find_stored(self, tokens: Sequence[int], salt: str, match: Match) -> Found | None:
         """A stored prefix that beats the resident ``match``."""
-        if not self._spills:
+        if not self._offloads:
             return None
-        copies = not self._unified and match.length and not self._should_continue(match)
-        spared = self._moved_cells(match) if copies else 0
-        return self._spiller.find(tokens[:-1], salt, match.length, spared)
+        copies = match.length and not self._should_continue(match)
+        spared = self._layout.moved(self._ledger.length(match.seq)) if copies else 0
+        return self._offload.find(tokens[:-1], salt, match.length, spared)
 
     def _place_stored(
         self, found: Found, tokens: Sequence[int], salt: str, seq: int, spoken_for: int
     ) -> Placed:
-        """Like `place`, with what is reused coming from the store. Sequence -1 where there is no room."""
+        """Like `place`, with what is reused coming from the store."""
         evicted = 0
-        self._spiller.pin(found.key)
-        if self._unified:  # all that was stored comes back before what is too much is cut off
-            needed = max(len(tokens), found.entry_length) + spoken_for
+        self._offload.pin(found.key)
+        # all that was stored comes back before what is too much is cut off
+        needed = max(len(tokens), found.entry_length) + spoken_for
+        if self._layout.lacks(needed):
             evicted = self.evict(needed)
-            if self.free_cells < needed:
-                return Placed(-1, 0, evicted)
+            if self._layout.lacks(needed):
+                return Placed(None, 0, evicted)
         if seq < 0:
-            claimed = self._claim(-1)
-            if claimed is None:
-                return Placed(-1, 0, evicted)
-            seq, lost = claimed
+            claimed, lost = self._claim(-1)
             evicted += lost
+            if claimed is None:
+                return Placed(None, 0, evicted)
+            seq = claimed
         self._ledger.append(seq, found.length)
-        self._spiller.restore(found, seq)
+        self._offload.restore(found, seq)
         self._index.insert(seq, tokens, salt)
         return Placed(seq, found.length, evicted)
 
     def _make_room(self, needed: int, match: Match) -> tuple[int, Match]:
         """Evict until ``needed`` tokens fit, the matched source last; without it there is no match."""
-        evicted = self.evict(needed - match.length, keep=match.seq)
-        if self.free_cells < needed - match.length and match.seq in self._idle:
+        evicted = 0
+        if self._layout.lacks(needed - match.length):
+            evicted = self.evict(needed - match.length, keep=match.seq)
+        if self._layout.lacks(needed - match.length) and match.seq in self._ids.idle:
             evicted += self.evict(needed)
-            if match.seq not in self._idle:
+            if match.seq not in self._ids.idle:
                 match = NO_MATCH
         return evicted, match
 
     def _should_continue(self, match: Match) -> bool:
         """Take over an idle sequence in place rather than copy it: little of it would be lost."""
-        if match.seq not in self._idle:
+        if match.seq not in self._ids.idle:
             return False
-        if not (self._empty or len(self._idle) > 1):
+        if not self._ids.empty and len(self._ids.idle) == 1:  # there is no id to copy to
             return True
-        loss = self._ledger.length(match.seq) - match.length
-        if self._unified:  # copying costs nothing but an id
-            return loss * MAX_LOSS <= match.length
-        return self._costs.continuing_pays(match.length, loss, self._moved_cells(match))
+        return self._layout.continuing_pays(match.length, self._ledger.length(match.seq))
 
     def _continue(self, match: Match, tokens: Sequence[int]) -> None:
         seq = match.seq
         loss = self._ledger.length(seq) - match.length
         if loss and seq in self._unsaved:
             self._save(seq, loss=loss)
-        del self._idle[seq]
+        del self._ids.idle[seq]
         self._unsaved.pop(seq, None)
-        self._occupied.add(seq)
+        self._ids.occupied.add(seq)
         if loss:
             self._ledger.truncate(seq, match.length)
             self._index.truncate(seq, match.length)
             self._ops.append(Truncate(seq, match.length))
         self._index.extend(seq, tokens[match.length :])
 
-    def _claim(self, source: int) -> tuple[int, int] | None:
-        """An id without cells, and how many tokens were evicted for it."""
-        seq = self._choose(source)
+    def _claim(self, source: int) -> tuple[int | None, int]:
+        """An id without cells, but not ``source``, and how many tokens were evicted for it. None: no id."""
+        seq = self._layout.choose(self._ids, source)
         if seq is None:
-            return None
-        evicted = self._drop(seq) if seq in self._idle else 0
-        self._empty.discard(seq)
-        self._occupied.add(seq)
+            return None, 0
+        evicted = self._drop(seq) if seq in self._ids.idle else 0
+        self._ids.empty.discard(seq)
+        self._ids.occupied.add(seq)
         return seq, evicted
-
-    def _choose(self, source: int) -> int | None:
-        if self._unified or not self._occupied:
-            if self._empty:
-                return min(self._empty)
-            return next((seq for seq in self._idle if seq != source), None)
-        # split: consecutive ids compute in one ubatch, so stay next to those that run
-        low = min(self._occupied)
-        last = len(self._empty) + len(self._occupied) + len(self._idle)
-        for seq in chain(range(low, last), range(low - 1, -1, -1)):
-            if seq in self._empty or (seq in self._idle and seq != source):
-                return seq
-        return None
 
     # --- while running --------------------------------------------------------------------------
 
@@ -295,7 +264,7 @@ class Residence:
     def release(self, seq: int, content: Sequence[int], *, keep: bool) -> None:
         """The request that held ``seq`` is over. ``content`` is what its cells hold; with ``keep`` it may
         be reused, else it is dropped."""
-        self._occupied.remove(seq)
+        self._ids.occupied.remove(seq)
         self._ops.append(CloseSampler(seq))
         if keep and self._prefix_cache and content:
             known = self._index.length(seq)
@@ -303,8 +272,8 @@ class Residence:
                 self._index.extend(seq, content[known:])
             else:
                 self._index.truncate(seq, len(content))
-            self._idle[seq] = None
-            if self._spills:
+            self._ids.idle[seq] = None
+            if self._offloads:
                 self._unsaved[seq] = None
         else:
             self._empty_out(seq)
@@ -318,7 +287,7 @@ class Residence:
             the number of tokens evicted.
         """
         evicted = 0
-        for seq in list(self._idle):
+        for seq in list(self._ids.idle):
             if self.free_cells >= count:
                 break
             if seq != keep:
@@ -329,7 +298,7 @@ class Residence:
         length = self._ledger.length(seq)
         if seq in self._unsaved:
             self._save(seq, loss=length)
-        del self._idle[seq]
+        del self._ids.idle[seq]
         self._empty_out(seq)
         return length
 
@@ -338,7 +307,7 @@ class Residence:
         if self._ledger.length(seq):
             self._ledger.truncate(seq, 0)
             self._ops.append(Truncate(seq, 0))
-        self._empty.add(seq)
+        self._ids.empty.add(seq)
 
     # --- outside the cache ----------------------------------------------------------------------
 
@@ -346,15 +315,14 @@ class Residence:
     def wants_quiet(self) -> bool:
         """While nobody computes, something could be stored: `save_quietly`.
 
-        Only when fewer than half of the places are left for newcomers; the prefix of whoever is alone on a
+        Only when fewer than half of the places are left for others; the prefix of whoever is alone on a
         server stays where it is.
         """
         if not self._unsaved:
             return False
-        if self._unified and self.free_cells * 2 < self._ledger.total:
-            return True
-        clean = len(self._empty) + len(self._idle) - len(self._unsaved)
-        return clean * 2 < len(self._empty) + len(self._idle) + len(self._occupied)
+        unused = len(self._ids.empty) + len(self._ids.idle)
+        clean = unused - len(self._unsaved)
+        return self._layout.is_crowded or clean * 2 < unused + len(self._ids.occupied)
 
     def save_quietly(self) -> None:
         """Store the least recently used idle prefix that is worth it, in a step that computes nothing."""
@@ -365,26 +333,31 @@ class Residence:
     def _save(self, seq: int, *, loss: int, quiet: bool = False) -> None:
         del self._unsaved[seq]
         tokens, salt = self._index.tokens(seq), self._index.salt(seq)
-        self._spiller.save(seq, tokens, salt, loss=loss, quiet=quiet)
-
-    def heard(self, result: StepResult, prefill_token_s: float | None) -> None:
-        """What a step did beside computing; ``prefill_token_s`` is what a prompt token takes by now."""
-        self._costs.learn(result, prefill_token_s)
-        self._spiller.heard(result)
+        self._offload.save(seq, tokens, salt, loss=loss, quiet=quiet)
 
     # --- integrity ------------------------------------------------------------------------------
 
-    def check(self) -> None:
+    def check(self, running: Mapping[int, Sequence[int]]) -> None:
+        """Recompute every account; raises AssertionError where one is wrong.
+
+        Args:
+            running: the tokens of every request that holds cells, by its sequence id.
+        """
         self._ledger.check()
         self._index.check()
-        everyone = [*self._empty, *self._occupied, *self._idle]
-        assert len(everyone) == len(set(everyone))
-        for seq in self._empty:
+        self._ids.check()
+        for seq in self._ids.empty:
             assert self._ledger.length(seq) == 0
             assert seq not in self._index
-        for seq in self._idle:
+        for seq in self._ids.idle:
             assert self._index.length(seq) == self._ledger.length(seq) > 0
-        assert self._unsaved.keys() <= self._idle.keys()
-        self._spiller.store.check()
-        for seq in self._occupied:
-            assert self._ledger.length(seq) <= max(self._index.length(seq), self._ledger.length(seq))
+        assert running.keys() <= self._ids.occupied
+        for seq in self._ids.occupied:
+            if seq in running:  # the index knows the prompt; what was drawn enters it at the end
+                assert self._ledger.length(seq) < len(running[seq])
+                assert self._index.tokens(seq) == list(running[seq][: self._index.length(seq)])
+            else:  # preempted
+                assert self._ledger.length(seq) == 0
+                assert seq not in self._index
+        assert self._unsaved.keys() <= self._ids.idle.keys()
+        self._offload.store.check()

@@ -1,28 +1,32 @@
-"""Speculations for tests of the scheduler, which never ask whether it pays."""
+"""Drafters for tests of the scheduler, which never ask whether it pays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence as SequenceOf
 
+from rllm.engine.drafts import Speculation
 from rllm.engine.lookup import Lookup
 from rllm.engine.sequence import Sequence
-from rllm.engine.speculation import Speculation
+from rllm.engine.times import StepTimes
 from tests.property.simulator import successor
 
 
 class Eager(Speculation):
-    """Guesses whatever was found, for as many as there is room for."""
+    """Drafts whatever was found, for as many as there is room for."""
 
-    def _choose(self, found: SequenceOf[Lookup], most: int, row_s: float | None) -> int:
+    def __init__(self, most: int) -> None:
+        super().__init__(most, StepTimes())
+
+    def _choose(self, found: SequenceOf[Lookup], most: int) -> int:
         return most
 
 
-class Clairvoyant(Speculation):
+class Clairvoyant(Eager):
     """Knows what will be drawn, and is wrong about every fifth token all the same."""
 
-    def guesses(
-        self, decoding: SequenceOf[Sequence], rooms: SequenceOf[int], spare: int, row_s: float | None
-    ) -> list[SequenceOf[int]]:
+    def draft(
+        self, decoding: SequenceOf[Sequence], rooms: SequenceOf[int], spare: int
+    ) -> SequenceOf[SequenceOf[int]]:
         share = spare // len(decoding)
         return [
             self._foresee(sequence, min(room, share, self._most))

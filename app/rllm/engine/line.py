@@ -1,10 +1,20 @@
-"""The line before the engine: first come, first served within a priority, and priorities that age.
+"""The line before the engine: who is next, and who may go before them.
 
-A request of priority p that arrived at t stands at p * AGING_S + t: each level of priority is worth
-`AGING_S` seconds of waiting, so nobody waits for ever behind better priorities. The place never changes
+First come, first served within a priority, and priorities that age: a request of priority p that arrived at t
+stands at p * `Tuning.aging_s` + t, so nobody waits for ever behind better priorities. The place never changes
 while time passes, which is why a heap will do. Preempted requests keep their place and so return first.
 
-A second heap per priority knows who has the least to compute, for `rllm.engine.overtaking`.
+Short prompts may pass long ones. "First" is who is first in line among those whose prompt is not complete,
+with a slot or without. While somebody is first,
+
+- prompts may pass that have at most 1/`Tuning.pass_ratio` of what the first still has to compute,
+- of no worse priority,
+- together at most `Tuning.pass_share` of the first one's own prompt,
+- and one of them may take the slot that the first is waiting for; all others only slots beside it.
+
+Whoever passes is charged to the first alone. So a request waits for at most 1 + `pass_share` times the prompt
+tokens that it would wait for if nobody ever passed, and for at most twice as many slots: whoever is before it
+in line lets no more pass than that, and then nobody passes any more.
 """
 
 from __future__ import annotations
@@ -14,14 +24,16 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from rllm.engine.sequence import Sequence
-
-AGING_S = 30.0
+from rllm.engine.tuning import DEFAULT, Tuning
 
 _Key: TypeAlias = tuple[float, int]
 
 
-class WaitingLine:
-    def __init__(self) -> None:
+class Line:
+    """Requests without cells. A second heap per priority knows who has the least to compute."""
+
+    def __init__(self, tuning: Tuning = DEFAULT) -> None:
+        self._tuning = tuning
         self._tickets: dict[str, int] = {}
         """Who is in line: a number of its own for every time somebody joined."""
         self._by_place = _Heap(self._tickets)
@@ -32,9 +44,9 @@ class WaitingLine:
         return len(self._tickets)
 
     def place(self, priority: int, arrived_at: float) -> _Key:
-        """The place in line of a newcomer; ties go to who was seen first."""
+        """The place in line of a new request; ties go to who was seen first."""
         self._counter += 1
-        return (priority * AGING_S + arrived_at, self._counter)
+        return (priority * self._tuning.aging_s + arrived_at, self._counter)
 
     def push(self, sequence: Sequence) -> None:
         self._counter += 1
@@ -69,6 +81,16 @@ class WaitingLine:
             elif priority <= worst_priority and (best is None or sequence.num_uncached < best.num_uncached):
                 best = sequence
         return best
+
+    def is_short_beside(self, other: Sequence, first: Sequence) -> bool:
+        if other.request.priority > first.request.priority:
+            return False
+        return other.num_uncached * self._tuning.pass_ratio <= first.num_uncached
+
+    def may_pass(self, other: Sequence, first: Sequence) -> bool:
+        """``other`` is short beside the first, and the first has not let too much pass yet."""
+        allowance = self._tuning.pass_share * len(first.request.prompt) - first.turn.passed_tokens
+        return self.is_short_beside(other, first) and other.num_uncached <= allowance
 
 
 class _Heap:
