@@ -113,7 +113,11 @@ def _candidates(options: LlamaOptions, how: How, on_gpu: bool) -> Sequence[Candi
 def _table(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
     """The fastest first, and what became of the others."""
     race = outcome.race
-    timed = {candidate: medians(rounds) for candidate, rounds in race.times.items() if rounds}
+    timed = {
+        candidate: medians(rounds) | outcome.beside.get(candidate, {})
+        for candidate, rounds in race.times.items()
+        if rounds
+    }
     points = sorted({point for times in timed.values() for point in times})
     rows = [
         [str(candidate), *(_rate(point, times) for point in points), _verdict(outcome, candidate)]

@@ -31,6 +31,8 @@ class Outcome:
     seconds: float = 0.0
     note: str = ""
     """Why it ended before its time."""
+    beside: dict[Candidate, dict[Point, float]] = field(default_factory=dict)
+    """Seconds at the points that count nothing, of those who were left."""
 
     @property
     def winner(self) -> Candidate:
@@ -44,7 +46,7 @@ class Tuner:
     open_rig: Callable[[Candidate], Rig]
     budget_s: float
     more: Sequence[Point] = ()
-    """Points that are timed for the table and count nothing."""
+    """Points that are timed once, for the table. They count nothing."""
     say: Say = lambda _text: None
     clock: Callable[[], float] = time.monotonic
     _rigs: dict[Candidate, Rig] = field(default_factory=dict)
@@ -71,13 +73,16 @@ class Tuner:
     def _rounds(self, outcome: Outcome) -> None:
         self._check_feasible(outcome.race)
         for count in (FIRST_ROUNDS, MORE_ROUNDS):
-            found = self._measure(outcome.race, count)
+            found = self._measure(outcome.race, sorted(self.weights), count)
             for candidate, rounds in found.items():
                 for times in rounds:
                     outcome.race.add(candidate, times)
             outcome.rounds += count
             if outcome.race.judge() is not None:
-                return
+                break
+        if beside := sorted({*self.more} - {*self.weights}):
+            found = self._measure(outcome.race, beside, 1)
+            outcome.beside = {candidate: times for candidate, [times] in found.items()}
 
     def _check_feasible(self, race: Race) -> None:
         """Before minutes go into computing a depth for nothing."""
@@ -85,22 +90,20 @@ class Tuner:
         seconds = self._ask(race, first, Order("open", 1, _PROBE))
         if seconds is None:
             return
-        depths = {point.depth for point in self._points}
+        depths = {point.depth for point in self.weights}
         needed_s = seconds / _PROBE * sum(depths) * len(self.candidates)
         if self.clock() + needed_s > self._deadline:
             raise _TimeIsUp(f"it would take {needed_s:.0f} s only to compute the depths")
 
-    @property
-    def _points(self) -> list[Point]:
-        return sorted({*self.weights, *self.more})
-
-    def _measure(self, race: Race, count: int) -> dict[Candidate, list[dict[Point, float]]]:
+    def _measure(
+        self, race: Race, wanted: Sequence[Point], count: int
+    ) -> dict[Candidate, list[dict[Point, float]]]:
         """``count`` rounds at every depth."""
         found: dict[Candidate, list[dict[Point, float]]] = {
             c: [{} for _ in range(count)] for c in race.running
         }
-        for depth in sorted({point.depth for point in self._points}):
-            points = [point for point in self._points if point.depth == depth]
+        for depth in sorted({point.depth for point in wanted}):
+            points = [point for point in wanted if point.depth == depth]
             most = max(1, *(point.rows for point in points))
             for candidate in race.running:
                 self._ask(race, candidate, Order("open", most, depth))
