@@ -1,116 +1,129 @@
-"""The command ``rllm-serve``. Its options are the fields of `Settings`; nothing is declared twice."""
+"""The command ``rllm-serve``. Its options are the settings of `rllm.settings`."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 import click
 from click.core import ParameterSource
-from pydantic.fields import FieldInfo
 
-from rllm import __version__, config, config_access
-from rllm.config import GROUPS, ConfigError, Settings
+from rllm import __version__
 from rllm.errors import StartError
 from rllm.printable import printable
+from rllm.settings import sources
+from rllm.settings.command import options, write_options
+from rllm.settings.load import load
+from rllm.settings.printing import printable as printed
+from rllm.settings.settings import SETTINGS, Settings
+from rllm.settings.sources import ConfigError
 
 _EPILOG = """\b
 Every option can also be set as RLLM_<OPTION> in the environment (RLLM_CTX_SIZE=8192) or in a TOML file
-(ctx_size = 8192). The command line wins over the environment, and that over the file. In the file, a
-[[models]] table per model (gguf, alias) may override every option of the groups Model and Engine.
+(ctx_size = 8192). The command line wins over the environment, and that over the file. A file may have a
+[[models]] table for each model. docs/configuration.md has all of it.
 
 \b
 Examples:
-  rllm-serve --gguf models/q4.gguf
-  rllm-serve --gguf models/q4.gguf --alias small --gguf models/f16.gguf --alias exact --slots 16
+  rllm-serve models/q4.gguf
+  rllm-serve models/q4.gguf models/f16.gguf -a small -a exact -np 16
   RLLM_API_KEY=... rllm-serve --config /etc/rllm.toml --host 0.0.0.0
   rllm-serve top http://127.0.0.1:8000
 """
 
 
-class GroupedOption(click.Option):
-    """An option that knows under which heading it is shown."""
+class ServeCommand(click.Command):
+    """Serves the models that it is given, or is one of the commands that look at a server: ``top``."""
 
-    group = ""
+    commands: Mapping[str, click.Command] = {}
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        if args and (command := self.commands.get(args[0])):
+            return command.make_context(f"{info_name} {args[0]}", args[1:], parent, **extra)
+        return super().make_context(info_name, args, parent, **extra)
 
-class ServeCommand(click.Group):
-    """Serves, and has commands that look at a server. Shows its options under headings."""
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            rest = super().parse_args(ctx, args)
+        except click.UsageError:
+            self._refuse_late_command(given)
+            raise
+        if self.commands.keys() & set(map(str, ctx.params["files"])):
+            self._refuse_late_command(given)
+        return rest
+
+    def _refuse_late_command(self, args: list[str]) -> None:
+        """Options of the server mean nothing to a command that only looks at one."""
+        if name := next((argument for argument in args if argument in self.commands), ""):
+            option = args[0].partition("=")[0]
+            raise click.UsageError(f"{option} is for serving; {name} has options of its own")
+
+    def invoke(self, ctx: click.Context) -> Any:
+        return super().invoke(ctx) if ctx.command is self else ctx.command.invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for heading in (*GROUPS, ""):
-            options = [p for p in self.get_params(ctx) if getattr(p, "group", "") == heading]
-            rows = [row for option in options if (row := option.get_help_record(ctx))]
-            with formatter.section(heading or "Other"):
-                formatter.write_dl(rows, col_max=34)
-        self.format_commands(ctx, formatter)
+        write_options(self, ctx, formatter, every=bool(ctx.meta.get("every option")))
+        with formatter.section("Commands"):
+            rows = [(name, command.get_short_help_str(90)) for name, command in self.commands.items()]
+            formatter.write_dl(rows)
 
 
-def _options() -> list[click.Parameter]:
-    return [_option(name, field) for name, field in Settings.model_fields.items() if field.json_schema_extra]
-
-
-def _option(name: str, field: FieldInfo) -> click.Option:
-    flag = "--" + name.replace("_", "-")
-    extra = field.json_schema_extra
-    kind = _click_type(field.annotation)
-    many = get_origin(field.annotation) is tuple
-    option = GroupedOption(
-        [f"{flag}/--no-{flag[2:]}" if kind is click.BOOL else flag],
-        type=kind,
-        is_flag=kind is click.BOOL,
-        multiple=many,
-        help=(field.description or "") + ("" if many or kind is click.BOOL else f"  [{field.default}]"),
-    )
-    option.group = str(extra["group"]) if isinstance(extra, dict) else ""
-    return option
-
-
-def _click_type(annotation: Any) -> click.ParamType[Any]:
-    if get_origin(annotation) is Literal:
-        return click.Choice(get_args(annotation))
-    if get_origin(annotation) is tuple:
-        return _click_type(get_args(annotation)[0])
-    simple: dict[Any, click.ParamType[Any]] = {int: click.INT, float: click.FLOAT, bool: click.BOOL}
-    return (
-        click.Path(path_type=Path)
-        if annotation in (Path, Path | None)
-        else simple.get(annotation, click.STRING)
-    )
+def _help_all(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        ctx.meta["every option"] = True
+        click.echo(ctx.get_help())
+        ctx.exit()
 
 
 @click.command(
     cls=ServeCommand,
-    invoke_without_command=True,
-    subcommand_metavar="[top [URL]]",
-    params=_options(),
+    params=options(),
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+@click.argument("files", metavar="[MODEL.gguf]...", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
-    "--config", "config_path", type=click.Path(path_type=Path), envvar="RLLM_CONFIG", help="TOML file."
+    "--config",
+    "config_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    envvar="RLLM_CONFIG",
+    help="TOML file with settings.",
 )
 @click.option(
-    "--print-config", is_flag=True, help="Print the settings that would apply, secrets masked, and end."
+    "--print-config", is_flag=True, help="Print the settings that would apply, secrets masked, and stop."
+)
+@click.option(
+    "--help-all",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_help_all,
+    help="Show every option and stop. --help shows the common ones.",
 )
 @click.version_option(__version__, prog_name="rllm-serve")
 @click.pass_context
-def main(ctx: click.Context, /, config_path: Path | None, print_config: bool, **_values: Any) -> None:
+def main(
+    ctx: click.Context,
+    /,
+    files: tuple[Path, ...],
+    config_path: Path | None,
+    print_config: bool,
+    **_values: Any,
+) -> None:
     """Serve GGUF models over the OpenAI API, with many requests decoded in one batch."""
-    if ctx.invoked_subcommand is not None:
-        _refuse_options_before(ctx)
-        return
-    settings = _settings(ctx, config_path, need_model=not print_config)
+    settings = _settings(ctx, files, config_path, need_model=not print_config)
     if print_config:
-        click.echo(settings.printable(_known(settings)), nl=False)
+        click.echo(printed(settings, _known(settings)), nl=False)
         return
-    for name in config.unknown_variables(os.environ):
-        click.echo(f"rllm-serve: warning: {name} is no setting and has no effect", err=True)
-    for name in config_access.empty_variables(os.environ):
-        click.echo(f"rllm-serve: warning: {name} is empty and counts as unset", err=True)
-    for name in config_access.SECRETS:  # no process that this one starts needs them
+    _warn_of_variables()
+    for name in sources.secret_variables():  # no process that this one starts needs them
         os.environ.pop(name, None)
     # late: --help needs none of it; and llama.cpp before everything else: see `rllm.backends.llama.lib`
     import rllm.backends.llama  # noqa: F401
@@ -123,7 +136,7 @@ def main(ctx: click.Context, /, config_path: Path | None, print_config: bool, **
         sys.exit(1)
 
 
-@main.command()
+@click.command()
 @click.argument("url", default="http://127.0.0.1:8000")
 @click.option("--api-key", envvar="RLLM_API_KEY", help="Where the server wants one. Also RLLM_API_KEY.")
 @click.option("--interval-s", type=click.FloatRange(0.2, 60), default=2.0, show_default=True)
@@ -147,23 +160,26 @@ def top(url: str, api_key: str | None, interval_s: float, once: bool) -> None:
         sys.exit(1)
 
 
-def _refuse_options_before(ctx: click.Context) -> None:
-    """Options of the server mean nothing to a command that only looks at one."""
-    given = [name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if given:
-        name = given[0].replace("_", "-").replace("config-path", "config")
-        raise click.UsageError(f"--{name} is for serving; {ctx.invoked_subcommand} has options of its own")
+ServeCommand.commands = {"top": top}
+
+
+def _warn_of_variables() -> None:
+    for name in sources.unknown_variables(os.environ):
+        near = sources.did_you_mean(sources.nearest_variable(name))
+        click.echo(f"rllm-serve: warning: {name} is no setting and has no effect{near}", err=True)
+    for name in sources.empty_variables(os.environ):
+        click.echo(f"rllm-serve: warning: {name} is empty and counts as unset", err=True)
 
 
 def _known(settings: Settings) -> dict[str, tuple[object, str]]:
     """What is kept about the model on this machine; of several models each has its own, and none is shown."""
     from rllm.startup.profiles import default_folder
 
-    folder = settings.profile_dir or default_folder()
-    if len(settings.gguf) != 1 or not any(folder.glob("*.json")):
+    folder = settings.start.profile_dir or default_folder()
+    if len(settings.models.gguf) != 1 or not any(folder.glob("*.json")):
         return {}
     import rllm.backends.llama  # noqa: F401  before everything else: see `lib`
-    from rllm.main import known_options
+    from rllm.startup.plans import known_options
 
     try:
         return known_options(settings)
@@ -171,14 +187,18 @@ def _known(settings: Settings) -> dict[str, tuple[object, str]]:
         return {}
 
 
-def _settings(ctx: click.Context, config_path: Path | None, *, need_model: bool) -> Settings:
+def _settings(
+    ctx: click.Context, files: tuple[Path, ...], config_path: Path | None, *, need_model: bool
+) -> Settings:
     given = {
         name: value
         for name, value in ctx.params.items()
-        if name in Settings.model_fields and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if name in SETTINGS and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
+    if files:
+        given["gguf"] = (*files, *given.get("gguf", ()))
     try:
-        return config.load(given, config_path, need_model=need_model)
+        return load(given, config_path, need_model=need_model)
     except ConfigError as error:
         raise click.UsageError(_one_line(error)) from None
 

@@ -130,11 +130,11 @@ def _server(streams: int, step_s: float) -> Iterator[tuple[int, psutil.Process]]
 def _serve(streams: int, step_s: float) -> None:
     from rllm.backends.fake import FakeVocabulary
     from rllm.backends.options import FakeOptions
-    from rllm.config import load
     from rllm.main import serve_plans  # here: a client needs none of it
     from rllm.observe.gpu import Gpus
     from rllm.observe.logs import make_logger
     from rllm.serving.catalog import ModelPlan
+    from rllm.settings.load import load
     from rllm.startup.listening import listening
     from rllm.workers.frames import WorkerSpec
 

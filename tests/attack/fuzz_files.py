@@ -231,8 +231,8 @@ def mutated(path: Path, seed: int) -> Iterator[tuple[str, bytes]]:
 
 
 def _headers(model: Path, count: int, seed: int) -> Seen:
-    from rllm.config import ModelSettings
     from rllm.modelhub.inspecting import as_text, inspect
+    from rllm.settings.model import ModelSettings
     from rllm.startup.preflight import check, check_memory
 
     seen = Seen()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import tomllib
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
 
 from rllm.cli import main
+from rllm.settings.settings import SETTINGS
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +40,7 @@ def refused(result: Result, code: int) -> str:
         (("--slots", "many"), "'many' is not a valid integer"),
         (("--kv", "both"), "'both' is not one of"),
         (("--slots", 257), "--slots: Input should be less than or equal to 256 (got 257)"),
+        (("a.gguf", "top"), "top has options of its own"),
         (("--config", "nowhere.toml"), "--config nowhere.toml: No such file"),
         ((), "no model to serve"),
     ],
@@ -105,7 +109,7 @@ def test_the_settings_are_printed_with_keys_masked(monkeypatch: pytest.MonkeyPat
 def test_a_misspelt_variable_is_pointed_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RLLM_SLOT", "2")
     result = call("--port", 0, "--gguf", tmp_path / "none.gguf")
-    assert "RLLM_SLOT is no setting and has no effect" in result.output
+    assert "RLLM_SLOT is no setting and has no effect, did you mean 'RLLM_SLOTS'?" in result.output
 
 
 def test_an_empty_key_variable_is_pointed_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -124,6 +128,39 @@ def test_help_is_grouped_and_says_the_defaults() -> None:
     positions = [text.index(f"\n{group}:\n") for group in ("Model", "Engine", "Server", "Limits", "Logging")]
     assert positions == sorted(positions)
     assert "[8000]" in text
+
+
+def test_help_shows_what_most_people_need_and_help_all_every_option() -> None:
+    common, every = (
+        set(re.findall(r"^  (-.*?)(?:  |$)", call(option).output, re.M))
+        for option in ("--help", "--help-all")
+    )
+    assert common < every
+    assert len(common) <= 30
+    for setting in SETTINGS.values():
+        assert any(setting.flag in names.replace(",", "").split() for names in every), setting.name
+        assert (
+            any(setting.flag in names.replace(",", "").split() for names in common) == setting.option.common
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("a.gguf", "b.gguf", "--alias", "small", "--alias", "exact", "--slots", 3, "--ctx-size", 512),
+        ("-m", "a.gguf", "--gguf", "b.gguf", "-a", "small", "-a", "exact", "-np", 3, "-c", 512),
+        ("a.gguf", "-np=3", "-c512", "--model", "b.gguf", "-a", "small", "-a", "exact"),
+    ],
+)
+def test_models_need_no_option_and_short_options_are_those_of_llama_server(
+    arguments: tuple[object, ...],
+) -> None:
+    printed = tomllib.loads(
+        call(*arguments, "-ngl", 0, "-t", 1, "-tb", 2, "-fa", "on", "--print-config").output
+    )
+    assert (printed["gguf"], printed["alias"]) == (["a.gguf", "b.gguf"], ["small", "exact"])
+    assert (printed["slots"], printed["ctx_size"], printed["gpu_layers"]) == (3, 512, 0)
+    assert (printed["threads"], printed["threads_batch"], printed["flash_attn"]) == (1, 2, "on")
 
 
 def test_the_version_is_told() -> None:

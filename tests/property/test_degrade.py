@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllm.serving.degrade import Action, Ladder, parse_rung
+from rllm.serving.degrade import Ladder
+from rllm.settings.degrade import Action, parse_rung
 
 RUNGS = [parse_rung(text) for text in ("1.5:cap=32", "2:shed=0", "3:route", "6:refuse")]
 loads = st.lists(st.tuples(st.floats(0, 3), st.floats(0, 8)), max_size=60)

@@ -14,11 +14,11 @@ from rllm.backends.options import FakeOptions, Fallback
 from rllm.engine.types import EngineRequest, SamplingParams
 from rllm.serving.breaker import BreakerState
 from rllm.serving.catalog import ModelPlan
-from rllm.serving.instance import InstanceSettings
 from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.pool import Pool, PoolSettings
 from rllm.serving.stream import Stream
 from rllm.serving.timeouts import Limit
+from rllm.settings.limits import InstanceSettings
 from rllm.workers.frames import WorkerSpec
 
 StartPool = Callable[..., Any]

@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from rllm.errors import EngineError, Overloaded
-from rllm.serving.breaker import BreakerSettings
-from rllm.serving.instance import InstanceSettings
 from rllm.serving.terms import Terms
+from rllm.settings.limits import BreakerSettings, InstanceSettings
 from tests.serving.conftest import StartPool, ask, first_events, plan, text_of
 
 SAY = "[[say " + "all is well " * 10 + "]]"

@@ -7,14 +7,12 @@ import asyncio
 import pytest
 
 from rllm.errors import Overloaded, RateLimited, TimedOut
-from rllm.serving.admission import Limits
-from rllm.serving.degrade import parse_rung
-from rllm.serving.degrading import DegradeSettings
 from rllm.serving.limits import KeyLimits
 from rllm.serving.pool import Pool
 from rllm.serving.prefixes import prefixes_of
 from rllm.serving.terms import Terms
-from rllm.serving.timeouts import Timeouts
+from rllm.settings.degrade import DegradeSettings, parse_rung
+from rllm.settings.limits import Limits, Timeouts
 from tests.serving.conftest import StartPool, ask, first_events, plan, text_of
 
 LONG = "tell me everything"

@@ -6,14 +6,20 @@ import json
 import os
 import re
 import tomllib
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
-from rllm import config_example
-from rllm.config import ConfigError, Settings, load, unknown_variables
+from rllm.backends.options import LlamaOptions
 from rllm.errors import StartError
+from rllm.settings import pages
+from rllm.settings.degrade import parse_rung
+from rllm.settings.load import load
+from rllm.settings.model import PerModel
+from rllm.settings.printing import printable
+from rllm.settings.settings import SETTINGS, SUBJECTS
+from rllm.settings.sources import ConfigError, unknown_variables
 from rllm.workers.frames import SchedulerOptions
 
 ONE = {"gguf": ("a.gguf",)}
@@ -39,17 +45,17 @@ def test_the_command_line_wins_over_the_environment_and_that_over_the_file(
     monkeypatch.setenv("RLLM_SLOTS", "2")
     monkeypatch.setenv("RLLM_PORT", "2000")
     settings = load({"slots": 1}, toml)
-    assert (settings.slots, settings.port, settings.threads) == (1, 2000, 3)
-    assert settings.max_step_tokens == 0  # nobody said anything
+    assert (settings.engine.slots, settings.server.port, settings.engine.threads) == (1, 2000, 3)
+    assert settings.tuning.max_step_tokens == 0  # nobody said anything
 
 
 def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLLM_SLOTS", "")
     monkeypatch.setenv("RLLM_API_KEY", "")
     settings = load(ONE)
-    assert settings.slots == 0
+    assert settings.engine.slots == 0
     assert settings.served()[0].llama_options(4096).slots == 8
-    assert settings.api_key == ()
+    assert settings.access.api_key == ()
 
 
 @pytest.mark.parametrize("value", ["", " ", "one,", ",", "one, ,two", ("one", " ")])
@@ -71,7 +77,7 @@ def test_a_key_of_nothing_is_refused_wherever_it_comes_from(
 
 def test_spaces_around_a_key_are_not_part_of_it() -> None:
     """A secret from a file ends with a newline, and no header can carry one."""
-    assert load({**ONE, "api_key": (" one\n",)}).api_key[0].get_secret_value() == "one"
+    assert load({**ONE, "api_key": (" one\n",)}).access.api_key[0].get_secret_value() == "one"
     with pytest.raises(ConfigError, match="no header can carry") as caught:
         load({**ONE, "api_key": ("hun\nter2",)})
     assert "ter2" not in str(caught.value)
@@ -86,16 +92,16 @@ def test_an_empty_variable_never_opens_a_server_to_other_machines(
         with pytest.raises(ConfigError, match=f"{variable} is empty|set an API key"):
             load({**ONE, "host": "0.0.0.0", **more})
     given = {"api_key": ("k",)} if variable == "RLLM_API_KEY" else {"keys_file": Path("keys.toml")}
-    assert load({**ONE, "host": "0.0.0.0", **given}).host == ("0.0.0.0",)  # the flag wins
-    assert load(ONE).api_key == ()
+    assert load({**ONE, "host": "0.0.0.0", **given}).server.host == ("0.0.0.0",)  # the flag wins
+    assert load(ONE).access.api_key == ()
 
 
 def test_lists_in_the_environment_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RLLM_GGUF", "a.gguf, b.gguf")
     monkeypatch.setenv("RLLM_API_KEY", "one,two")
     settings = load({})
-    assert [str(path) for path in settings.gguf] == ["a.gguf", "b.gguf"]
-    assert [key.get_secret_value() for key in settings.api_key] == ["one", "two"]
+    assert [str(path) for path in settings.models.gguf] == ["a.gguf", "b.gguf"]
+    assert [key.get_secret_value() for key in settings.access.api_key] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -152,8 +158,8 @@ def test_a_table_of_models_overrides_the_top_level_for_its_model_only(tmp_path: 
         '[[models]]\ngguf = "b.gguf"\nalias = "big"\nslots = 2\n'
     )
     small, big = load({"ctx_size": 512}, path).served()
-    assert (small.id, small.slots, small.kv, small.ctx_size) == ("a", 4, "split", 512)
-    assert (big.id, big.slots, big.kv, big.ctx_size) == ("big", 2, "split", 512)
+    assert (small.id, small.engine.slots, small.cache.kv, small.engine.ctx_size) == ("a", 4, "split", 512)
+    assert (big.id, big.engine.slots, big.cache.kv, big.engine.ctx_size) == ("big", 2, "split", 512)
 
 
 def test_model_paths_in_a_file_count_from_its_folder(toml: Path) -> None:
@@ -219,7 +225,7 @@ def test_what_cannot_work_is_refused_by_name(values: dict[str, object], message:
 
 @pytest.mark.parametrize("more", [{"api_key": ("k",)}, {"allow_insecure": True}])
 def test_listening_to_other_machines_needs_a_key_or_consent(more: dict[str, object]) -> None:
-    assert load({**ONE, "host": "0.0.0.0", **more}).host == ("0.0.0.0",)
+    assert load({**ONE, "host": "0.0.0.0", **more}).server.host == ("0.0.0.0",)
 
 
 def test_an_unknown_key_of_the_file_is_named_with_the_nearest_known_one(tmp_path: Path) -> None:
@@ -258,15 +264,15 @@ def test_misspelt_variables_are_found() -> None:
 
 
 def test_settings_are_frozen() -> None:
-    with pytest.raises(ValidationError):
-        load(ONE).slots = 3  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError):
+        load(ONE).engine.slots = 3  # type: ignore[misc]
 
 
 def test_the_printed_form_is_toml_that_says_where_values_come_from_and_hides_keys(
     toml: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RLLM_API_KEY", "hunter2")
-    text = load({"kv": "split"}, toml).printable()
+    text = printable(load({"kv": "split"}, toml))
     assert "hunter2" not in text
     assert tomllib.loads(text)["api_key"] == ["**********"]
     assert tomllib.loads(text)["models"][0]["gguf"].endswith("file.gguf")
@@ -274,25 +280,24 @@ def test_the_printed_form_is_toml_that_says_where_values_come_from_and_hides_key
     assert lines["kv"].endswith("# command line")
     assert lines["api_key"].endswith("# RLLM_API_KEY")
     assert lines["slots"].endswith("# " + str(toml))
-    assert "#" not in lines["batch_size"]
+    assert lines["batch_size"].endswith("# default")
 
 
 def test_what_is_unset_is_a_comment_in_the_printed_form() -> None:
-    assert "# keys_file is not set" in load(ONE).printable().splitlines()
+    assert "# keys_file is not set" in printable(load(ONE)).splitlines()
 
 
 def test_the_printed_form_can_be_read_again(toml: Path, tmp_path: Path) -> None:
     settings = load({"slots": 5}, toml)
     again = tmp_path / "again.toml"
-    again.write_text(settings.printable())
+    again.write_text(printable(settings))
     assert load({}, again).served() == settings.served()
 
 
 def test_every_option_has_a_group_and_a_help_text() -> None:
-    for name, field in Settings.model_fields.items():
-        if name != "models":
-            assert field.description, name
-            assert isinstance(field.json_schema_extra, dict), name
+    for name, setting in SETTINGS.items():
+        assert setting.option.text.endswith("."), name
+        assert setting.option.unit or setting.choices or setting.kind is bool, name
 
 
 def test_metrics_that_are_off_cannot_be_opened() -> None:
@@ -304,17 +309,18 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def test_settings_without_a_model_can_be_shown() -> None:
-    assert load({"slots": 3}, need_model=False).slots == 3
+    assert load({"slots": 3}, need_model=False).engine.slots == 3
 
 
 def test_the_example_file_is_up_to_date_and_changes_nothing(tmp_path: Path) -> None:
     text = (DOCS / "rllm.toml").read_text()
-    assert text == config_example.example(), "python -m rllm.config_example > docs/rllm.toml"
+    assert text == pages.example_file(), "python -m rllm.settings.pages"
     single, _, several = text.partition("# --- Several models")
     path = tmp_path / "all.toml"
     path.write_text(re.sub(r"^#(\w+ = .)", r"\1", single, flags=re.M))
-    assert len(tomllib.loads(path.read_text())) > 60
-    assert load(ONE, path).model_dump() == load(ONE).model_dump()
+    content = tomllib.loads(path.read_text())
+    assert sum(len(value) if isinstance(value, dict) else 1 for value in content.values()) > 60
+    assert load(ONE, path) == load(ONE)
     path.write_text(re.sub(r"^#(\w+ = .|\[\[)", r"\1", several.partition("\n")[2], flags=re.M))
     assert [model.id for model in load({}, path).served()] == ["small", "exact"]
 
@@ -322,18 +328,75 @@ def test_the_example_file_is_up_to_date_and_changes_nothing(tmp_path: Path) -> N
 @pytest.mark.parametrize("option", ["degrade", "allowed_hosts", "cors_origin"])
 def test_an_option_may_list_several_with_commas(option: str) -> None:
     values = ("1.5:cap=128", "2:shed=0", "3:route", "4:refuse")
-    assert getattr(load({**ONE, option: (", ".join(values),)}), option) == values
-    assert getattr(load({**ONE, option: values}), option) == values
+    expected = tuple(map(parse_rung, values)) if option == "degrade" else values
+    assert load({**ONE, option: (", ".join(values),)}).values()[option] == expected
+    assert load({**ONE, option: values}).values()[option] == expected
 
 
 def test_a_comma_in_a_path_is_part_of_it() -> None:
-    assert load({"gguf": ("a,b.gguf",)}).gguf == (Path("a,b.gguf"),)
+    assert load({"gguf": ("a,b.gguf",)}).models.gguf == (Path("a,b.gguf"),)
+
+
+def test_a_file_may_use_tables_or_the_names_of_the_options(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(
+        "first_token_timeout_s = 1\nslots = 3\ndegrade = ['2:route']\n"
+        "[timeouts]\nqueue_s = 2\n[tuning]\nbatch_size = 64\n[prefix_store]\nmb = 7\n[engine]\nthreads = 2\n"
+        "[[models]]\ngguf = 'a.gguf'\nbatch_size = 32\n[models.prefix_store]\nmb = 9\n"
+    )
+    settings = load({}, path)
+    assert (settings.timeouts.first_token_s, settings.timeouts.queue_s) == (1, 2)
+    assert list(map(str, settings.degrade.rungs)) == ["2:route"]
+    (model,) = settings.served()
+    options = model.llama_options(512)
+    assert (options.slots, options.threads, options.batch_size, options.prefix_store_mb) == (3, 2, 32, 9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[timeouts]\nqueu_s = 1", r"timeouts\.queu_s: unknown key, did you mean 'queue_s'"),
+        ("[timeout]\nqueue_s = 1", r"timeout: unknown key, did you mean 'timeouts'"),
+        (
+            "queue_timeout_s = 1\n[timeouts]\nqueue_s = 1",
+            r"timeouts\.queue_s: the same setting as queue_timeout_s",
+        ),
+        ("[timeouts]\nqueue_s = -1", r"c\.toml: timeouts\.queue_s: .*greater than or equal to 0 \(got -1\)"),
+        ("[[models]]\ngguf = 'a'\n[models.timeouts]\nqueue_s = 1", r"models\.timeouts\.queue_s: unknown key"),
+        ("models = 3", "models: must be tables"),
+        ("[[models]]\nslots = 3", "needs one gguf"),
+        ("[[models]]\ngguf = 'a'\nslots = 'x'", r"models\.slots: .*got 'x'"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_with_its_place(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text(text + "\n")
+    with pytest.raises(ConfigError, match=message):
+        load({}, path, need_model=False)
+
+
+def test_the_names_of_options_belong_to_one_setting_each() -> None:
+    flags = [flag for setting in SETTINGS.values() for flag in (setting.flag, *setting.option.flags)]
+    assert len(flags) == len(set(flags))
+    assert len(SETTINGS) == sum(len(part.settings) for part in SUBJECTS)
+
+
+def test_a_worker_without_options_is_one_whose_operator_chose_nothing() -> None:
+    """What a worker is started with has defaults of its own, for tests and tools."""
+    of_worker = LlamaOptions(prefix_store_disk_mb=PerModel().prefix_store.disk_mb)
+    assert PerModel().llama_options(0) == of_worker
+    assert PerModel().scheduler_options() == SchedulerOptions()
+
+
+def test_the_table_in_the_docs_is_up_to_date() -> None:
+    page = (DOCS / "configuration.md").read_text()
+    assert page == pages.with_table(page), "python -m rllm.settings.pages"
 
 
 def test_exact_is_what_its_kernels_need() -> None:
     options = load({**ONE, "exact": True, "threads": 1}).served()[0].llama_options(8192)
     assert (options.kv, options.flash_attn, options.ubatch_size) == ("split", "on", 48)
-    assert load({**ONE, "exact": True, "ctx_size": 511}).exact
+    assert load({**ONE, "exact": True, "ctx_size": 511}).engine.exact
     for wrong in ({"threads": 2}, {"kv": "unified"}, {"ubatch_size": 512}, {"speculative_tokens": 4}):
         with pytest.raises(StartError, match="exact needs"):
             load({**ONE, "exact": True, "threads": 1, **wrong})

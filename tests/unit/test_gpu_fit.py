@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rllm.config import load
 from rllm.errors import StartError
 from rllm.files.gguf_info import GgufInfo
+from rllm.settings.load import load
 from rllm.startup.gpu_fit import MOST_SLOTS, Card, compute_bytes, fit, gpu_bytes
 from rllm.startup.preflight import Checked
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from rllm import main
 from rllm.backends.llama import engine, lib
 from rllm.backends.llama.context import Context, ContextOptions
 from rllm.backends.llama.engine import LlamaBackend
 from rllm.backends.llama.model import Model
 from rllm.backends.options import LlamaOptions
-from rllm.config import load
 from rllm.errors import StartError
 from rllm.observe.gpu import Gpus
+from rllm.settings.load import load
+from rllm.startup import memory
 from rllm.startup.preflight import check
 
 OOM = (
@@ -159,7 +159,7 @@ def test_cards_are_those_that_cuda_shows(visible: Visible, monkeypatch: pytest.M
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible.names is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible.names)
-    assert [card.index for card in main._visible_cards(Gpus(FakeNvml(1, 2)))] == visible.found
+    assert [card.index for card in memory.visible_cards(Gpus(FakeNvml(1, 2)))] == visible.found
 
 
 def test_slots_are_fitted_only_with_a_gpu_that_this_build_uses(
@@ -170,7 +170,7 @@ def test_slots_are_fitted_only_with_a_gpu_that_this_build_uses(
     def slots(*, cuda: bool, **settings: Any) -> int:
         monkeypatch.setattr(lib, "is_cuda_build", lambda: cuda)
         models = [check(load({"gguf": (tiny_model,), **settings}).served()[0])]
-        (fitted,) = main._fit_memory(models, Gpus(FakeNvml(1)), overcommit=False)
+        (fitted,) = memory.fit_memory(models, Gpus(FakeNvml(1)), overcommit=False)
         return fitted.options.slots
 
     assert slots(cuda=True) == 64
@@ -188,16 +188,16 @@ def test_a_full_card_is_refused_unless_the_operator_insists(
     models = [check(load({"gguf": (tiny_model,)}).served()[0])]
     full = Gpus(FakeNvml(23.9))
     with pytest.raises(StartError, match=r"would not fit on GPU 0 \(Card 0"):
-        main._fit_memory(models, full, overcommit=False)
-    (kept,) = main._fit_memory(models, full, overcommit=True)
+        memory.fit_memory(models, full, overcommit=False)
+    (kept,) = memory.fit_memory(models, full, overcommit=True)
     assert kept.options.slots == 8
 
 
 def test_a_gpu_that_is_there_and_not_used_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus = Gpus(FakeNvml(1))
-    assert main.unused_gpu(gpus, "Card 0") is None
+    assert memory.unused_gpu(gpus, "Card 0") is None
     monkeypatch.setattr(lib, "is_cuda_build", lambda: False)
-    assert "no CUDA" in (main.unused_gpu(gpus, "CPU") or "")
+    assert "no CUDA" in (memory.unused_gpu(gpus, "CPU") or "")
     monkeypatch.setattr(lib, "is_cuda_build", lambda: True)
-    assert "CUDA_VISIBLE_DEVICES" in (main.unused_gpu(gpus, "CPU") or "")
-    assert main.unused_gpu(Gpus(FakeNvml()), "CPU") is None
+    assert "CUDA_VISIBLE_DEVICES" in (memory.unused_gpu(gpus, "CPU") or "")
+    assert memory.unused_gpu(Gpus(FakeNvml()), "CPU") is None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rllm.config import load
 from rllm.errors import StartError
+from rllm.settings.load import load
 from rllm.startup.preflight import Checked, available_bytes, check, check_memory, prefix_store_mb
 
 

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from rllm.errors import Overloaded, PromptTooLong, TimedOut
-from rllm.serving.admission import Limits, Load, check_fits, check_load, predicted_ttft_s
+from rllm.serving.admission import Load, check_fits, check_load, predicted_ttft_s
 from rllm.serving.backoff import Backoff
-from rllm.serving.breaker import Breaker, BreakerSettings, BreakerState
+from rllm.serving.breaker import Breaker, BreakerState
 from rllm.serving.rates import DrainRate, ForecastMargin, OutputLength
-from rllm.serving.timeouts import Limit, Timeouts, Times, error_of, next_limit
+from rllm.serving.timeouts import Limit, Times, error_of, next_limit
+from rllm.settings.limits import BreakerSettings, Limits, Timeouts
 
 BREAKER = BreakerSettings(faults=3, window_s=10, open_s=5, probes=1, successes=2)
 

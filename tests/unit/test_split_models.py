@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rllm.config import load
 from rllm.errors import StartError
 from rllm.files.gguf_info import model_name, read_gguf, read_model, shard_paths
 from rllm.modelhub import provenance
 from rllm.modelhub.cli import cli
 from rllm.modelhub.inspecting import as_text, inspect
+from rllm.settings.load import load
 from tests.tinymodel import write_tiny_model
 
 

@@ -1,4 +1,4 @@
-"""What the HTTP layer can be told. Checked once at start; the configuration maps onto it."""
+"""What the HTTP layer can be told. Checked once at start."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rllm.api.counts import DEFAULT_COUNTS, Counts
+from rllm.settings.server import Http
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,31 +54,13 @@ def find_key(keys: Iterable[NamedKey], secret: bytes) -> NamedKey | None:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiSettings:
+class ApiSettings(Http):
+    """What the operator chose for HTTP, and what no option changes."""
+
     api_keys: tuple[ApiKey, ...] = ()
     """Without any, everybody is let in. /health* is always open."""
-    open_metrics: bool = False
-    """With keys configured, /metrics asks for one too unless this is set."""
     allowed_hosts: tuple[str, ...] | None = None
     """Names that the Host header may have, without port; "*.example.com" is any name below it. None: all."""
-    cors_origins: tuple[str, ...] = ()
-    """Empty: no CORS headers at all. ("*",) allows every page to call the server."""
-    any_model_name: bool = False
-    """The only model answers requests for others, too."""
-    trust_request_chat_template: bool = False
-    """Requests may bring a chat template, which is a program."""
-    docs: bool = True
-    """Serve /docs and /openapi.json."""
-
-    max_body_bytes: int = 2 * 1024 * 1024
-    """The text of some 400,000 tokens. What a body of many small things costs grows with it."""
-    body_timeout_s: float = 30.0
-    """Longest time a client may take to send one body."""
-    slow_client_timeout_s: float = 30.0
-    """Longest time one write to a client may be stuck before its request is ended. 0: never."""
-    keepalive_s: float = 15.0
-    """A silent event stream gets a comment this often. It is also how long the status line waits for the
-    first token: an error within that time is an HTTP error, later it is an event. 0: never, wait forever."""
 
     counts: Counts = DEFAULT_COUNTS
     max_n: int = 16

@@ -11,8 +11,8 @@ from tabulate import tabulate
 from rllm.backends.options import LlamaOptions
 from rllm.errors import HubError
 from rllm.files.gguf_info import read_gguf
-from rllm.main import profile_store
 from rllm.observe.gpu import Gpus
+from rllm.startup.plans import profile_store
 from rllm.tuning.points import Use
 from rllm.tuning.session import Busy, How, tune_and_keep
 

@@ -9,20 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from rllm.errors import Overloaded, PromptTooLong
+from rllm.settings.limits import Limits
 
 MAX_RETRY_S = 120.0
 """OpenAI's client gives up when it is told to wait longer."""
 _MIN_RETRY_S = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    max_queue_requests: int = 256
-    """Requests that may wait beyond those that have a slot."""
-    max_queue_tokens: int = 0
-    """Uncached prompt tokens that may wait to be computed. 0: eight full contexts per slot."""
-    target_ttft_s: float = 0.0
-    """A request is refused if its first token would probably take longer. 0: no target."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,24 +9,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from rllm.settings.limits import BreakerSettings
 
 
 class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerSettings:
-    faults: int = 5
-    window_s: float = 60.0
-    open_s: float = 10.0
-    probes: int = 1
-    """Requests that a half-open instance has at most at a time."""
-    successes: int = 2
 
 
 class Breaker:

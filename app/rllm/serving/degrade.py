@@ -8,36 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Action(StrEnum):
-    CAP = "cap"
-    """Answers have at most ``max_tokens`` tokens."""
-    SHED = "shed"
-    """Requests with a priority value above ``priority`` (less important) are refused."""
-    ROUTE = "route"
-    """The model's smaller variant answers, unless its own level sends the request further down."""
-    REFUSE = "refuse"
-
-
-@dataclass(frozen=True, slots=True)
-class Rung:
-    at: float
-    """The load from which on it holds, in requests per slot. 1: all slots taken."""
-    action: Action
-    max_tokens: int = 0
-    priority: int = 0
-
-    @property
-    def name(self) -> str:
-        match self.action:
-            case Action.CAP:
-                return f"max_tokens<={self.max_tokens}"
-            case Action.SHED:
-                return f"priority<={self.priority}"
-            case _:
-                return self.action.value
+from rllm.settings.degrade import Action, Rung
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,28 +22,6 @@ class Measures:
     route: bool = False
     refuse: bool = False
     """Holds where there is no smaller variant to route to."""
-
-
-def parse_rung(text: str) -> Rung:
-    """Read one rung: "1.5:cap=128", "2:shed=0", "3:route" or "4:refuse".
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    at, _, what = text.partition(":")
-    name, _, value = what.partition("=")
-    try:
-        load, action = float(at), Action(name)
-        number = int(value) if action in (Action.CAP, Action.SHED) else 0
-    except ValueError:
-        raise ValueError(
-            f"degrade {text!r} must be LOAD:cap=N, LOAD:shed=N, LOAD:route or LOAD:refuse"
-        ) from None
-    if not 0 < load < 1e6 or (action is Action.CAP and number < 1):
-        raise ValueError(f"degrade {text!r}: the load and a cap must be above 0")
-    if action is Action.CAP:
-        return Rung(load, action, max_tokens=number)
-    return Rung(load, action, priority=number)
 
 
 class Ladder:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
 from rllm.engine.types import EngineRequest
 from rllm.errors import Overloaded
-from rllm.serving.degrade import Ladder, Measures, Rung
-
-
-@dataclass(frozen=True, slots=True)
-class DegradeSettings:
-    rungs: tuple[Rung, ...] = ()
-    hold_s: float = 5.0
-    """Seconds of calm before the level falls by one."""
+from rllm.serving.degrade import Ladder, Measures
+from rllm.settings.degrade import DegradeSettings
 
 
 class Degrader:

@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 
 from rllm.engine.types import ModelInfo
 from rllm.errors import EngineError, RllmError
-from rllm.serving.admission import Limits
-from rllm.serving.instance import Hooks, Instance, InstanceSettings
+from rllm.serving.instance import Hooks, Instance
 from rllm.serving.limits import Permit
 from rllm.serving.observer import Observer
 from rllm.serving.outstanding import Progress
@@ -17,7 +16,8 @@ from rllm.serving.pending import Pending
 from rllm.serving.router import Offer, Router
 from rllm.serving.stream import Stream
 from rllm.serving.terms import Terms
-from rllm.serving.timeouts import Timeouts, Times, error_of, next_limit
+from rllm.serving.timeouts import Times, error_of, next_limit
+from rllm.settings.limits import InstanceSettings, Limits, Timeouts
 from rllm.workers.frames import WorkerSpec
 
 

@@ -13,7 +13,7 @@ from rllm import background
 from rllm.backends.options import Fallback
 from rllm.engine.types import ModelInfo
 from rllm.errors import EngineError, StartError
-from rllm.serving.breaker import Breaker, BreakerSettings
+from rllm.serving.breaker import Breaker
 from rllm.serving.inspector import Inspector
 from rllm.serving.observer import InstanceState, Observer
 from rllm.serving.outstanding import Outstanding, Progress
@@ -21,16 +21,9 @@ from rllm.serving.pending import Pending
 from rllm.serving.starter import Starter
 from rllm.serving.view import InstanceView
 from rllm.serving.watchdog import Watchdog
+from rllm.settings.limits import InstanceSettings
 from rllm.workers.frames import Cancel, Inspect, LogLine, StepFrame, Submit, WorkerSpec
 from rllm.workers.process import WorkerProcess
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceSettings:
-    start_timeout_s: float = 600.0
-    stall_timeout_s: float = 30.0
-    """Work outstanding and no step for so long: the worker is killed and replaced. 0: never."""
-    breaker: BreakerSettings = BreakerSettings()
 
 
 @dataclass(frozen=True, slots=True)

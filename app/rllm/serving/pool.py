@@ -12,18 +12,19 @@ import msgspec
 
 from rllm.engine.types import EngineRequest
 from rllm.errors import Overloaded, Refused, StartError
-from rllm.serving.admission import Limits, check_fits
+from rllm.serving.admission import check_fits
 from rllm.serving.catalog import Catalog, ModelPlan
-from rllm.serving.degrading import DegradeSettings, cap_tokens
+from rllm.serving.degrading import cap_tokens
 from rllm.serving.group import Group
-from rllm.serving.instance import Instance, InstanceSettings
+from rllm.serving.instance import Instance
 from rllm.serving.limits import KeyLimits, Limiter
 from rllm.serving.observer import Observer
 from rllm.serving.service import Accepted, Health, ServedModel
 from rllm.serving.terms import ANYBODY, Terms
-from rllm.serving.timeouts import Timeouts
 from rllm.serving.variants import Variants
 from rllm.serving.view import ModelView
+from rllm.settings.degrade import DegradeSettings
+from rllm.settings.limits import InstanceSettings, Limits, Timeouts
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from rllm.engine.types import EngineRequest
 from rllm.errors import Overloaded
-from rllm.serving.admission import MAX_RETRY_S, Limits, Load, check_load, retry_after_s
+from rllm.serving.admission import MAX_RETRY_S, Load, check_load, retry_after_s
 from rllm.serving.dispatcher import Candidate, choose
 from rllm.serving.instance import Instance
 from rllm.serving.pending import Estimate, Pending
 from rllm.serving.prefixes import BlockKeys, prefixes_of
 from rllm.serving.rates import Refusals
 from rllm.serving.terms import Terms
-from rllm.serving.timeouts import Timeouts
+from rllm.settings.limits import Limits, Timeouts
 
 
 @dataclass(frozen=True, slots=True)

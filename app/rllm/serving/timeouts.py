@@ -6,21 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rllm.errors import EngineError, Overloaded, RllmError, TimedOut
-
-
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """The limits that hold for every request, beside its own deadline. 0 switches one off."""
-
-    queue_s: float = 120.0
-    """Seconds to wait for a slot."""
-    first_token_s: float = 300.0
-    """Seconds from acceptance to the first token."""
-    total_s: float = 600.0
-    idle_s: float = 60.0
-    """Seconds between two tokens of one stream."""
-    retry_s: float = 30.0
-    """Seconds to wait for another worker, after one was lost and no other is there."""
+from rllm.settings.limits import Timeouts
 
 
 class Limit(StrEnum):

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from rllm.serving.catalog import ModelPlan
-from rllm.serving.degrading import Degrader, DegradeSettings, check_level
+from rllm.serving.degrading import Degrader, check_level
 from rllm.serving.group import Group
 from rllm.serving.observer import Observer
+from rllm.settings.degrade import DegradeSettings
 
 
 @dataclass(frozen=True, slots=True)

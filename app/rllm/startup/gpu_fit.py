@@ -46,7 +46,7 @@ def fit(models: Sequence[Checked], cards: Sequence[Card]) -> list[Checked]:
         StartError: they do not fit; with the numbers and what to change.
     """
     tried, problem = list(models), _first_problem(models, cards)
-    if all(checked.model.slots for checked in models):
+    if all(checked.model.engine.slots for checked in models):
         if problem is not None:
             raise StartError(problem)
         return tried
@@ -59,7 +59,7 @@ def fit(models: Sequence[Checked], cards: Sequence[Card]) -> list[Checked]:
 
 def _with_slots(checked: Checked, slots: int) -> Checked:
     """Unless the operator has said how many."""
-    if checked.model.slots:
+    if checked.model.engine.slots:
         return checked
     slots = min(slots, checked.model.most_slots)
     return replace(checked, options=msgspec.structs.replace(checked.options, slots=slots))
@@ -89,7 +89,7 @@ def _first_problem(models: Sequence[Checked], cards: Sequence[Card]) -> str | No
     for card in cards:
         shares = list(_shares(models, cards, card))
         for share in shares:
-            ratio = share.checked.model.gpu_memory_utilization
+            ratio = share.checked.model.engine.gpu_memory_utilization
             if share.bytes > ratio * card.total_bytes:
                 allowed = f"--gpu-memory-utilization {ratio:g} allows {gib(int(ratio * card.total_bytes))}"
                 return _refusal(card, [share], allowed)
@@ -111,12 +111,12 @@ def _shares(models: Sequence[Checked], cards: Sequence[Card], card: Card) -> Ite
 
 def _placements(checked: Checked, cards: Sequence[Card]) -> list[list[Card]]:
     """The cards of every replica: the next of --devices, or all."""
-    names = [name.strip() for name in checked.model.devices.split(",") if name.strip()]
+    names = [name.strip() for name in checked.model.engine.devices.split(",") if name.strip()]
     if not names:
-        return [list(cards)] * checked.model.replicas
+        return [list(cards)] * checked.model.engine.replicas
     return [
         [card for card in cards if str(card.index) == names[replica % len(names)]] or list(cards)
-        for replica in range(checked.model.replicas)
+        for replica in range(checked.model.engine.replicas)
     ]
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 
 from rllm.backends.options import CPU_UBATCH, LlamaOptions
-from rllm.config import ModelSettings
 from rllm.errors import StartError
 from rllm.files.gguf_info import GgufInfo, kv_bytes_per_token, read_gguf, shard_paths
+from rllm.settings.model import ModelSettings
 
 _WORKER_BYTES = 200 * 2**20
 """A worker without its model: interpreter, libraries, vocabulary, and some to spare."""
@@ -29,6 +29,11 @@ class Checked:
     weight_bytes: int
     info: GgufInfo
     """Of its first part."""
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whatever the build, no layer of it is put on a GPU."""
+        return self.model.engine.gpu_layers == 0
 
     @property
     def kv_bytes(self) -> int:
@@ -76,7 +81,7 @@ def check_exact(checked: Checked, *, on_gpu: bool) -> None:
     Raises:
         StartError: greedy answers were asked to depend on the request only, and kernels for this do not.
     """
-    if not checked.model.exact:
+    if not checked.model.engine.exact:
         return
     if on_gpu:
         raise StartError(f"{checked.model.gguf}: exact is for the CPU (--gpu-layers 0)")
@@ -94,9 +99,9 @@ def prefix_store_mb(model: ModelSettings, free_bytes: int, *, on_gpu: bool) -> i
     Args:
         free_bytes: what this instance may think of as free, beside all that is needed.
     """
-    if model.prefix_store_mb >= 0 or not model.prefix_cache:
-        return max(0, model.prefix_store_mb)
-    if on_gpu and model.prefix_store_dir is None:
+    if model.prefix_store.mb >= 0 or not model.cache.prefix_cache:
+        return max(0, model.prefix_store.mb)
+    if on_gpu and model.prefix_store.dir is None:
         return 0
     return min(AUTO_STORE_MB, max(0, free_bytes) // AUTO_STORE_SHARE // 2**20)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from structlog.typing import FilteringBoundLogger
 
 from rllm.api.http.records import Headers, RequestRecord
-from rllm.config import Settings
 from rllm.errors import StartError
 from rllm.observe import otlp
 from rllm.observe.gpu import Gpus
@@ -19,6 +18,7 @@ from rllm.observe.joining import Joiner
 from rllm.observe.log_observer import Detokenize, LogObserver
 from rllm.observe.metrics import Metrics
 from rllm.serving.observer import Observer, Observers
+from rllm.settings.settings import Settings
 
 if TYPE_CHECKING:
     from rllm.observe.tracing import Tracing
@@ -42,14 +42,14 @@ class Watchers:
             StartError: traces are asked for and cannot be made.
         """
         self._metrics: Metrics | None = None
-        if settings.metrics:
-            vllm_names = settings.metrics_compat == "vllm"
+        if settings.observe.metrics:
+            vllm_names = settings.observe.metrics_compat == "vllm"
             self._metrics = Metrics(gpus, vllm_names=vllm_names, num_lines_dropped=num_lines_dropped)
         self._tracing = _tracing(settings, logger)
-        log = LogObserver(logger, detokenize if settings.log_prompts else None)
+        log = LogObserver(logger, detokenize if settings.logging.prompts else None)
         listeners = [log.on_request] if self._tracing is None else [log.on_request, self._tracing.on_request]
         self._joiner = Joiner(*listeners)
-        self.history = History() if settings.ui else None
+        self.history = History() if settings.observe.ui else None
         """Of the live page."""
         observers: list[Observer] = [log, self._joiner, *others]
         observers += [more for more in (self._metrics, self.history) if more is not None]
@@ -85,12 +85,12 @@ class Watchers:
 
 
 def _tracing(settings: Settings, logger: FilteringBoundLogger) -> Tracing | None:
-    if not otlp.is_wanted(settings.otlp_endpoint, os.environ):
+    if not otlp.is_wanted(settings.observe.otlp_endpoint, os.environ):
         return None
     try:
-        return otlp.start_tracing(settings.otlp_endpoint, os.environ)
+        return otlp.start_tracing(settings.observe.otlp_endpoint, os.environ)
     except StartError as error:
-        if settings.otlp_endpoint:
+        if settings.observe.otlp_endpoint:
             raise
         logger.warning("not tracing", reason=str(error))  # the variables may be there for others
         return None
