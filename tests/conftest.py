@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 import rllm.backends.llama  # noqa: F401  loads llama.cpp before numpy, which a CUDA build needs
 from tests.tinymodel import write_tiny_model
+
+os.environ["RLLM_TUNE"] = "off"  # no server that a test starts measures for seconds what is fastest here
 
 MODELS = Path(__file__).parents[1] / "models"
 

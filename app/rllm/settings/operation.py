@@ -16,11 +16,11 @@ class Start:
     tune: Annotated[
         Literal["off", "quick", "full"],
         Option(
-            "Measure which options are fastest here before a model is served for the first time. quick takes "
-            "up to 5 s, full up to 5 minutes. off still uses what was measured before.",
+            "Measure which options are fastest here before a model is first served on this machine. "
+            "quick takes up to 5 s, full up to 5 minutes. off still uses what was measured before.",
             common=True,
         ),
-    ] = "off"
+    ] = "quick"
     tune_for: Annotated[
         Literal["chat", "long", "throughput", "latency"],
         Option(
