@@ -9,7 +9,7 @@ What the scheduler adds to a step is measured by scheduler_cost.py.
 
 from __future__ import annotations
 
-from rllm.backends.llama.engine import LlamaBackend  # isort: skip  (before numpy)
+from rllm.backends.llama.backend import LlamaBackend  # isort: skip  (before numpy)
 
 from statistics import median
 from time import perf_counter

@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from rllm.backends.llama import lib  # before numpy
-from rllm.backends.llama.engine import LlamaBackend
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.options import LlamaOptions
 from rllm.engine.port import Chunk, OpenSampler, Plan
 from rllm.engine.types import SamplingParams

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rllm.backends.fake import FakeBackend
-from rllm.backends.llama.engine import LlamaBackend
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.options import FakeOptions, LlamaOptions
 from rllm.engine.port import (
     Backend,

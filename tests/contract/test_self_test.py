@@ -12,7 +12,7 @@ import pytest
 
 from rllm.backends.fake import FakeBackend
 from rllm.backends.llama import self_test
-from rllm.backends.llama.engine import LlamaBackend
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.options import FakeOptions, LlamaOptions
 from rllm.errors import Miscomputed
 from tests.cli.server import COMMAND, environment, running
@@ -63,7 +63,7 @@ def test_it_fits_the_smallest_settings_and_leaves_nothing_behind(
     options: LlamaOptions, tiny_model: Path
 ) -> None:
     with closing(LlamaBackend(tiny_model, options)) as backend:
-        assert all(backend._ctx.length(seq) == 0 for seq in range(backend.info.num_sequences))
+        assert all(backend.inspect().context.length(seq) == 0 for seq in range(backend.info.num_sequences))
 
 
 def test_a_recurrent_model_passes(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_recurrent_model_passes(tmp_path: Path) -> None:
 def test_it_computes_many_rows_a_few_several_sequences_and_one(tiny_model: Path) -> None:
     options = LlamaOptions(slots=4, ctx_per_slot=256, threads=1)
     with closing(LlamaBackend(tiny_model, options)) as backend:
-        batches = list(self_test.batches(backend._ctx, options.slots))
+        batches = list(self_test.batches(backend.inspect().context, options.slots))
     assert [[len(chunk.tokens) for chunk in chunks] for chunks in batches] == [[64], [4, 1, 1, 1], [1]]
     ends = {0: 0}
     for chunk in (chunk for chunks in batches for chunk in chunks):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from rllm.backends.llama import engine
-from rllm.backends.llama.engine import LlamaBackend
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.options import LlamaOptions
 from tests.conftest import MODELS
 from tests.stress.run import SOURCE, run

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rllm.backends.llama.engine import LlamaBackend
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.llama.logits import LogitModel
 from rllm.backends.options import LlamaOptions
 from tests.model.loop import generate

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from rllm.backends.llama import lib
-from rllm.backends.llama.engine import LlamaBackend
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.options import LlamaOptions
 from rllm.engine.build import build_scheduler
 from rllm.engine.engine import Engine

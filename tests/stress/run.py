@@ -10,7 +10,7 @@ About 10 minutes on two cores; what else runs on the machine does not matter.
 
 from __future__ import annotations
 
-from rllm.backends.llama.engine import LlamaBackend  # isort: skip  (before numpy)
+from rllm.backends.llama.backend import LlamaBackend  # isort: skip  (before numpy)
 
 import json
 from collections.abc import Sequence

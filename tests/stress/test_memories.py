@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from rllm.backends.llama import engine, settings
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.llama.context import ContextOptions
-from rllm.backends.llama.engine import LlamaBackend
 from rllm.backends.llama.model import Model
 from rllm.backends.options import LlamaOptions
 from rllm.engine.build import build_scheduler

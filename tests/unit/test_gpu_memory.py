@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from rllm.backends.llama import engine, lib
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.llama.context import Context, ContextOptions
-from rllm.backends.llama.engine import LlamaBackend
 from rllm.backends.llama.model import Model
 from rllm.backends.options import LlamaOptions
 from rllm.errors import StartError

@@ -12,9 +12,9 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 from rllm.backends.llama import lib
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.llama.batch import Batch
 from rllm.backends.llama.context import default_threads
-from rllm.backends.llama.engine import LlamaBackend
 from rllm.backends.llama.scoring import prompt_logprobs, token_logprob
 from rllm.backends.llama.vocabulary import load_vocabulary
 from rllm.backends.options import LlamaOptions
@@ -60,10 +60,10 @@ class FlakyDecode:
     """Stands in for ``Context.decode`` and returns scripted codes; what it does before is scripted too."""
 
     def __init__(self, backend: LlamaBackend, codes: list[int], *, compute_first: bool = False) -> None:
-        self.real: Callable[[Batch], int] = backend._ctx.decode
+        self.real: Callable[[Batch], int] = backend.inspect().context.decode
         self.codes = codes
         self.compute_first = compute_first
-        backend._ctx.decode = self  # type: ignore[method-assign]
+        backend.inspect().context.decode = self  # type: ignore[method-assign]
 
     def __call__(self, batch: Batch) -> int:
         code = self.codes.pop(0) if self.codes else 0
@@ -104,7 +104,7 @@ def test_a_batch_that_failed_half_way_is_computed_again(
     assert result.status is Status.OK
     assert result.tokens == expected
     assert result.retries == 3
-    assert [backend._ctx.length(seq) for seq in range(3)] == [len(PROMPT) + 1] * 3
+    assert [backend.inspect().context.length(seq) for seq in range(3)] == [len(PROMPT) + 1] * 3
 
 
 def test_who_fails_twice_fails_alone(backend: LlamaBackend) -> None:
@@ -116,7 +116,7 @@ def test_who_fails_twice_fails_alone(backend: LlamaBackend) -> None:
     assert result.status is Status.FAILED
     assert result.failed == {1}
     assert result.tokens == {0: expected[0], 2: expected[2]}
-    assert backend._ctx.length(1) == 0
+    assert backend.inspect().context.length(1) == 0
 
 
 def test_when_nobody_can_be_computed_the_backend_failed(backend: LlamaBackend) -> None:
@@ -138,20 +138,20 @@ def test_no_cells_is_passed_on(backend: LlamaBackend) -> None:
 
 def test_a_refused_truncate_loses_the_sequence(backend: LlamaBackend) -> None:
     begin(backend, 0, 1)
-    real = backend._ctx.truncate
-    backend._ctx.truncate = lambda seq, length: length == 0 and real(seq, 0)  # type: ignore[method-assign]
+    real = backend.inspect().context.truncate
+    backend.inspect().context.truncate = lambda seq, length: length == 0 and real(seq, 0)  # type: ignore[method-assign]
     plan = Plan((Truncate(0, 5),), (Chunk(0, PROMPT[5:], 5, True), Chunk(1, [3], len(PROMPT), True)))
     result = backend.execute(plan)
     assert result.lost_prefix == {0}
     assert set(result.tokens) == {1}
-    assert backend._ctx.length(0) == 0
+    assert backend.inspect().context.length(0) == 0
 
 
 def test_a_prefix_that_is_not_there_is_lost(backend: LlamaBackend) -> None:
     begin(backend, 0)
     plan = Plan((CopyPrefix(0, 1, len(PROMPT) + 1),), (Chunk(1, [3], len(PROMPT) + 1, False),))
     assert backend.execute(plan).lost_prefix == {1}
-    assert backend._ctx.length(1) == 0
+    assert backend.inspect().context.length(1) == 0
 
 
 def test_a_recurrent_memory_gives_no_prefixes_and_says_so(tmp_path: Path) -> None:

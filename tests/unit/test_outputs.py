@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from rllm.backends.llama import lib
+from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.llama.context import Context
-from rllm.backends.llama.engine import LlamaBackend
 from rllm.backends.llama.outputs import MOST_ROWS, Outputs
 from rllm.backends.options import LlamaOptions
 from rllm.engine.port import Chunk, OpenSampler, Plan
@@ -66,14 +66,15 @@ class NumpyFinder:
 def backend(tiny_model: Path) -> Iterator[LlamaBackend]:
     options = LlamaOptions(slots=SLOTS, ctx_per_slot=64, batch_size=1024, threads=1, kv="split")
     made = LlamaBackend(tiny_model, options)
-    made._pads = False  # whether a row is added depends on measured times
+    made.inspect().pads = False  # whether a row is added depends on measured times
     yield made
     made.close()
 
 
 def watch(backend: LlamaBackend) -> NumpyFinder:
-    finder = NumpyFinder(backend._ctx)
-    backend._outputs = Outputs(backend._ctx, finder)
+    decoder = backend.inspect()
+    finder = NumpyFinder(decoder.context)
+    decoder.draws.outputs = Outputs(decoder.context, finder)
     return finder
 
 
@@ -82,7 +83,7 @@ def texts(
 ) -> tuple[dict[int, list[int]], int]:
     """Six tokens of every sequence, and how many of them were drawn from the highest logits."""
     for seq in range(len(params)):
-        backend._ctx.truncate(seq, 0)
+        backend.inspect().context.truncate(seq, 0)
     ops = tuple(OpenSampler(seq, each, PROMPT, banned) for seq, each in enumerate(params))
     chunks = tuple(Chunk(seq, [*PROMPT[seq % 3 :], 20 + seq % 40], 0, True) for seq in range(len(params)))
     result = backend.execute(Plan(ops, chunks))
@@ -135,17 +136,17 @@ def test_only_what_somebody_can_use_is_asked_for(backend: LlamaBackend) -> None:
     assert (finder.rows, finder.count) == (0, 0)
     texts(backend, [GREEDY, ON_THE_HOST[0]])
     assert (finder.rows, finder.count) == (2, 1)
-    backend._outputs.expect([1] * (MOST_ROWS + 1))
+    backend.inspect().draws.outputs.expect([1] * (MOST_ROWS + 1))
     assert finder.rows == 0
 
 
 def test_something_is_done_while_a_device_computes_and_before_a_prompt(backend: LlamaBackend) -> None:
     backend._info = msgspec.structs.replace(backend._info, overlaps=True)
     done: list[str] = []
-    wait = backend._ctx.synchronize
-    backend._ctx.synchronize = lambda: (done.append("waited"), wait())[1]  # type: ignore[method-assign,func-returns-value]
-    decode = backend._ctx.decode
-    backend._ctx.decode = lambda batch: (done.append("called"), decode(batch))[1]  # type: ignore[method-assign,func-returns-value]
+    wait = backend.inspect().context.synchronize
+    backend.inspect().context.synchronize = lambda: (done.append("waited"), wait())[1]  # type: ignore[method-assign,func-returns-value]
+    decode = backend.inspect().context.decode
+    backend.inspect().context.decode = lambda batch: (done.append("called"), decode(batch))[1]  # type: ignore[method-assign,func-returns-value]
     ops = (OpenSampler(0, GREEDY, PROMPT),)
     token = backend.execute(Plan(ops, (Chunk(0, PROMPT, 0, True),)), lambda: done.append("sent")).tokens[0]
     assert done == ["sent", "called", "waited"]

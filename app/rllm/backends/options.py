@@ -9,7 +9,7 @@ CPU_BATCH, GPU_BATCH = 256, 2048
 CPU_UBATCH, GPU_UBATCH = 512, 2048
 """Most tokens computed at once, where the worker chooses and the batch allows it."""
 MAX_DRAFTED = 64
-"""Most guesses of all sequences in one step: more rows than that take their time on any device."""
+"""Most drafts of all sequences in one step: more rows than that take their time on any device."""
 MIN_SCORED, MAX_SCORED, SCORED_BYTES = 16, 64, 16 * 2**20
 """Prompt tokens scored in one step: as many rows of logits as fit the bytes, within these bounds."""
 
@@ -41,7 +41,7 @@ class LlamaOptions(msgspec.Struct, frozen=True, kw_only=True):
     mmap: bool = True
     mlock: bool = False
     speculative_tokens: int = 0
-    """Most guesses for one sequence in one step."""
+    """Most drafts for one sequence in one step."""
     cuda_graphs: str = "auto"
     """auto, on or off."""
     prefix_store_mb: int = 0

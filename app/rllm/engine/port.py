@@ -6,7 +6,7 @@ results; a backend executes plans and knows nothing of requests, text or fairnes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
@@ -132,12 +132,12 @@ def unlimited(_seconds: float) -> AbstractContextManager[object]:
 class Chunk(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one sequence to compute in this step, at positions ``start`` and following.
 
-    With ``sample`` the next token is drawn after the last of them. The last ``drafted`` tokens are guesses at
+    With ``sample`` the next token is drawn after the last of them. The last ``drafted`` tokens are drafts of
     what will be drawn: a token is drawn after each of them too, as long as the one before was drawn as
-    guessed. The cells of the other guesses are dropped again.
+    drafted. The cells of the other drafts are dropped again.
 
     ``scored`` is what follows each of the last tokens (with ``sample``: of those before the very last), where
-    the log probability of that is wanted. Guesses and scores never meet in a chunk.
+    the log probability of that is wanted. Drafts and scores never meet in a chunk.
     """
 
     seq: int
@@ -149,7 +149,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def num_sure(self) -> int:
-        """Tokens before the guesses."""
+        """Tokens before the drafts."""
         return len(self.tokens) - self.drafted
 
     @property
@@ -183,7 +183,7 @@ class Plan:
 
     @cached_property
     def num_decodes(self) -> int:
-        """Chunks of one token, guesses aside, after which another is drawn."""
+        """Chunks of one token, drafts aside, after which another is drawn."""
         return sum(1 for chunk in self.chunks if chunk.is_decode)
 
     @cached_property
@@ -196,7 +196,7 @@ class Plan:
 
     @property
     def num_prefill(self) -> int:
-        """Tokens that are neither decodes nor guesses."""
+        """Tokens that are neither decodes nor drafts."""
         return self.num_tokens - self.num_decodes - self.num_drafted
 
 
@@ -257,14 +257,14 @@ class Status(Enum):
 @dataclass(slots=True)
 class StepResult:
     status: Status
-    tokens: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    tokens: dict[int, list[int]] = field(default_factory=dict)
     """seq -> drawn tokens, for every chunk with ``sample`` that was computed: one, and one more for every
-    guess that was right."""
-    logprobs: Mapping[int, Sequence[TokenLogprob]] = field(default_factory=dict)
+    draft that was right."""
+    logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)
     """seq -> log probabilities, where the sampler was opened with ``num_logprobs >= 0``."""
-    scores: Mapping[int, Sequence[TokenLogprob]] = field(default_factory=dict)
+    scores: dict[int, list[TokenLogprob]] = field(default_factory=dict)
     """seq -> log probabilities of what its chunk's ``scored`` names."""
-    failed: frozenset[int] = frozenset()
+    failed: set[int] = field(default_factory=set)
     lost_prefix: frozenset[int] = frozenset()
     """Sequences whose Truncate, CopyPrefix or Restore the memory refused: they are empty, nothing was
     computed for their chunk. The scheduler prefills them from the start."""

@@ -216,9 +216,9 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omi
     """Stored prefixes in memory."""
     store_disk_bytes: int = 0
     drafted_tokens: int = 0
-    """Guesses computed beside the decodes."""
+    """Drafts computed beside the decodes."""
     accepted_tokens: int = 0
-    """Guesses that were right: each saved a decode."""
+    """Drafts that were right: each saved a decode."""
     card_samples: int = 0
     """Rows sampled from their highest logits alone, which a GPU found."""
 
@@ -266,7 +266,7 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     can_reuse_prefix: bool
     """False where the memory cannot drop the tail of a sequence (recurrent, hybrid, sliding window)."""
     max_drafted: int = 0
-    """Most guesses that one step can compute, of all sequences together."""
+    """Most drafts that one step can compute, of all sequences together."""
     max_scored: int = 0
     """Most prompt tokens whose log probabilities one step can compute. 0: none ever."""
     overlaps: bool = False

@@ -109,7 +109,7 @@ def _within(seconds: float) -> Iterator[None]:
 def _backend(spec: WorkerSpec, log: Callable[[str, str], None]) -> Backend:
     if spec.llama is not None:
         from rllm.backends.llama import lib  # first: it must be loaded before numpy
-        from rllm.backends.llama.engine import LlamaBackend
+        from rllm.backends.llama.backend import LlamaBackend
 
         def watch(level: str, text: str) -> None:
             if lib.is_fatal_shortage(level, text):

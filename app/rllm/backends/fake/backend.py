@@ -218,7 +218,7 @@ class FakeBackend:
         failed = {chunk.seq for chunk in chunks if self._fails(chunk, step)}
         for seq in failed:
             self.cells.truncate(seq, 0)
-        result = StepResult(Status.FAILED if failed else Status.OK, failed=frozenset(failed))
+        result = StepResult(Status.FAILED if failed else Status.OK, failed=failed)
         drawn = [chunk for chunk in chunks if chunk.sample and chunk.seq not in failed]
         result.tokens = {chunk.seq: self._draw_chunk(chunk) for chunk in drawn}
         result.scores = {

@@ -5,8 +5,21 @@ from __future__ import annotations
 from time import perf_counter
 
 from rllm.backends.llama.context import Context
+from rllm.backends.llama.decoder import Decoder
 from rllm.backends.llama.state_store import StateStore
-from rllm.engine.port import CopyPrefix, Effort, Forget, Load, Restore, Save, Truncate, Unload
+from rllm.engine.port import (
+    Chunk,
+    CopyPrefix,
+    Effort,
+    Forget,
+    Load,
+    Restore,
+    Save,
+    Status,
+    StepResult,
+    Truncate,
+    Unload,
+)
 
 MemoryOp = Truncate | CopyPrefix | Restore | Save | Load | Unload | Forget
 
@@ -53,3 +66,16 @@ class Memory:
         if self._store is None:
             raise ValueError("there is no prefix store")
         return self._store
+
+
+def probe_copy(decoder: Decoder) -> float:
+    """Seconds that a copy of a stream adds to a decode, which does it where it cannot be watched."""
+    context = decoder.context
+    if not context.copies_streams or context.num_sequences < 2:
+        return 0.0
+    plain, copying = StepResult(Status.OK), StepResult(Status.OK)
+    decoder.decode([Chunk(0, [0], 0, True)], plain)
+    context.copy_prefix(0, 1, 1)
+    decoder.decode([Chunk(0, [0], 1, True)], copying)
+    context.clear()
+    return max(0.0, copying.execute_s - plain.execute_s)

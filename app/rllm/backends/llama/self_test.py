@@ -13,8 +13,11 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from rllm.backends.llama import lib
 from rllm.backends.llama.context import Context
-from rllm.engine.port import Chunk
+from rllm.backends.llama.decoder import OK, Decoder
+from rllm.engine.port import Chunk, Status, StepResult
+from rllm.errors import Miscomputed
 
 MANY = 64
 """Rows of a prompt: more than any kernel's smallest tile, and 0.1 s for a model of 135M on two cores."""
@@ -57,3 +60,21 @@ def fault_of(rows: NDArray[np.float32]) -> str | None:
     if (rows == rows[:, :1]).all(axis=1).any():
         return "logits that are all equal"
     return None
+
+
+def run(decoder: Decoder, slots: int, name: str) -> None:
+    """Compute the batches and leave nothing behind.
+
+    Raises:
+        Miscomputed: the model ``name`` cannot be computed here, or not rightly.
+    """
+    for chunks in batches(decoder.context, slots):
+        fault: str | None
+        if (code := decoder.decode(chunks, StepResult(Status.OK))) != OK:
+            fault = f"llama_decode returned {code} ({lib.log.last_error()})"
+        else:
+            fault = fault_of(decoder.draws.outputs.rows(len(chunks))[: len(chunks)])
+        if fault:
+            rows = sum(len(chunk.tokens) for chunk in chunks)
+            raise Miscomputed(f"{name}: its first batch of {rows} rows gave {fault}")
+    decoder.context.clear()

@@ -57,7 +57,7 @@ def context_options(options: LlamaOptions, model: Model) -> ContextOptions:
 
 
 def max_drafted(options: LlamaOptions, model: Model) -> int:
-    """Most guesses in one step; none where wrong ones could not be dropped again."""
+    """Most drafts in one step; none where wrong ones could not be dropped again."""
     return min(options.slots * options.speculative_tokens, MAX_DRAFTED) if model.can_drop_tail else 0
 
 
