@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from rllm.backends.llama import engine, lib
+from rllm.backends.llama import lib, opening
 from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.llama.context import Context, ContextOptions
 from rllm.backends.llama.model import Model
@@ -84,7 +84,7 @@ def short_above(most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
             raise StartError("cannot create the context")
         return Context(model, options)
 
-    monkeypatch.setattr(engine, "Context", scarce)
+    monkeypatch.setattr(opening, "Context", scarce)
     return tried
 
 
