@@ -236,9 +236,8 @@ async def test_the_same_prompt_goes_where_it_was_before(start_pool: StartPool) -
     request = ask("c", history + "and more [[say 3]]")
     (prefix,) = prefixes_of([request])
     resident = [
-        len(request.prompt) - estimate.uncached_tokens
+        instance.outstanding.offer([request], [prefix], instance.submit).candidate.resident_tokens
         for instance in pool.instances
-        for estimate in instance.outstanding.estimates([request], [prefix], instance.outstanding.load())
     ]
     stream = pool.submit(pool.model("m"), [request]).streams[0]
     chosen = next(n for n, instance in enumerate(pool.instances) if len(instance.outstanding.pending))

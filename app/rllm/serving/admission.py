@@ -33,6 +33,8 @@ class Load:
     """Seconds between two requests that leave, when all slots are taken."""
     prefill_token_s: float | None = None
     """Seconds for one more prompt token."""
+    output_tokens: int = 1
+    """Tokens that answers usually have."""
     frees_s: tuple[float, ...] = ()
     """Seconds until each slot will probably become free, soonest first. May be left out while one is free."""
     ttft_margin_s: float = 0.0

@@ -11,9 +11,10 @@ from rllm.errors import EngineError, RllmError
 from rllm.serving.instance import Hooks, Instance
 from rllm.serving.limits import Permit
 from rllm.serving.observer import Observer
+from rllm.serving.offer import Offer
 from rllm.serving.outstanding import Progress
 from rllm.serving.pending import Pending
-from rllm.serving.router import Offer, Router
+from rllm.serving.router import Router
 from rllm.serving.stream import Stream
 from rllm.serving.terms import Terms
 from rllm.serving.timeouts import Times, error_of, next_limit
@@ -95,7 +96,7 @@ class Group:
         for request, prefix, estimate in zip(offer.requests, offer.prefixes, offer.estimates, strict=True):
             stream = Stream(request.id, self._cancel, hold=not terms.streaming)
             accepted.append(Pending(request, prefix, stream, Times(now, deadline), estimate, permit))
-        offer.instance.submit(accepted)
+        offer.submit(accepted)
         for pending in accepted:
             self._pending[pending.request.id] = pending
             self._watch(pending)
@@ -174,7 +175,7 @@ class Group:
             return False
         pending.times.parked_at = None
         (pending.estimate,) = offer.estimates
-        offer.instance.submit([pending])
+        offer.submit([pending])
         self._watch(pending)
         return True
 

@@ -171,10 +171,10 @@ class Instance:
         """
         if self._worker is None or not self.is_ready:
             raise RuntimeError(f"{self.name} is {self.status.state.value}")
+        requests = tuple(pending.request for pending in sequences)
         for pending in sequences:
             self.outstanding.add(pending)
         self._watchdog.work()
-        requests = tuple(pending.request for pending in sequences)
         self._worker.send(Submit(requests=requests, sent_at=sequences[0].times.accepted_at))
         for request in requests:
             self._observer.on_accepted(self._model, self.name, request)

@@ -11,6 +11,7 @@ from rllm.errors import EngineError
 from rllm.serving.admission import Load, predicted_ttft_s
 from rllm.serving.breaker import Breaker
 from rllm.serving.observer import Observer
+from rllm.serving.offer import Offer, Submit
 from rllm.serving.pending import Estimate, Pending
 from rllm.serving.prefixes import BLOCK, BlockKeys, PrefixMap
 from rllm.serving.rates import Rates
@@ -75,6 +76,7 @@ class Outstanding:
             queued_prompt_tokens=queued,
             gap_s=self.gap_s,
             prefill_token_s=self._rates.prefill.token_s,
+            output_tokens=self._rates.output.usual,
             frees_s=self._frees_s() if num + num_new > info.slots else (),
             ttft_margin_s=self._rates.margin.seconds(time.monotonic()),
         )
@@ -92,20 +94,22 @@ class Outstanding:
         running = (pending for pending in self.pending.values() if pending.has_slot)
         return tuple(sorted(gap_s * more(p.output_tokens, p.request.max_tokens) for p in running))
 
-    def estimates(
-        self, requests: Sequence[EngineRequest], prefixes: Sequence[BlockKeys], load: Load
-    ) -> tuple[Estimate, ...]:
-        """What each request would take, were they given to the instance in this order."""
-        found = []
+    def offer(
+        self, requests: Sequence[EngineRequest], prefixes: Sequence[BlockKeys], submit: Submit
+    ) -> Offer:
+        """What the instance would do for these sequences. ``submit`` is how it is given them."""
+        load = later = self.load(len(requests))
         before: set[int] = set()
+        total, estimates = 0, []
         for request, prefix in zip(requests, prefixes, strict=True):
             uncached = len(request.prompt) - self._prefixes.match(prefix, before)
-            output = self._rates.output.expect(request.max_tokens)
-            found.append(Estimate(uncached, output, predicted_ttft_s(load, uncached)))
-            if len(found) < len(requests):  # the next one comes behind this one and finds its prompt
-                load = load.with_another(uncached)
+            output = min(request.max_tokens, load.output_tokens)
+            estimates.append(Estimate(uncached, output, predicted_ttft_s(later, uncached)))
+            total += uncached
+            if len(estimates) < len(requests):  # the next one comes behind this one and finds its prompt
+                later = later.with_another(uncached)
                 before.update(prefix)
-        return tuple(found)
+        return Offer(requests, prefixes, load, estimates, total, submit)
 
     def _known(self) -> ModelInfo:
         if self.info is None:

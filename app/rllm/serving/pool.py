@@ -162,10 +162,11 @@ class Pool:
         self._variants.tell(variant)
         chosen, group = self._catalog.models[variant.id], self._groups[variant.id]
         capped = requests if variant.max_tokens is None else cap_tokens(variant.max_tokens, requests)
+        tokens = 0
         for request in capped:
             check_fits(len(request.prompt), request.max_tokens, chosen.info.ctx_per_slot)
+            tokens += len(request.prompt) + request.max_tokens
         offer = group.router.offer(capped, terms)
-        tokens = sum(len(request.prompt) + request.max_tokens for request in capped)
         permit, headers = self._limiter.admit(terms.key, tokens, len(capped))  # last: it charges
         streams = group.accept(offer, terms, permit)
         self._variants.look(variant.id)

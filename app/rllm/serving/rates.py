@@ -109,12 +109,13 @@ class OutputLength:
     def finished(self, num_tokens: int) -> None:
         self._mean = _blend(self._mean, float(num_tokens))
 
-    def expect(self, max_tokens: int) -> int:
-        return min(max_tokens, max(1, round(self._mean)))
+    @property
+    def usual(self) -> int:
+        return max(1, round(self._mean))
 
     def expect_more(self, num_tokens: int, max_tokens: int) -> int:
         """Tokens to come after ``num_tokens``. Past the usual length, an answer may end at any time."""
-        usual = self.expect(max_tokens)
+        usual = min(max_tokens, self.usual)
         return usual - num_tokens if num_tokens < usual else min(usual, max_tokens - num_tokens)
 
 

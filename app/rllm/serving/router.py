@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from rllm.engine.types import EngineRequest
 from rllm.errors import Overloaded
-from rllm.serving.admission import MAX_RETRY_S, Load, check_load, retry_after_s
-from rllm.serving.dispatcher import Candidate, choose
+from rllm.serving.admission import MAX_RETRY_S, check_load, retry_after_s
+from rllm.serving.dispatcher import choose
 from rllm.serving.instance import Instance
-from rllm.serving.pending import Estimate, Pending
-from rllm.serving.prefixes import BlockKeys, prefixes_of
+from rllm.serving.offer import Offer
+from rllm.serving.pending import Pending
+from rllm.serving.prefixes import prefixes_of
 from rllm.serving.rates import Refusals
 from rllm.serving.terms import Terms
 from rllm.settings.limits import Limits, Timeouts
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """What one instance would do for a request. Worked out once; holds until something else is accepted."""
-
-    instance: Instance
-    requests: Sequence[EngineRequest]
-    prefixes: Sequence[BlockKeys]
-    load: Load
-    estimates: tuple[Estimate, ...]
-    """One for each request."""
-
-    @property
-    def uncached_tokens(self) -> int:
-        return sum(estimate.uncached_tokens for estimate in self.estimates)
-
-    @property
-    def candidate(self) -> Candidate:
-        """The offer as the dispatcher compares it: by the first sequence, which goes first."""
-        resident = len(self.requests[0].prompt) - self.estimates[0].uncached_tokens
-        return Candidate(self.load.outstanding_tokens, self.load.free_slots, resident)
 
 
 class Router:
@@ -62,13 +40,18 @@ class Router:
         Raises:
             Overloaded: no instance takes requests, or the best one has too much to do.
         """
-        now = time.monotonic()
-        open_ = [instance for instance in self._instances if instance.is_open_to(now)]
-        best = _best(open_, requests, prefixes_of(requests))
-        if best is None:
+        now, patience_s = time.monotonic(), self._patience_s(terms)
+        prefixes = prefixes_of(requests)
+        offers = [
+            instance.outstanding.offer(requests, prefixes, instance.submit)
+            for instance in self._instances
+            if instance.is_open_to(now)
+        ]
+        if not offers:
             raise self._nobody(now)
+        best = _best(offers)
         try:
-            check_load(best.load, self._limits, len(requests), best.uncached_tokens, self._patience_s(terms))
+            check_load(best.load, self._limits, len(requests), best.uncached_tokens, patience_s)
         except Overloaded as error:
             self._spread(error, now)
             raise
@@ -106,7 +89,11 @@ class Router:
         open_ = [instance for instance in self._instances if instance.is_open_to(now)]
         ready = [instance for instance in self._instances if instance.is_ready]
         least = sorted(ready, key=lambda instance: len(instance.outstanding.pending))[:1]
-        return _best(open_ or least, [pending.request], [pending.prefix])
+        offers = [
+            instance.outstanding.offer([pending.request], [pending.prefix], instance.submit)
+            for instance in open_ or least
+        ]
+        return _best(offers) if offers else None
 
     def _patience_s(self, terms: Terms) -> float | None:
         """The longest that a first token may take; None: as long as it takes. A limit of 0 is none."""
@@ -138,17 +125,8 @@ class Router:
         return [i.outstanding.gap_s for i in self._instances if i.outstanding.info is not None]
 
 
-def _best(
-    instances: Sequence[Instance], requests: Sequence[EngineRequest], prefixes: Sequence[BlockKeys]
-) -> Offer | None:
-    offers = [_offer_of(instance, requests, prefixes) for instance in instances]
-    if len(offers) < 2:
-        return offers[0] if offers else None
-    num_tokens = len(requests[0].prompt)
+def _best(offers: Sequence[Offer]) -> Offer:
+    if len(offers) == 1:
+        return offers[0]
+    num_tokens = len(offers[0].requests[0].prompt)
     return offers[choose([offer.candidate for offer in offers], num_tokens, slack_tokens=2 * num_tokens)]
-
-
-def _offer_of(instance: Instance, requests: Sequence[EngineRequest], prefixes: Sequence[BlockKeys]) -> Offer:
-    load = instance.outstanding.load(len(requests))
-    estimates = instance.outstanding.estimates(requests, prefixes, load)
-    return Offer(instance, requests, prefixes, load, estimates)
