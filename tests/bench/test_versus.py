@@ -20,7 +20,7 @@ from rllm_bench.records.store import Store
 from rllm_bench.report.study import goals
 from rllm_bench.run import plan
 from rllm_bench.run.plan import MatrixConfig, PlanError
-from rllm_bench.targets.catalog import Places, resolve
+from rllm_bench.targets.catalog import Places, UnknownTarget, resolve
 from rllm_bench.targets.configured import Token
 from tests.bench.conftest import Delay
 from tests.bench.test_pure import SLOS, over_repeats
@@ -223,6 +223,12 @@ def test_a_cache_too_small_for_all_is_said_to_every_server() -> None:
         command = target.launch(settings, 1, ()).command
         assert command is not None
         assert "4096" in command
+
+
+def test_two_targets_of_one_name_are_refused() -> None:
+    """Their records would be mixed."""
+    with pytest.raises(UnknownTarget, match="two targets are named rllm/q4"):
+        resolve(["rllm:q4", "OMP_NUM_THREADS=1 rllm:q4"], [], Places())
 
 
 def test_a_key_that_no_plan_has_is_refused(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def resolve(tokens: Sequence[str], wanted: Sequence[str], places: Places) -> lis
     of their own behind them, and variables before them (`Token`).
 
     Raises:
-        UnknownTarget: no such engine, no address for it, or no word of it.
+        UnknownTarget: no such engine, no address for it, no word of it, or two of one name.
     """
     found: dict[str, Target] = {}
     for text in tokens:
@@ -70,7 +70,10 @@ def resolve(tokens: Sequence[str], wanted: Sequence[str], places: Places) -> lis
         for variant in _chosen(token, wanted, places):
             inner = _target(token, variant, places)
             target = Configured(inner, token) if token.options or token.env else inner
-            found[subject(target)] = target
+            if found.setdefault(subject(target), target) != target:
+                raise UnknownTarget(
+                    f"two targets are named {subject(target)}: options name them, and variables do not"
+                )
     return list(found.values())
 
 
