@@ -5,7 +5,8 @@
     │   ├── PromptTooLong     prompt and max_tokens exceed the context     400
     │   ├── BodyTooLarge                                                   413
     │   ├── BodyTooSlow                                                    408
-    │   └── WrongMediaType                                                 415
+    │   ├── WrongMediaType                                                 415
+    │   └── ConstraintRefused a schema or grammar that cannot be enforced  400
     ├── NotAuthorized         missing or wrong key                         401
     ├── Forbidden             not for this key, or under this name         403
     ├── NotFound              no such model or route                       404
@@ -14,6 +15,7 @@
     │   └── Overloaded        queue full, draining, nothing healthy        503
     ├── TimedOut              a deadline passed after work had begun       504
     ├── EngineError           a worker failed while computing              500
+    │   └── ConstraintBroken  one answer cannot go on as it must
     ├── StartError            the process cannot start; one line, exit 1   (CLI)
     │   ├── OutOfMemory       it might with fewer slots
     │   └── Miscomputed       it might with other kernels
@@ -74,6 +76,18 @@ class WrongMediaType(BadRequest):
     code = "unsupported_media_type"
 
 
+class ConstraintRefused(BadRequest):
+    """What an answer must match is malformed, not supported, or too much."""
+
+    code = "invalid_constraint"
+
+    def __init__(self, path: str, reason: str, *, param: str | None = None) -> None:
+        """``path``: where in the schema or grammar, "#" being all of it."""
+        super().__init__(f"{path}: {reason}", param=param)
+        self.path = path
+        self.reason = reason
+
+
 class NotAuthorized(RllmError):
     code = "invalid_api_key"
 
@@ -117,6 +131,10 @@ class TimedOut(RllmError):
 
 class EngineError(RllmError):
     code = "engine_error"
+
+
+class ConstraintBroken(EngineError):
+    code = "constraint_error"
 
 
 class StartError(RllmError):
