@@ -84,6 +84,12 @@ ENFORCED: dict[str, Any] = {
     "a reference to the whole": {**closed(next={"$ref": "#"}, value=BOOL)},
     "a reference to a property": closed(a={"type": "string", "maxLength": 2}, b={"$ref": "#/properties/a"}),
     "a reference with more": {"definitions": {"a": TEXT}, "$ref": "#/definitions/a", "maxLength": 3},
+    "a reference alone in draft 7": {
+        "$schema": DRAFT_7,
+        "definitions": {"a": TEXT},
+        "items": {"$ref": "#/definitions/a", "maxLength": 1, "not": TEXT},
+        "type": "array",
+    },
     "a reference by the schema's own address": {
         "$id": "https://example.com/s.json",
         "$defs": {"a": BOOL},
@@ -146,6 +152,11 @@ VALUES = {
         TEXT,
         ['"é😀/\\n\\""'],
         ['"\t"', '"\\u0041"', '"\\x"'],
+    ),
+    "nothing counts beside a reference in draft 7": (
+        {"$schema": DRAFT_7, "$ref": "#/definitions/a", "maxLength": 1, "definitions": {"a": TEXT}},
+        ['"abc"'],
+        ["1"],
     ),
     "29 February": (
         {"type": "string", "format": "date"},

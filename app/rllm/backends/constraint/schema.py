@@ -88,7 +88,9 @@ REFUSED = (
     "disallow",
     "extends",
 )
-_OLD_DRAFTS = ("draft-03", "draft-04", "draft-06", "draft-07", "2019-09")
+_LONELY_REF = ("draft-03", "draft-04", "draft-06", "draft-07")
+"""Drafts in which nothing beside a `$ref` counts."""
+_OLD_DRAFTS = (*_LONELY_REF, "2019-09")
 
 
 def rewritten(schema: Json) -> tuple[dict[str, Json], dict[str, str]]:
@@ -115,8 +117,9 @@ class _Reader:
     def __init__(self, root: dict[str, Json]) -> None:
         self._root = root
         self._own_address = _own_address(root)
-        draft = root.get("$schema", "")
-        self._is_old = isinstance(draft, str) and any(name in draft for name in _OLD_DRAFTS)
+        draft = str(root.get("$schema", ""))
+        self._is_old = any(name in draft for name in _OLD_DRAFTS)
+        self._has_lonely_ref = any(name in draft for name in _LONELY_REF)
         self._num_nodes = self._num_values = 0
         self._names: dict[str, str] = {}
         self._waiting: list[tuple[str, Json, str]] = []
@@ -139,10 +142,12 @@ class _Reader:
             return node
         if not isinstance(node, dict):
             raise ConstraintRefused(path, "a schema is a JSON object, true or false")
+        if self._has_lonely_ref and "$ref" in node:
+            node = {"$ref": node["$ref"]}
         for keyword in REFUSED:
             if keyword in node:
                 raise ConstraintRefused(f"{path}/{keyword}", f"'{keyword}' is not supported")
-        if node is not self._root and _own_address(node) and _has_reference(node):
+        if path != "#" and _own_address(node) and _has_reference(node):
             raise ConstraintRefused(f"{path}/$id", "references below an '$id' of its own are not supported")
         given = dict(node)
         self._drop_what_is_no_text(given)
