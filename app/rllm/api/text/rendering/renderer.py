@@ -11,54 +11,30 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from rllm.api.text.control_text import Piece
 from rllm.api.text.rendering.frames import (
-    HEAD,
     Answer,
     Load,
     Loaded,
     Problem,
     Render,
     Rendered,
-    Started,
-    decode_answer,
     most_bytes,
     pack,
 )
+from rllm.api.text.rendering.process import LITTLE, Gone, RenderingProcess, TooLong
 from rllm.errors import BadRequest, Overloaded, PromptTooLong
 
 MAX_TEMPLATE_BYTES = 128 * 1024
 """Seven times the longest of llama.cpp's collection. The slowest of this size takes 1.5 s to compile."""
 _COMPILE_TIMEOUT_S = 5.0
-_MACHINE_TIMEOUT_S = 30.0
-"""Until the process is there, or was let run for as long as it may: a busy machine may take that long."""
 _PATIENCE_S = 5.0
 """How long a request waits for others of its model, beside its own time."""
-_READ = 256 * 1024
-_LITTLE = 4096
-"""Bytes of an answer without a prompt."""
-_INHERITED = ("PATH", "PYTHONPATH", "TZ", "LANG", "LC_ALL", "LC_TIME", "SYSTEMROOT")
-"""Of the environment, which may hold keys."""
 _logger = logging.getLogger(__name__)
-
-
-class _Gone(Exception):
-    """The process ended, or answered what it cannot mean."""
-
-
-class _TooLong(Exception):
-    """The process used as much of the processor as it may."""
 
 
 @dataclass(order=True, slots=True)
@@ -87,7 +63,7 @@ class Renderer:
         self._broken = _fault(load.source)
         self._numbers = itertools.count()
         self._line: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
-        self._process: _Process | None = None
+        self._process: RenderingProcess | None = None
         self._work = asyncio.create_task(self._serve(), name=f"rendering-{name}")
 
     async def prepare(self) -> None:
@@ -168,38 +144,38 @@ class Renderer:
             return []
         try:
             return _pieces(await process.ask(job.frame, most_bytes(job.order.max_chars), self._timeout_s))
-        except _TooLong:
+        except TooLong:
             reason = "the model's chat template takes too long for these messages"
         except TimeoutError:
             await self._end_process()
             raise _busy() from None
-        except (_Gone, OSError):
+        except (Gone, OSError):
             reason = "the model's chat template ends its process on these messages"
         await self._end_process()
         _logger.warning("model %s: %s", self._name, reason)
         raise _messages_error(reason)
 
-    async def _start(self) -> _Process:
+    async def _start(self) -> RenderingProcess:
         """
         Raises:
             Overloaded: no process could be started.
             BadRequest: the template is broken, now and for ever.
         """
         try:
-            self._process = process = _Process()
+            self._process = process = RenderingProcess()
             await process.started()
-        except (OSError, _Gone, TimeoutError) as error:
+        except (OSError, Gone, TimeoutError) as error:
             await self._end_process()
             _logger.error("model %s: no process for its chat template: %s", self._name, error)
             raise Overloaded("no process can be started for the chat template", retry_after_s=5.0) from None
         try:
-            answer = await process.ask(pack(self._load), _LITTLE, _COMPILE_TIMEOUT_S)
-        except _TooLong:
+            answer = await process.ask(pack(self._load), LITTLE, _COMPILE_TIMEOUT_S)
+        except TooLong:
             self._broken = f"it does not compile within {_COMPILE_TIMEOUT_S:g} s"
         except TimeoutError:
             await self._end_process()
             raise _busy() from None
-        except (_Gone, OSError):
+        except (Gone, OSError):
             self._broken = "the process that was to compile it ended"
         else:
             if isinstance(answer, Loaded):
@@ -213,112 +189,6 @@ class Renderer:
         if process is not None:
             process.kill()
             await asyncio.to_thread(process.reap)
-
-
-class _Process:
-    """One start of ``python -m rllm.api.text.rendering``. Not revived: make another."""
-
-    def __init__(self) -> None:
-        """
-        Raises:
-            OSError: no descriptor, memory or process is left.
-        """
-        self._socket, theirs = socket.socketpair()
-        self._socket.setblocking(False)
-        try:
-            # -P: not from the folder that the server was started in. A group of its own: signals to the
-            # server's are not for it. Not a session: Linux schedules sessions against each other (autogroup),
-            # and on a busy machine each rendering would wait for milliseconds to be let run.
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "rllm.api.text.rendering"],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env={name: os.environ[name] for name in _INHERITED if name in os.environ},
-                process_group=0,
-            )
-        except OSError:
-            self._socket.close()
-            raise
-        finally:
-            theirs.close()
-        self._loop = asyncio.get_running_loop()
-        self._heard = bytearray()
-        self._most = _LITTLE
-        self.is_over = False
-        self._answer: asyncio.Future[Answer] = self._loop.create_future()
-        self._loop.add_reader(self._socket, self._read)  # once: each change of it is a system call
-
-    async def ask(self, frame: bytes, most: int, cpu_s: float) -> Answer:
-        """
-        Raises:
-            _TooLong: no answer within ``cpu_s`` of the processor's time; kill it.
-            TimeoutError: the machine did not let it run that long; kill it.
-            _Gone, OSError: it is over.
-        """
-        self._most, self._answer = most, self._loop.create_future()
-        latest = self._cpu_s() + cpu_s
-        async with asyncio.timeout(_MACHINE_TIMEOUT_S):
-            await self._send(frame)
-            while not self._answer.done():
-                if (left := latest - self._cpu_s()) <= 0:
-                    raise _TooLong
-                await asyncio.wait({self._answer}, timeout=left)
-            return self._answer.result()
-
-    async def started(self) -> None:
-        """Wait until it is there. Raises as `ask`."""
-        async with asyncio.timeout(_MACHINE_TIMEOUT_S):
-            if not isinstance(await self._answer, Started):
-                raise _Gone("it is not what was started")
-
-    def _cpu_s(self) -> float:
-        """Seconds of the processor so far, by Linux's clock of that process: clock_getcpuclockid(3)."""
-        return time.clock_gettime(~self._child.pid << 3 | 2)
-
-    async def _send(self, frame: bytes) -> None:
-        try:
-            sent = self._socket.send(frame)
-        except BlockingIOError:
-            sent = 0
-        if sent < len(frame):
-            await self._loop.sock_sendall(self._socket, memoryview(frame)[sent:])
-
-    def _read(self) -> None:
-        try:
-            got = self._socket.recv(_READ)
-        except BlockingIOError:
-            return
-        except OSError:
-            got = b""
-        self._heard += got
-        end = HEAD + int.from_bytes(self._heard[:HEAD], "little") if len(self._heard) >= HEAD else HEAD
-        if not got:
-            self._end("it ended")
-        elif self._answer.done() or max(end, len(self._heard)) > HEAD + self._most:
-            self._end("it says too much")
-        elif end == len(self._heard) > HEAD:
-            try:
-                self._answer.set_result(decode_answer(memoryview(self._heard)[HEAD:]))
-            except msgspec.DecodeError as error:
-                self._end(f"it says what it cannot mean: {error}")
-            self._heard = bytearray()
-
-    def _end(self, reason: str) -> None:
-        """Whoever waits for an answer hears that there will be none; whoever asks later, that it is gone."""
-        self.is_over = True
-        self._loop.remove_reader(self._socket)
-        if not self._answer.done():
-            self._answer.set_exception(_Gone(reason))
-
-    def kill(self) -> None:
-        self._loop.remove_reader(self._socket)
-        self._socket.close()
-        self._child.kill()
-
-    def reap(self) -> None:
-        """After `kill`; blocks for as long as the kernel takes to free its memory."""
-        self._child.wait()
 
 
 def _fault(source: str) -> str:
@@ -341,7 +211,7 @@ def _pieces(answer: Answer) -> list[Piece]:
         case Problem(reason=reason, param=param):
             raise _messages_error(reason, param)
         case _:
-            raise _Gone("it says what it cannot mean")
+            raise Gone("it says what it cannot mean")
 
 
 def _busy() -> Overloaded:
