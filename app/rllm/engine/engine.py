@@ -105,4 +105,5 @@ class Engine:
             store_disk_bytes=store_disk_bytes,
             drafted_tokens=plan.num_drafted,
             accepted_tokens=counters.accepted_tokens,
+            prefill_token_s=self._scheduler.prefill_token_s,
         )

@@ -63,7 +63,7 @@ class PrefixOffload:
             self._saves += 1
 
     def _chance(self) -> float:
-        """How likely a prefix that is stored now is restored. It returns to the first guess while nothing
+        """How likely a prefix that is stored now is restored. It returns to the first estimate while nothing
         is stored."""
         prior = self._tuning.return_prior
         return min(1.0, (self._returns + self._tuning.return_chance * prior) / (self._saves + prior))

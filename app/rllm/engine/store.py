@@ -70,7 +70,7 @@ class PrefixStore:
     ) -> None:
         """
         Args:
-            cell_bytes: a first guess of what a token takes; corrected by what the backend reports.
+            cell_bytes: a first estimate of what a token takes; corrected by what the backend reports.
             ops: where what the backend must do is appended.
             stored: what is on disk already, least recently used first.
         """

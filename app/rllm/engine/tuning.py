@@ -83,7 +83,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     save_pause_s: float = 0.05
     """... saved up for at most so long a pause."""
     return_prior: float = 4.0
-    """Saves that the first guess of the chance of a return counts for."""
+    """Saves that the first estimate of the chance of a return counts for."""
     return_memory: float = 0.99
     """What is left of the counted saves and returns when a save did not pay."""
 

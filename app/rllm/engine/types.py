@@ -221,6 +221,8 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, omi
     """Drafts that were right: each saved a decode."""
     card_samples: int = 0
     """Rows sampled from their highest logits alone, which a GPU found."""
+    prefill_token_s: float | None = None
+    """Seconds for one more prompt token in a step, learned so far."""
 
 
 class ComputePath(msgspec.Struct, frozen=True, kw_only=True):

@@ -75,7 +75,7 @@ class Outstanding:
             pending_prompt_tokens=uncached,
             queued_prompt_tokens=queued,
             gap_s=self.gap_s,
-            prefill_token_s=self._rates.prefill.token_s,
+            prefill_token_s=self._rates.prefill_token_s,
             output_tokens=self._rates.output.usual,
             frees_s=self._frees_s() if num + num_new > info.slots else (),
             ttft_margin_s=self._rates.margin.seconds(time.monotonic()),
@@ -145,8 +145,8 @@ class Outstanding:
                 self._on_event(pending, event, now)
 
     def _note_step(self, step: StepRecord) -> None:
-        seconds = step.plan_s + step.execute_s + step.sample_s + step.commit_s
-        self._rates.prefill.step(step.prefill_tokens, seconds)
+        if step.prefill_token_s is not None:  # a new worker has yet to learn it
+            self._rates.prefill_token_s = step.prefill_token_s
         self._observer.on_step(self._model, self._instance, step)
 
     def _on_event(self, pending: Pending, event: Event, now: float) -> None:

@@ -42,17 +42,6 @@ class DrainRate:
         self._times.clear()
 
 
-class PrefillRate:
-    """Learns the seconds that one more prompt token takes, decodes beside it included."""
-
-    def __init__(self) -> None:
-        self.token_s: float | None = None
-
-    def step(self, prefill_tokens: int, seconds: float) -> None:
-        if prefill_tokens >= 16 and seconds > 0:
-            self.token_s = _blend(self.token_s, seconds / prefill_tokens)
-
-
 class TokenGap:
     """Learns the seconds between two tokens of a sequence: a mean over hundreds, prefill of others in it."""
 
@@ -124,7 +113,8 @@ class Rates:
 
     def __init__(self) -> None:
         self.drain = DrainRate()
-        self.prefill = PrefillRate()
+        self.prefill_token_s: float | None = None
+        """Seconds for one more prompt token, as the worker says (`rllm.engine.times`)."""
         self.token_gap = TokenGap()
         self.output = OutputLength()
         self.margin = ForecastMargin()

@@ -32,10 +32,10 @@ class SchedulerOptions(msgspec.Struct, frozen=True, kw_only=True):
     itl_target_s: float = 0.1
     """While somebody decodes, prefill is cut so that a step takes about this long."""
     max_pause_s: float | None = None
-    """When many newcomers come at once, those who decode wait so long for a step; 0: they take turns.
+    """When many requests come at once, those who decode wait so long for a step; 0: they take turns.
     None: what is best for the device."""
     speculative_tokens: int = 0
-    """Most tokens guessed ahead for one sequence in one step, where that pays. 0: none."""
+    """Most tokens drafted for one sequence in one step, where that pays. 0: none."""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
