@@ -230,7 +230,7 @@ async def test_where_no_process_can_be_had_a_request_may_come_again(
 ) -> None:
     renderer = make(ECHO)
     with monkeypatch.context() as patch:
-        patch.setattr("rllm.api.text.rendering.renderer.sys.executable", "/nonexistent/python")
+        patch.setattr("rllm.api.text.rendering.process.sys.executable", "/nonexistent/python")
         with pytest.raises(Overloaded) as refused:
             await text(renderer)
     assert refused.value.retry_after_s
