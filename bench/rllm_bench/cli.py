@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import click
 
-from rllm_bench.commands import (
-    capacity,
-    ceiling,
-    compare,
-    figures,
-    index,
-    knee,
-    matrix,
-    report,
-    study,
-    summary,
-    sweep,
-    versus,
-    workload,
-)
-from rllm_bench.commands.quality import quality
-from rllm_bench.commands.recommend import recommend
+try:
+    from rllm_bench.commands import (
+        capacity,
+        ceiling,
+        compare,
+        figures,
+        index,
+        knee,
+        matrix,
+        report,
+        study,
+        summary,
+        sweep,
+        versus,
+        workload,
+    )
+    from rllm_bench.commands.quality import quality
+    from rllm_bench.commands.recommend import recommend
+except ModuleNotFoundError as error:
+    if str(error.name).startswith("rllm"):
+        raise
+    raise SystemExit(f"rllm-bench: {error}. A server alone needs none of it: install rllm[bench]") from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

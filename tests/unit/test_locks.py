@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SERVE, DEV, BUILD = "requirements.lock", "requirements-dev.lock", "requirements-build.lock"
+SERVER, SETUP, DEV, BUILD = (f"requirements{name}.lock" for name in ("-server", "", "-dev", "-build"))
 _ENTRY = re.compile(r"^(?P<name>[a-z0-9-]+)(?:\[[a-z,]+\])?==(?P<version>\S+)(?: ;[^\\]*)? \\$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -27,7 +29,7 @@ def wanted(requirements: list[str]) -> set[str]:
     return {re.sub("[._]", "-", name[0].lower()) for name in names if name}
 
 
-@pytest.mark.parametrize("file", [SERVE, DEV, BUILD])
+@pytest.mark.parametrize("file", [SERVER, SETUP, DEV, BUILD])
 def test_every_entry_has_one_version_and_hashes(file: str) -> None:
     assert versions(file)
     entries = (ROOT / file).read_text().split("\n")
@@ -40,16 +42,33 @@ def test_what_pyproject_asks_for_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
     needed = wanted(project["project"]["dependencies"])
-    assert needed <= versions(SERVE).keys(), "scripts/lock --keep"
-    assert needed | wanted(extras["dev"]) | wanted(extras["hf"]) <= versions(DEV).keys(), (
+    assert needed <= versions(SERVER).keys(), "scripts/lock --keep"
+    assert needed | wanted(extras["bench"]) <= versions(SETUP).keys(), "scripts/lock --keep"
+    assert needed | wanted(extras["bench"] + extras["dev"] + extras["hf"]) <= versions(DEV).keys(), (
         "scripts/lock --keep"
     )
+    assert not wanted(extras["bench"]) & versions(SERVER).keys(), "serving needs nothing that measures"
     assert wanted(project["dependency-groups"]["build"]) <= versions(BUILD).keys(), "scripts/lock --keep"
     assert wanted(project["build-system"]["requires"]) <= versions(BUILD).keys(), "scripts/lock --keep"
 
 
+def test_a_server_needs_nothing_that_only_measuring_needs() -> None:
+    """Neither it nor the tool for models; the bench says what is missing."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    absent = "; ".join(f"sys.modules[{name!r}] = None" for name in sorted(wanted(extras["bench"])))
+    server = f"import sys; {absent}; import rllm.main, rllm.cli, rllm.modelhub.cli"
+    subprocess.run([sys.executable, "-c", server], check=True, timeout=60)
+    bench = f"import sys; {absent}; import rllm_bench.cli"
+    ended = subprocess.run(
+        [sys.executable, "-c", bench], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("rllm-bench: import of ")
+    assert "install rllm[bench]" in ended.stderr
+
+
 def test_a_package_has_the_same_version_in_every_lock() -> None:
     tests = versions(DEV)
-    for file in (SERVE, BUILD):
+    for file in (SERVER, SETUP, BUILD):
         differing = {name for name, version in versions(file).items() if tests.get(name, version) != version}
         assert not differing, file
