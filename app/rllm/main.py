@@ -34,10 +34,11 @@ from rllm.startup.layers import KeyFile, api_settings, certificate, pool_setting
 from rllm.startup.lifecycle import serve, survive_signals
 from rllm.startup.listening import address_of, listening
 from rllm.startup.memory import fit_memory, unused_gpu, with_stores
-from rllm.startup.plans import plan, profile_store, tune
+from rllm.startup.plans import plan, profile_store
 from rllm.startup.preflight import check, check_exact
 from rllm.startup.profiles import ProfileKeeper
 from rllm.startup.watching import Watchers
+from rllm.tuning.at_start import tune
 
 _LAST_WORDS_S = 1.0
 """Until a log that nobody reads is left behind."""
@@ -68,7 +69,7 @@ def run(settings: Settings) -> int:
         files = {checked.model.id: checked.model.gguf for checked in models}
         keeper = ProfileKeeper(profiles, files, lambda event, fields: logger.warning(event, **fields))
         try:
-            tune(settings, models, profiles, logger)
+            tune(settings.start, models, profiles, logger)
             plans = [
                 plan(checked, settings.logging.level, smaller, fallback, profiles)
                 for checked in with_stores(models, gpus)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import msgspec
-from structlog.typing import FilteringBoundLogger
 
 from rllm.backends.llama import lib
 from rllm.backends.llama.fingerprint import build_id, fingerprint
@@ -18,9 +17,8 @@ from rllm.observe.gpu import Gpus
 from rllm.serving.catalog import ModelPlan
 from rllm.settings.settings import Settings
 from rllm.startup.preflight import Checked, check
-from rllm.startup.profiles import Profile, ProfileStore, apply, default_folder, describe_machine
+from rllm.startup.profiles import ProfileStore, apply, default_folder, describe_machine
 from rllm.startup.sampling import sampling_defaults
-from rllm.tuning.session import Busy, is_tuned, tune_and_keep
 from rllm.workers.frames import WorkerSpec
 
 
@@ -46,31 +44,6 @@ def known_options(settings: Settings) -> dict[str, tuple[object, str]]:
     }
     found |= {name: (value, f"fall-back, {where}") for name, value in safe.items()}
     return found
-
-
-def tune(
-    settings: Settings, models: Sequence[Checked], profiles: ProfileStore, logger: FilteringBoundLogger
-) -> None:
-    """Find out what is not known yet, while nothing is served."""
-    if settings.start.tune == "off":
-        return
-    for checked in models:
-        profile, model = profiles.load(checked.model.gguf), checked.model
-        if is_tuned(profile, settings.start.tune_for, settings.start.tune):
-            continue
-        safe = Profile(model="", machine={}, fallback=profile.fallback if profile else None)
-        options = apply(safe, checked.options).options
-        try:
-            found = tune_and_keep(profiles, model.gguf, options, settings.start.tune_for, settings.start.tune)
-        except (Busy, OSError) as error:
-            logger.warning("not tuned", model=model.id, reason=str(error))
-            continue
-        if found.tuned is None:
-            logger.info("not tuned", model=model.id, reason=found.outcome.note)
-        else:
-            logger.info(
-                "tuned", model=model.id, options=found.tuned.options, seconds=round(found.outcome.seconds, 1)
-            )
 
 
 def plan(
