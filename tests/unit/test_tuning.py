@@ -13,6 +13,7 @@ from rllm.backends.llama.fingerprint import fingerprint
 from rllm.backends.llama.speed import Order
 from rllm.backends.options import LlamaOptions
 from rllm.startup.profiles import Profile, ProfileStore, Tuned
+from rllm.tuning import session
 from rllm.tuning.candidates import RULE, Candidate, full_candidates, quick_candidates
 from rllm.tuning.points import WEIGHTS, Point, full_points, quick_points
 from rllm.tuning.race import Race
@@ -182,3 +183,14 @@ def test_a_profile_keeps_what_the_race_said(tiny_model: Path, tmp_path: Path) ->
     found = store.load(tiny_model)
     assert found is not None
     assert found.tuned == tuned
+
+
+def test_a_race_without_time_is_not_run_again_at_the_next_start(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(session.BUDGET_S, "quick", 0.0)
+    store = ProfileStore(tmp_path, {"cpu": "one"}, fingerprint)
+    result = session.tune_and_keep(store, tiny_model, LlamaOptions(), "chat", "quick")
+    assert result.outcome.note == "0 s were over"
+    assert result.outcome.rounds == 0
+    assert is_tuned(store.load(tiny_model), "chat", "quick")

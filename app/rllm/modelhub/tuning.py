@@ -41,7 +41,7 @@ def run(file: Path, use: Use, how: How, folder: Path | None) -> None:
     outcome = result.outcome
     if outcome.note:
         click.echo(f"\nEnded early: {outcome.note}.")
-    if result.tuned is None:
+    if not result.outcome.rounds:
         click.echo("Nothing was decided; the rule of thumb holds.")
         return
     click.echo(

@@ -29,7 +29,7 @@ def tune(
         except (Busy, OSError) as error:
             logger.warning("not tuned", model=model.id, reason=str(error))
             continue
-        if found.tuned is None:
+        if found.tuned is None or not found.tuned.rounds:
             logger.info("not tuned", model=model.id, reason=found.outcome.note)
         else:
             logger.info(

@@ -40,7 +40,7 @@ class Busy(Exception):
 @dataclass(frozen=True)
 class Result:
     tuned: Tuned | None
-    """None: nothing could be compared, and the rule holds."""
+    """What to keep. Without a complete round that is the rule. None: there was nothing to compare."""
     outcome: Outcome
     table: list[list[str]]
     """Tokens per second: a row for each candidate, a column for each point."""
@@ -70,9 +70,8 @@ def tune(model: Path, options: LlamaOptions, use: Use, how: How, say: Say = lamb
         return Result(None, _nothing(tuner, "the model is too large for a few seconds"), [], [])
     outcome = tuner.run()
     columns, table = _table(outcome)
-    tuned = None
-    if outcome.rounds:
-        tuned = Tuned(options=dict(outcome.winner.changes), use=use, how=how, rounds=outcome.rounds)
+    # Too little time is an answer too: the next start would find no more.
+    tuned = Tuned(options=dict(outcome.winner.changes), use=use, how=how, rounds=outcome.rounds)
     return Result(tuned, outcome, table, columns)
 
 
