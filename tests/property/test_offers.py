@@ -25,7 +25,7 @@ prompts = st.lists(blocks, max_size=3).map(lambda parts: (*sum(parts, ()), 2))
 class Given:
     """An instance without a worker: what it was given, and who is over with how many tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reuses_prefixes: bool = True) -> None:
         self.over: list[tuple[str, int]] = []
         progress = Progress(
             on_started=lambda pending: None,
@@ -35,7 +35,7 @@ class Given:
         self.outstanding = Outstanding(
             "m", "m-0", Observer(), Breaker(), progress, lambda pending, event, now: None
         )
-        self.outstanding.begin(FakeBackend(FakeOptions(slots=2)).info, reuses_prefixes=True)
+        self.outstanding.begin(FakeBackend(FakeOptions(slots=2)).info, reuses_prefixes=reuses_prefixes)
         frame = StepFrame(step=StepRecord(prefill_tokens=100, execute_s=1.0))
         self.outstanding.hear(frame)  # a prompt token takes 10 ms
 
@@ -64,11 +64,11 @@ def crowds(draw: st.DrawFn) -> list[EngineRequest]:
     return found
 
 
-@given(st.lists(prompts, max_size=4), crowds())
+@given(st.lists(prompts, max_size=4), crowds(), st.booleans())
 def test_an_offer_for_several_is_what_each_would_be_offered_behind_the_others(
-    before: list[tuple[int, ...]], requests: list[EngineRequest]
+    before: list[tuple[int, ...]], requests: list[EngineRequest], reuses: bool
 ) -> None:
-    together, apart = Given(), Given()
+    together, apart = Given(reuses_prefixes=reuses), Given(reuses_prefixes=reuses)
     for instance in (together, apart):
         for number, prompt in enumerate(before):
             instance.accept(instance.offer(_request(f"before {number}", prompt)))

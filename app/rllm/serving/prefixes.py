@@ -29,7 +29,9 @@ class PrefixMap:
         return len(self._blocks)
 
     def match(self, keys: BlockKeys, more: AbstractSet[int] = frozenset()) -> int:
-        """How many leading tokens are probably resident; a multiple of `BLOCK`. ``more`` blocks are, too."""
+        """How many leading tokens are probably resident, once ``more`` is, too; a multiple of `BLOCK`."""
+        if not self._max_blocks:  # nothing is ever kept, neither what is there nor what will be
+            return 0
         count = 0
         for key in keys:
             if key not in self._blocks and key not in more:
