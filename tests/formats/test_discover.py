@@ -9,6 +9,7 @@ import pytest
 
 from rllm.api.text.formats.discover import discover
 from rllm.api.text.formats.shapes import AnswerFormat, IdForm, Style
+from rllm.api.text.sandbox import SandboxedTemplate
 from tests.formats.samples import NAMES, format_of, render_of
 
 FOUND: dict[str, tuple[str, str | None]] = {
@@ -225,3 +226,13 @@ def test_a_template_that_refuses_everything_gets_the_generic_format() -> None:
 
     form = discover(refuses, "{{ raise_exception('no') }}")
     assert (form.tools.source, form.reasoning) == ("generic", None)
+
+
+@pytest.mark.parametrize("source", ["{{ messages }}", "{{ messages | tojson }}", "{{ messages[-1] }}"])
+def test_messages_shown_as_they_are_are_no_format(source: str) -> None:
+    template = SandboxedTemplate(source)
+
+    def render(messages: Any, tools: Any, variables: dict[str, Any]) -> str:
+        return template.render({**variables, "messages": messages, "tools": tools}, max_chars=10**5)
+
+    assert discover(render, source).tools.source == "generic"

@@ -131,6 +131,8 @@ def test_pull_quantize_list_and_inspect_work_together(tmp_path: Path, source: Pa
     assert found["num_ctx_train"] == 64
     assert found["kv_bytes_per_token"] == 2 * 2 * 64 * 2  # K and V, two heads of 64, F16, one layer
     assert found["chat_template"] == "{{ messages }}"
+    assert found["calls"] == "<tool_call> JSON, parallel, generic: the template has none"
+    assert found["thoughts"] is None
     assert found["sha256"] == sha256((folder / "tiny-q8.gguf").read_bytes())
     assert sum(share["share_of_params"] for share in found["tensor_types"]) == pytest.approx(1)
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -19,6 +20,7 @@ from rllm.api.text.rendering.renderer import MAX_TEMPLATE_BYTES, Renderer
 from rllm.errors import BadRequest, Overloaded
 
 TIMEOUT_S = 0.5
+FORMATS = Path(__file__).parents[1] / "formats" / "templates"
 ECHO = "{{ messages[0].content }}"
 DOUBLED = (
     "{% set ns = namespace(l=[1], m=[1]) %}{% for i in range(60) %}{% set ns.l = [ns.l, ns.l] %}"
@@ -260,3 +262,25 @@ async def test_variables_may_be_any_json(make: Make) -> None:
 
 async def test_a_template_knows_the_time_of_its_zone(make: Make) -> None:
     assert await text(make("{{ strftime_now('%Y-%m-%d') }}")) == time.strftime("%Y-%m-%d")
+
+
+async def test_how_a_model_calls_is_found_in_the_process_of_its_template(make: Make) -> None:
+    template = (FORMATS / "Qwen-Qwen3-0.6B.jinja").read_text()
+    form = await make(template).form()
+    assert str(form.tools) == "<tool_call> JSON, parallel, from the template"
+    assert form.reasoning is not None
+    assert form.reasoning.end.strip() == "</think>"
+
+
+async def test_a_template_that_takes_too_long_to_be_asked_has_the_generic_format(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rllm.api.text.rendering.renderer._DISCOVER_TIMEOUT_S", TIMEOUT_S)
+    renderer = make("{% if tools %}" + BOMBS["nested lists compared"] + "{% endif %}" + ECHO)
+    assert (await renderer.form()).tools.source == "generic"
+    assert await text(renderer) == "hi"
+
+
+async def test_a_broken_template_has_no_format(make: Make) -> None:
+    with pytest.raises(BadRequest, match="broken"):
+        await make(BROKEN["not a template"]).form()

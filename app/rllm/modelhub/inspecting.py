@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from rllm.api.text.rendering.renderer import form_of
 from rllm.files.gguf_info import GgufInfo, kv_bytes_per_token, read_model, shard_paths
 from rllm.files.gguf_reader import Tensor
 from rllm.modelhub import provenance
@@ -45,6 +47,10 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: int | None
     """With an F16 cache; None where the header does not say what a token takes."""
     chat_template: str | None
+    calls: str | None
+    """How the model writes tool calls, as far as its template shows; None: that has nothing to show."""
+    thoughts: str | None
+    """The same of its reasoning; None: it has none."""
     num_shards: int
     """Files that the model is in; all figures are of all of them."""
     provenance: Provenance | None
@@ -60,6 +66,7 @@ def inspect(path: Path) -> Inspection:
     fallen = fallen_back(file_type, info.tensors)
     fallback_share = sum(tensor.num_params for tensor in fallen) / num_params
     record = provenance.load(path) if current else None
+    form = asyncio.run(form_of(info.chat_template)) if info.chat_template else None
     return Inspection(
         path=printable(str(parts[0])),
         sha256=provenance.checksum_of_model(parts),
@@ -86,6 +93,8 @@ def inspect(path: Path) -> Inspection:
         fallback_share=fallback_share,
         kv_bytes_per_token=kv_bytes_per_token(info.metadata) or None,
         chat_template=info.chat_template,
+        calls=str(form.tools) if form else None,
+        thoughts=str(form.reasoning) if form and form.reasoning else None,
         num_shards=len(parts),
         provenance=record,
         warnings=tuple(_warnings(info, file_type, fallen, fallback_share, record)),
@@ -127,6 +136,8 @@ def as_text(found: Inspection) -> str:
         *_share_rows(found),
         ("KV cache", _kv_words(found.kv_bytes_per_token, found.num_ctx_train)),
         ("chat template", _template_words(found.chat_template)),
+        ("tools", found.calls or "unknown"),
+        ("reasoning", found.thoughts or "none"),
         ("provenance", _provenance_words(found.provenance)),
     ]
     lines = [f"{name:<14} {value}" for name, value in rows]

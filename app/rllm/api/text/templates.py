@@ -53,7 +53,8 @@ class ChatTemplate:
         guarded = {name: _guarded(value, guard) for name, value in variables.items() if name != "messages"}
         messages = [_guarded_message(message, guard) for message in variables["messages"]]
         end = guard.end() if continues else ""
-        messages[-1]["content"] += end
+        if continues:
+            messages[-1]["content"] = (messages[-1]["content"] or "") + end
         text = self._template.render({**self._own, **guarded, "messages": messages}, max_chars=max_chars)
         _refuse_hidden(messages, text)
         if end:
@@ -61,6 +62,26 @@ class ChatTemplate:
         if without_bos and self._bos_text:
             text = text.removeprefix(self._bos_text)
         return guard.pieces(text)
+
+    @property
+    def source(self) -> str:
+        return self._template.source
+
+    def plain(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        variables: dict[str, Any],
+        *,
+        max_chars: int,
+    ) -> str:
+        """The text for messages of this server's own making, which have no control texts.
+
+        Raises:
+            Exception: as `render`.
+        """
+        own = {**self._own, "tools": tools, **variables, "messages": messages}
+        return self._template.render(own, max_chars=max_chars)
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -109,7 +130,7 @@ def _up_to(text: str, end: str) -> str:
 def _refuse_hidden(messages: Sequence[dict[str, Any]], text: str) -> None:
     """Templates pass over messages of roles that they do not know."""
     for index, message in enumerate(messages):
-        if message["role"] not in _USUAL_ROLES and message["content"].strip() not in text:
+        if message["role"] not in _USUAL_ROLES and (message["content"] or "").strip() not in text:
             raise BadRequest(
                 f"the model's chat template shows no messages of role '{message['role']}'",
                 param=f"messages[{index}].role",

@@ -6,13 +6,16 @@ calls begin and end, one and two arguments where those do. No model's name is lo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from rllm.api.answer.parts import CallArguments, CallBegin
 from rllm.api.text.formats.families import family_of
 from rllm.api.text.formats.generic import GENERIC_TOOLS
+from rllm.api.text.formats.parser import AnswerParser
 from rllm.api.text.formats.probe import (
     CONTENT,
     DESCRIPTION,
@@ -65,6 +68,9 @@ _KINDS: Mapping[str, tuple[Any, str]] = {
     "null": (None, "null"),
 }
 """JSON type → an example, and how it begins where it is written."""
+_SYSTEM = {"role": "system", "content": "qxsystem"}
+_PYTHON = ("None", "'tool_calls'", '"tool_calls"')
+"""In a turn: the template shows a value, or a message, and does not write it."""
 _LONG_ID = "call_0123456789abcdef0123"
 
 
@@ -83,6 +89,7 @@ def discover(render: Render, source: str) -> AnswerFormat:
         tools=found[0] if found else GENERIC_TOOLS,
         reasoning=turns.reasoning,
         wrappers=tuple(_wrappers(turns, found[1])) if found else (),
+        takes_system="qxsystem" in probe.text([_SYSTEM, USER], add_generation_prompt=True),
     )
 
 
@@ -156,14 +163,13 @@ def _tools(turns: _Turns) -> tuple[ToolFormat, str] | None:
 
 
 def _tells_tools(probe: Probe) -> bool:
-    system = {"role": "system", "content": "qxsystem"}
-    texts = (probe.text(messages, add_generation_prompt=True) for messages in ([USER], [system, USER]))
+    texts = (probe.text(messages, add_generation_prompt=True) for messages in ([USER], [_SYSTEM, USER]))
     return any(DESCRIPTION in text for text in texts)
 
 
 def _read(turns: _Turns, form: _Asked) -> tuple[ToolFormat, str] | None:
     written = take_apart(turn := turns.calls(form, _ONE), 0)
-    if written is None or "None" in turn or turn.count(NAMES[0]) != 1:
+    if written is None or turn.count(NAMES[0]) != 1 or any(word in turn for word in _PYTHON):
         return None
     tags = None
     if written.style is Style.TAGGED:
@@ -194,7 +200,17 @@ def _read(turns: _Turns, form: _Asked) -> tuple[ToolFormat, str] | None:
         result_end=end,
         **parts._asdict(),
     )
-    return tools, turn_end
+    return (tools, turn_end) if _reads_back(tools, without_suffix(turn.rstrip(), turn_end)) else None
+
+
+def _reads_back(tools: ToolFormat, turn: str) -> bool:
+    """The parser finds the call again: what it would not find is not known."""
+    schema = {"properties": {PARAMETER: {"type": "string"}}}
+    parser = AnswerParser(AnswerFormat(tools=tools), {NAMES[0]: schema})
+    parts = [*parser.parts(turn), *parser.rest()]
+    arguments = "".join(part.text for part in parts if isinstance(part, CallArguments))
+    is_call = len(parts) == 3 and isinstance(parts[0], CallBegin)
+    return is_call and json.loads(arguments) == _ONE
 
 
 def _with_kinds(turns: _Turns, form: _Asked, tags: ArgumentTags) -> ArgumentTags:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rllm.api.text.formats.shapes import GENERIC, Style, ToolFormat
+from rllm.api.text.formats.shapes import GENERIC, AnswerFormat, Style, ToolFormat
 
 GENERIC_TOOLS = ToolFormat(
     source=GENERIC,
@@ -17,3 +17,5 @@ GENERIC_TOOLS = ToolFormat(
     result_begin="<tool_response>\n",
     result_end="\n</tool_response>",
 )
+UNKNOWN = AnswerFormat(tools=GENERIC_TOOLS)
+"""Of a template of which nothing could be found out."""

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from rllm.api.answer.parts import CallArguments, CallBegin, CallEnd, Part, Reasoning, Text
 from rllm.api.text.formats.calls import CallReader, first_word
+from rllm.api.text.formats.marks import Marks
 from rllm.api.text.formats.reader import Malformed, Paused, Reader
 from rllm.api.text.formats.shapes import AnswerFormat, IdForm, Style
 
@@ -127,20 +128,13 @@ class AnswerParser:
     def _flow(self, kind: type[Text] | type[Reasoning], marks: Sequence[str]) -> Paused[str | None]:
         """Passes on what comes, up to one of the marks, which is consumed. None: the text has ended."""
         reader = self._reader
-        pattern = (
-            re.compile("|".join(map(re.escape, sorted(marks, key=len, reverse=True)))) if marks else None
-        )
+        looked_for = Marks.of(tuple(marks))
         while True:
-            found = pattern.search(reader.text, reader.pos) if pattern else None
-            if found and not reader.ended and _may_go_on(reader.text[found.start() :], found.group(), marks):
-                found = None
-            end = found.start() if found else len(reader.text)
-            if not found and not reader.ended:
-                end -= _begun_mark(reader.text[reader.pos :], marks)
+            end, found = looked_for.find(reader.text, reader.pos, ended=reader.ended)
             self._pass_on(kind, end, is_last=reader.ended and not found)
             if found:
-                reader.pos = found.end()
-                return found.group()
+                reader.pos = end + len(found)
+                return found
             if reader.ended:
                 return None
             self._forget()
@@ -299,17 +293,3 @@ def _joined(call: list[Part]) -> list[Part]:
     pieces = [part for part in call if isinstance(part, CallArguments)]
     whole = [CallArguments(pieces[0].index, "".join(part.text for part in pieces))] if pieces else []
     return [*call[:1], *whole]
-
-
-def _may_go_on(text: str, found: str, marks: Sequence[str]) -> bool:
-    """Whether a mark may turn out to be the beginning of a longer one."""
-    return any(len(mark) > len(text) >= len(found) and mark.startswith(text) for mark in marks)
-
-
-def _begun_mark(text: str, marks: Sequence[str]) -> int:
-    """How many characters at the end may become a mark."""
-    longest = max(map(len, marks), default=1) - 1
-    for count in range(min(longest, len(text)), 0, -1):
-        if any(len(mark) > count and mark.startswith(text[-count:]) for mark in marks):
-            return count
-    return 0

@@ -132,6 +132,8 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: ReasoningFormat | None = None
     wrappers: tuple[str, ...] = ()
     """Around plain text; they are no part of the answer."""
+    takes_system: bool = True
+    """The template shows messages of role system."""
 
 
 _BLANK_OR_SLOT = re.compile(r"\s|⟨")

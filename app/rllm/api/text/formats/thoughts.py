@@ -44,6 +44,8 @@ def _from_history(probe: Probe, switch: str) -> tuple[str, str, str] | None:
     for field in _FIELDS:
         thought = {field: THOUGHT}
         before, found, rest = probe.turn(assistant(CONTENT) | thought).partition(THOUGHT)
+        if before[-len(field) - 4 :].strip("':\" ").endswith(field):
+            continue  # the template shows a message as it is
         before_call, found_call, rest_call = probe.turn(bare | thought).partition(THOUGHT)
         end_call = without_suffix(rest_call, common_suffix(rest_call, probe.turn(bare)))
         if found and CONTENT in rest:

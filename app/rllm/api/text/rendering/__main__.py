@@ -14,11 +14,15 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 
 from rllm.api.text.control_text import ControlTexts
 from rllm.api.text.rendering.frames import (
     HEAD,
+    MOST_SHOWN,
     Answer,
+    Discover,
+    Discovered,
     Load,
     Loaded,
     Order,
@@ -58,8 +62,11 @@ def main() -> int:
         return 0
     template, answer = _load(load)
     link.sendall(pack(answer))
-    while template is not None and isinstance(order := _receive(link), Render):
-        link.sendall(_bounded(_render(template, order), order.max_chars))
+    while template is not None and (order := _receive(link)) is not None:
+        if isinstance(order, Render):
+            link.sendall(_bounded(_render(template, order), order.max_chars))
+        elif isinstance(order, Discover):
+            link.sendall(_bounded(_discover(template, order), MOST_SHOWN))
     return 0
 
 
@@ -94,6 +101,16 @@ def _render(template: ChatTemplate, order: Render) -> Answer:
     except Exception as error:  # whatever Python raises inside a stranger's template
         return Problem(f"the model's chat template fails on these messages: {_short(error)}")
     return Rendered(pieces)
+
+
+def _discover(template: ChatTemplate, order: Discover) -> Answer:
+    from rllm.api.text.formats.discover import discover  # most processes are not asked, and start sooner
+
+    _limit_time(order.timeout_s)
+    try:
+        return Discovered(discover(partial(template.plain, max_chars=MOST_SHOWN), template.source))
+    except Exception as error:  # a stranger's template, and code of ours that reads what it writes
+        return Problem(f"its way of writing calls cannot be found: {_short(error)}")
 
 
 def _bounded(answer: Answer, max_chars: int) -> bytes:

@@ -7,9 +7,14 @@ from typing import Any, TypeAlias
 import msgspec
 
 from rllm.api.text.control_text import Piece
+from rllm.api.text.formats.shapes import AnswerFormat
 
 HEAD = 4
 """Bytes of a frame's length."""
+
+
+MOST_SHOWN = 128 * 1024
+"""Characters that a template may write for one of the small conversations of `Discover`."""
 
 
 class Load(msgspec.Struct, frozen=True, tag=True):
@@ -32,6 +37,12 @@ class Render(msgspec.Struct, frozen=True, tag=True):
     """When the API process kills; the process ends itself a little later, should that one be gone."""
 
 
+class Discover(msgspec.Struct, frozen=True, tag=True):
+    """How does the model write calls and thoughts?"""
+
+    timeout_s: float
+
+
 class Started(msgspec.Struct, frozen=True, tag=True):
     """The process is there; what happens from now on is the template's doing."""
 
@@ -44,6 +55,10 @@ class Rendered(msgspec.Struct, frozen=True, tag=True):
     pieces: list[Piece]
 
 
+class Discovered(msgspec.Struct, frozen=True, tag=True):
+    form: AnswerFormat
+
+
 class Problem(msgspec.Struct, frozen=True, tag=True):
     """No prompt. In answer to `Load`: why the template is broken; to `Render`: a sentence for the client."""
 
@@ -53,8 +68,8 @@ class Problem(msgspec.Struct, frozen=True, tag=True):
     """The messages make a prompt that is too long."""
 
 
-Order: TypeAlias = Load | Render
-Answer: TypeAlias = Started | Loaded | Rendered | Problem
+Order: TypeAlias = Load | Render | Discover
+Answer: TypeAlias = Started | Loaded | Rendered | Discovered | Problem
 
 _encoder = msgspec.msgpack.Encoder()
 _orders: msgspec.msgpack.Decoder[Order] = msgspec.msgpack.Decoder(Order)

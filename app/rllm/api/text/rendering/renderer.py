@@ -16,8 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rllm.api.text.control_text import Piece
+from rllm.api.text.formats.generic import UNKNOWN
+from rllm.api.text.formats.shapes import AnswerFormat
 from rllm.api.text.rendering.frames import (
+    MOST_SHOWN,
     Answer,
+    Discover,
+    Discovered,
     Load,
     Loaded,
     Problem,
@@ -32,6 +37,8 @@ from rllm.errors import BadRequest, Overloaded, PromptTooLong
 MAX_TEMPLATE_BYTES = 128 * 1024
 """Seven times the longest of llama.cpp's collection. The slowest of this size takes 1.5 s to compile."""
 _COMPILE_TIMEOUT_S = 5.0
+_DISCOVER_TIMEOUT_S = 5.0
+"""A usual template takes a hundredth of it."""
 _PATIENCE_S = 5.0
 """How long a request waits for others of its model, beside its own time."""
 _logger = logging.getLogger(__name__)
@@ -42,10 +49,10 @@ class _Job:
     size: int
     """The smallest goes first: a short chat does not wait for long ones."""
     number: int
-    order: Render | None = field(compare=False)
+    order: Render | Discover | None = field(compare=False)
     """None: only make sure that the template is loaded."""
     frame: bytes = field(compare=False)
-    answer: asyncio.Future[list[Piece]] = field(compare=False)
+    answer: asyncio.Future[Answer] = field(compare=False)
 
 
 class Renderer:
@@ -64,6 +71,7 @@ class Renderer:
         self._numbers = itertools.count()
         self._line: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
         self._process: RenderingProcess | None = None
+        self._form: AnswerFormat | None = None
         self._work = asyncio.create_task(self._serve(), name=f"rendering-{name}")
 
     async def prepare(self) -> None:
@@ -92,11 +100,36 @@ class Renderer:
             raise _messages_error(f"they cannot be handed to the chat template: {error}") from None
         try:
             async with asyncio.timeout(self._timeout_s + _PATIENCE_S):
-                return await self._ask(order, frame)
+                return _pieces(await self._ask(order, frame))
         except TimeoutError:
             raise Overloaded(
                 "the model's chat template is busy with other requests", retry_after_s=self._timeout_s
             ) from None
+
+    async def form(self) -> AnswerFormat:
+        """How the model writes calls and thoughts, as far as its template shows. Found out once.
+
+        Raises:
+            BadRequest: the template is broken.
+            Overloaded: there is no process to be had, or it had no time.
+        """
+        if self._form is None:
+            self._form = await self._discover()
+        return self._form
+
+    async def _discover(self) -> AnswerFormat:
+        order = Discover(_DISCOVER_TIMEOUT_S)
+        try:
+            answer = await self._ask(order, pack(order))
+        except BadRequest as error:
+            if self._broken:
+                raise
+            answer = Problem(str(error))
+        if isinstance(answer, Discovered):
+            return answer.form
+        reason = answer.reason if isinstance(answer, Problem) else ""
+        _logger.warning("model %s: its calls and thoughts are not known: %s", self._name, reason)
+        return UNKNOWN
 
     async def close(self) -> None:
         self._work.cancel()
@@ -106,10 +139,10 @@ class Renderer:
         while not self._line.empty():
             self._line.get_nowait().answer.cancel()
 
-    async def _ask(self, order: Render | None, frame: bytes) -> list[Piece]:
+    async def _ask(self, order: Render | Discover | None, frame: bytes) -> Answer:
         if self._broken:
             raise _template_error(self._broken)
-        answer: asyncio.Future[list[Piece]] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._line.put_nowait(_Job(len(frame), next(self._numbers), order, frame, answer))
         return await answer
 
@@ -121,7 +154,7 @@ class Renderer:
             if job.answer.done():  # its client has left, or was told that it takes too long
                 continue
             try:
-                pieces = await self._do(job)
+                answer = await self._do(job)
             except asyncio.CancelledError:
                 job.answer.cancel()
                 raise
@@ -130,9 +163,9 @@ class Renderer:
                     job.answer.set_exception(error)
             else:
                 if not job.answer.done():
-                    job.answer.set_result(pieces)
+                    job.answer.set_result(answer)
 
-    async def _do(self, job: _Job) -> list[Piece]:
+    async def _do(self, job: _Job) -> Answer:
         if self._broken:
             raise _template_error(self._broken)
         if (
@@ -141,9 +174,14 @@ class Renderer:
             await self._end_process()
         process = self._process or await self._start()
         if job.order is None:
-            return []
+            return Loaded()
+        renders = isinstance(job.order, Render)
+        most = job.order.max_chars if isinstance(job.order, Render) else MOST_SHOWN
         try:
-            return _pieces(await process.ask(job.frame, most_bytes(job.order.max_chars), self._timeout_s))
+            answer = await process.ask(job.frame, most_bytes(most), job.order.timeout_s)
+            if not isinstance(answer, (Rendered if renders else Discovered) | Problem):
+                raise Gone("it says what it cannot mean")
+            return answer
         except TooLong:
             reason = "the model's chat template takes too long for these messages"
         except TimeoutError:
@@ -191,6 +229,17 @@ class Renderer:
             await asyncio.to_thread(process.reap)
 
 
+async def form_of(source: str) -> AnswerFormat | None:
+    """What a template shows of calls and thoughts, for programs that render nothing. None: it is broken."""
+    renderer = Renderer(Load(source, "", "", ()), timeout_s=_DISCOVER_TIMEOUT_S, name="template")
+    try:
+        return await renderer.form()
+    except BadRequest:
+        return None
+    finally:
+        await renderer.close()
+
+
 def _fault(source: str) -> str:
     """Why it is not even looked at; empty: nothing is wrong so far."""
     try:
@@ -210,8 +259,8 @@ def _pieces(answer: Answer) -> list[Piece]:
             raise PromptTooLong(reason, param="messages")
         case Problem(reason=reason, param=param):
             raise _messages_error(reason, param)
-        case _:
-            raise Gone("it says what it cannot mean")
+        case _:  # `_do` lets no other through
+            raise _messages_error("the model's chat template makes no prompt of these messages")
 
 
 def _busy() -> Overloaded:
