@@ -13,6 +13,7 @@ try:
         index,
         knee,
         matrix,
+        pack,
         report,
         study,
         summary,
@@ -35,7 +36,7 @@ def main() -> None:
 
 
 _MODULES = (
-    *(matrix, versus, study, sweep, knee, compare, report, summary, figures, index, capacity, ceiling),
+    *(matrix, versus, study, sweep, knee, compare, report, pack, summary, figures, index, capacity, ceiling),
     workload,
 )
 for module in _MODULES:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgspec
 
+from rllm_bench.records import archive
+
 
 class CeilingJob(msgspec.Struct, frozen=True, kw_only=True):
     model: str
@@ -48,7 +50,7 @@ class Ceiling(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(path: Path) -> list[Ceiling]:
-    return msgspec.json.decode(path.read_bytes(), type=list[Ceiling])
+    return msgspec.json.decode(archive.read_bytes(path), type=list[Ceiling])
 
 
 def save(path: Path, ceilings: list[Ceiling]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from rllm_bench.commands.options import Names
+from rllm_bench.commands.options import RUN, Names
 from rllm_bench.figures.compare import METRICS, Comparison, differences, pairs
 from rllm_bench.figures.summary import summarize
 from rllm_bench.figures.words import number
@@ -16,15 +16,12 @@ from rllm_bench.report.tables import markdown
 
 
 @click.command("compare")
-@click.argument("old", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("new", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("old", type=RUN)
+@click.argument("new", type=RUN)
 @click.option("--metrics", type=Names(), default=",".join(METRICS), show_default=True)
 @click.option("--fail-on-regression", is_flag=True, help="Exit 1 when anything is significantly worse.")
 def command(old: Path, new: Path, metrics: list[str], fail_on_regression: bool) -> None:
     """Is NEW better than OLD? Both are folders of runs; loads that both have are compared."""
-    for folder in (old, new):
-        if not (folder / "run.json").exists():
-            raise click.ClickException(f"{folder} holds no run.json: not a run of rllm-bench matrix")
     fresh, base = summarize([Store(new)]), summarize([Store(old)])
     found = list(pairs(fresh, base, tuple(metrics)))
     if not found:

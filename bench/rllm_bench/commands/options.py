@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rllm_bench.commands.address import Address
+from rllm_bench.records import archive
 from rllm_bench.targets.catalog import Places
 
 Decorated = Callable[..., Any]
@@ -42,6 +43,25 @@ class Names(click.ParamType[list[str]]):
             if isinstance(value, list)
             else [part.strip() for part in str(value).split(",") if part.strip()]
         )
+
+
+class Recorded(click.ParamType[Path]):
+    """A folder that holds ``file``, also inside of a report's records.tar.zst."""
+
+    name = "FOLDER"
+
+    def __init__(self, file: str, command: str) -> None:
+        self._file, self._command = file, command
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        folder = Path(value)
+        if not archive.exists(folder / self._file):
+            self.fail(f"{folder} holds no {self._file}: not a run of {self._command}", param, ctx)
+        return folder
+
+
+RUN = Recorded("run.json", "rllm-bench matrix")
+QUALITY = Recorded("quality.json", "rllm-bench quality")
 
 
 def place_options(command: Decorated) -> Decorated:

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import click
 
+from rllm_bench.commands.options import QUALITY, RUN
 from rllm_bench.recommend.options import Floor, Option
 
-_folder = click.Path(exists=True, file_okay=False, path_type=Path)
 _FLOORS = {"kld": "max_mean_kld", "same-top": "min_same_top", "ppl-ratio": "max_ppl_ratio"}
 
 
 @click.command()
 @click.option(
-    "--quality", "quality_runs", multiple=True, required=True, type=_folder, help="Run of rllm-bench quality."
+    "--quality", "quality_runs", multiple=True, required=True, type=QUALITY, help="Run of rllm-bench quality."
 )
 @click.option(
-    "--speed", "speed_runs", multiple=True, required=True, type=_folder, help="Run of rllm-bench matrix."
+    "--speed", "speed_runs", multiple=True, required=True, type=RUN, help="Run of rllm-bench matrix."
 )
 @click.option(
     "--slo", default="ttft:2000,tpot:100", show_default=True, help="Limits in ms: ttft, tpot, e2el."

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
+from rllm_bench.commands.options import RUN
+
 
 @click.command("report")
-@click.argument(
-    "runs", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path)
-)
+@click.argument("runs", nargs=-1, required=True, type=RUN)
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Where it goes.  [default: the first run's folder]"
 )
@@ -29,9 +29,8 @@ def command(runs: tuple[Path, ...], out: Path | None, extra: tuple[Path, ...], e
     from rllm_bench.report.export import export
     from rllm_bench.report.page import render
 
-    for run in runs:
-        if not (run / "run.json").exists():
-            raise click.ClickException(f"{run} holds no run.json: not a run of rllm-bench matrix")
+    if out is None and not runs[0].is_dir():
+        raise click.UsageError(f"{runs[0]} is in an archive: say with --out where the report goes")
     click.echo(f"report: {render(list(runs), out or runs[0], list(extra), click.echo)}")
     if exports:
         export(runs, out or runs[0])

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from rllm_bench import scenarios
+from rllm_bench.commands.options import RUN
 from rllm_bench.load import arrivals
 from rllm_bench.load.prompts import Unit, digest, save
 from rllm_bench.records import vocabulary
@@ -50,7 +51,7 @@ from rllm_bench.records.store import Store
 )
 @click.option(
     "--trace",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=RUN,
     help="Take the prompts and times of this recorded run instead.",
 )
 @click.option("--cell", help="With --trace: which cell.  [default: the first]")

@@ -20,6 +20,7 @@ from rllm_bench.figures.keys import Source, UnknownFigure
 from rllm_bench.figures.metrics import CellData
 from rllm_bench.figures.stats import Array
 from rllm_bench.figures.summary import judged
+from rllm_bench.records import archive
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.store import Store
 
@@ -109,7 +110,7 @@ class Json:
 
     @cached_property
     def _content(self) -> object:
-        return json.loads(self.path.read_bytes())
+        return json.loads(archive.read_bytes(self.path))
 
 
 class Forecasts:

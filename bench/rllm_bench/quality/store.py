@@ -2,7 +2,7 @@
 
     variants/NAME/divergence-KEY.scores   five numbers of every scored token, appended chunk by chunk
     variants/NAME/TASK-KEY.json           answers of the other tasks, item by item
-    variants.tar.zst                      takes the place of variants/ once a run is kept (`pack`)
+    records.tar.zst                       takes the place of variants/ once a run is kept (`rllm-bench pack`)
     quality.json                          the results computed from them
 
 A key digests everything that a record depends on; a record with another key is never read.
@@ -10,17 +10,15 @@ A key digests everything that a record depends on; a record with another key is 
 
 from __future__ import annotations
 
-import shutil
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-import zstandard
 
 from rllm_bench.quality.results import QualityRun
 from rllm_bench.quality.scorefile import ScoreFile
+from rllm_bench.records import archive
 
 T = TypeVar("T")
 
@@ -28,27 +26,6 @@ T = TypeVar("T")
 class QualityStore:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._packed = folder / "variants.tar.zst"
-
-    def pack(self) -> None:
-        """One file instead of variants/; the same records give the same bytes."""
-        variants = self.folder / "variants"
-        partial = self._packed.with_name(self._packed.name + ".tmp")
-        with partial.open("wb") as raw, zstandard.ZstdCompressor(level=19).stream_writer(raw) as out:
-            with tarfile.open(fileobj=out, mode="w|") as archive:
-                for path in sorted(p for p in variants.rglob("*") if p.is_file()):
-                    archive.add(path, path.relative_to(self.folder), filter=_anonymous)
-        partial.replace(self._packed)
-        shutil.rmtree(variants)
-
-    def _unpack(self) -> None:
-        """variants/ again, so that a record can be read or added."""
-        if not self._packed.exists():
-            return
-        with self._packed.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
-                archive.extractall(self.folder, filter="data")
-        self._packed.unlink()
 
     def scores(self, name: str, key: str, rows_per_chunk: int) -> ScoreFile:
         return ScoreFile(self._record(name, f"divergence-{key}.scores"), rows_per_chunk)
@@ -80,23 +57,16 @@ class QualityStore:
             return 0
 
     def _record(self, name: str, file: str) -> Path:
-        self._unpack()
+        archive.extract(self.folder)
         folder = self.folder / "variants" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder / file
 
 
-def _anonymous(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    info.mtime = info.uid = info.gid = 0
-    info.uname = info.gname = ""
-    info.mode = 0o644
-    return info
-
-
 def load_run(folder: Path) -> QualityRun:
     """Raises FileNotFoundError, or ValueError if the file is not a quality run."""
     try:
-        return msgspec.json.decode((folder / "quality.json").read_bytes(), type=QualityRun)
+        return msgspec.json.decode(archive.read_bytes(folder / "quality.json"), type=QualityRun)
     except msgspec.DecodeError as exc:
         raise ValueError(f"{folder / 'quality.json'}: {exc}") from exc
 

@@ -34,12 +34,12 @@ def write(path: Path, cells: Iterable[Cell]) -> None:
     partial.replace(path)
 
 
-def read(path: Path) -> dict[str, Cell]:
+def read(content: bytes) -> dict[str, Cell]:
     """The cells by id, in the order of the file."""
     cells: dict[str, Cell] = {}
     requests: list[RequestRecord] = []
     telemetry: list[TelemetrySample] = []
-    for kind, record in _records(path):
+    for kind, record in _records(content):
         if kind == "cell":
             requests, telemetry = [], []
             cells[record.spec.id] = Cell(record, requests, telemetry)
@@ -57,8 +57,8 @@ def _lines(cells: Iterable[Cell]) -> Iterator[tuple[str, Any]]:
         yield from (("telemetry", sample) for sample in cell.telemetry)
 
 
-def _records(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as raw, zstandard.ZstdDecompressor().stream_reader(raw) as stream:
+def _records(content: bytes) -> Iterator[tuple[str, Any]]:
+    with zstandard.ZstdDecompressor().stream_reader(content) as stream:
         for line in io.BufferedReader(stream):
             kind, content = msgspec.json.decode(line, type=tuple[str, msgspec.Raw])
             yield kind, msgspec.json.decode(content, type=_KINDS[kind])

@@ -6,6 +6,7 @@ raw/CELL.requests.jsonl       one line per request
 raw/CELL.telemetry.jsonl      samples of server and machine
 raw/CELL.cell.json            written last; a cell without it never happened
 records.jsonl.zst             takes the place of raw/ when every cell is done (`packed`)
+../records.tar.zst            of a report with several runs: these files of all its runs (`archive`)
 vllm/CELL.json, summary.csv, report.md, plots/    made again from the above by `rllm-bench report`
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from rllm_bench.records import packed
+from rllm_bench.records import archive, packed
 from rllm_bench.records.cells import Cell, CellRecord, CellSpec, RequestRecord, TelemetrySample
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.records.vocabulary import Vocabulary
@@ -36,7 +37,7 @@ class Store:
         return self.folder / "vocabulary.json"
 
     def exists(self) -> bool:
-        return (self.folder / "run.json").exists()
+        return archive.exists(self.folder / "run.json")
 
     def create(self, run: RunRecord, vocabulary: Vocabulary) -> None:
         self.raw.mkdir(parents=True, exist_ok=True)
@@ -45,15 +46,15 @@ class Store:
         _write(self.folder / "run.json", _pretty(run))
 
     def run(self) -> RunRecord:
-        return msgspec.json.decode((self.folder / "run.json").read_bytes(), type=RunRecord)
+        return msgspec.json.decode(archive.read_bytes(self.folder / "run.json"), type=RunRecord)
 
     def vocabulary(self) -> Vocabulary:
         """Kept runs share one copy, which stands above them under its digest."""
         shared = [folder / "vocabularies" / f"{self.run().vocabulary}.json" for folder in self.folder.parents]
         found = next(
-            (path for path in (self.vocabulary_path, *shared) if path.exists()), self.vocabulary_path
+            (path for path in (self.vocabulary_path, *shared) if archive.exists(path)), self.vocabulary_path
         )
-        return msgspec.json.decode(found.read_bytes(), type=Vocabulary)
+        return msgspec.json.decode(archive.read_bytes(found), type=Vocabulary)
 
     def part(self, spec: CellSpec, process: int) -> Path:
         """Where a generator process writes while the cell is in flight."""
@@ -68,7 +69,7 @@ class Store:
 
     @cached_property
     def _packed(self) -> dict[str, Cell]:
-        return packed.read(self.packed_path) if self.packed_path.exists() else {}
+        return packed.read(archive.read_bytes(self.packed_path)) if archive.exists(self.packed_path) else {}
 
     def pack(self) -> None:
         """One file instead of raw/, where every planned cell is done."""

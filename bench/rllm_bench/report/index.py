@@ -15,6 +15,7 @@ import msgspec
 
 from rllm_bench.figures.pages import fill
 from rllm_bench.figures.sources import Catalog
+from rllm_bench.records import archive
 
 _HEAD = """\
 # Reports
@@ -73,8 +74,8 @@ def _line(folder: Path, entry: Entry) -> str:
 
 def _commit(folder: Path) -> str | None:
     """Of the first record that says by which code it was made."""
-    for path in sorted(folder.rglob("*.json")):
-        content = json.loads(path.read_bytes())
+    for path in archive.files(folder, ".json"):
+        content = json.loads(archive.read_bytes(path))
         found = content.get("environment", {}).get("git", {}) if isinstance(content, dict) else {}
         if found.get("commit"):
             return str(found["commit"])

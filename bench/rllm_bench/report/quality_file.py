@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from rllm_bench.records import archive
+
 
 class _Model(msgspec.Struct, frozen=True):
     sha256: str
@@ -47,12 +49,9 @@ class Judged:
 
 def judged(places: Sequence[Path]) -> dict[str, Judged]:
     """By the model file's sha256, from quality.json in folders or files of that name."""
-    files = [place / "quality.json" if place.is_dir() else place for place in places]
     found: dict[str, Judged] = {}
-    for file in files:
-        if file.name != "quality.json" or not file.exists():
-            continue
-        run = msgspec.json.decode(file.read_bytes(), type=_File)
+    for file in archive.named("quality.json", places):
+        run = msgspec.json.decode(archive.read_bytes(file), type=_File)
         if run.reference is not None:
             model = run.reference.model
             found.setdefault(model.sha256, Judged(0.0, model.file_type, model.type_shares))

@@ -9,6 +9,7 @@ from pathlib import Path
 from rllm_bench.ceiling import file as ceiling_file
 from rllm_bench.ceiling.file import Ceiling
 from rllm_bench.figures.summary import Summary, summarize
+from rllm_bench.records import archive
 from rllm_bench.records.runs import RunRecord, Subject
 from rllm_bench.records.store import Store
 from rllm_bench.report.quality_file import Judged, judged
@@ -54,10 +55,4 @@ def read(folders: Sequence[Path], extra: Sequence[Path] = ()) -> Sources:
 
 
 def ceilings_in(places: Sequence[Path]) -> list[Ceiling]:
-    files = [place / "ceiling.json" if place.is_dir() else place for place in places]
-    return [
-        one
-        for file in files
-        if file.name == "ceiling.json" and file.exists()
-        for one in ceiling_file.load(file)
-    ]
+    return [one for file in archive.named("ceiling.json", places) for one in ceiling_file.load(file)]
