@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from rllm_bench.figures.compare import differences
 from rllm_bench.figures.summary import Summary
+from rllm_bench.records import environment
 from rllm_bench.records.runs import RunRecord, Subject
 from rllm_bench.report.plots import Look
 from rllm_bench.report.quoting import to_know
@@ -43,6 +45,24 @@ def test_a_mixture_is_told_what_it_holds() -> None:
     text = said(with_subject(model="models/q4.gguf", model_type="Q4_K_M", type_shares=shares))
     assert "`q4.gguf` calls itself Q4_K_M, and 18 % of its weights are Q4_K: 60 % Q5_0 and 22 % Q8_0" in text
     assert "llama-cpp-python 0.3.36 under rllm" in text
+
+
+def test_an_engine_is_told_with_its_age_where_the_run_knows_it() -> None:
+    found = with_subject()
+    known = {"rllm 1": "2026-11-28", "llama-cpp-python 0.3.36": "2026-10-01"}
+    text = said(changed(found.runs[0], environment=machine(released=known)))
+    assert (
+        "rllm 1 of 2026-11-28 (1 day old); under rllm llama-cpp-python 0.3.36 of 2026-10-01 (59 days old)"
+        in text
+    )
+    assert "rllm 1 (of unknown age)" in said(changed(found.runs[0], environment=machine(released={})))
+    assert "They tell their version, not their age" in said(found)
+
+
+def test_the_day_of_the_pinned_binding_is_known() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    (binding,) = (name for name in project["dependencies"] if name.startswith("llama-cpp-python=="))
+    assert binding.replace("==", " ") in environment.released(None)
 
 
 def test_a_file_that_is_what_it_says_is_not_told_so() -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -17,8 +18,10 @@ from rllm_bench.figures.paired import paired
 from rllm_bench.figures.summary import judged, summarize
 from rllm_bench.records.runs import Goal, Subject
 from rllm_bench.records.store import Store
+from rllm_bench.records.vocabulary import plain_words
 from rllm_bench.report.study import goals
 from rllm_bench.run import plan
+from rllm_bench.run.generator import WARMUP_SEED_OFFSET
 from rllm_bench.run.plan import MatrixConfig, PlanError
 from rllm_bench.targets.catalog import Places, UnknownTarget, resolve
 from rllm_bench.targets.configured import Token
@@ -188,6 +191,23 @@ def test_no_two_cells_ask_the_same() -> None:
     planned = plan.cells(found, names)
     asked = {(spec.workload.seed, spec.part, spec.group, spec.repeat) for spec in planned}
     assert len({seed for seed, *_ in asked}) == len(asked)
+
+
+def test_loads_on_one_server_share_no_prompt() -> None:
+    """One seed, one --url: a prefix cache would answer what an earlier load, or its warm-up, has asked."""
+    loads = MatrixConfig(targets=["url"], concurrency=[1, 2, 8], rates=[1.0, 2.0], repeats=3)
+    found = plan.matrix(msgspec.structs.replace(loads, prompt_tokens=[16, 32], output_tokens=[8, 16]))
+    planned = plan.cells(found, [[Subject(name="url", engine="url", variant="")]])
+    words = plain_words()
+    asked = [
+        prompt.text
+        for spec in planned
+        for seed in (spec.workload.seed, spec.workload.seed + WARMUP_SEED_OFFSET)
+        for unit in scenarios.workload(msgspec.structs.replace(spec.workload, seed=seed), words).units(5)
+        for prompt in unit
+    ]
+    beginnings = {" ".join(text.split()[:8]) for text in asked}
+    assert len(beginnings) == len(asked) == 5 * 2 * len(planned)
 
 
 def test_pairs_take_turns_in_an_order_that_changes() -> None:

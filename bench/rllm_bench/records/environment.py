@@ -18,8 +18,12 @@ from rllm_bench.records.cards import visible_cards
 
 _PACKAGES = ("rllm", "llama-cpp-python", "xllamacpp", "aiohttp", "uvloop", "numpy", "uvicorn", "vllm")
 
+_RELEASED = {"llama-cpp-python 0.3.35": "2026-08-17", "llama-cpp-python 0.3.36": "2026-10-01"}
+"""Days on which versions came out; an engine that is not here is of unknown age."""
+
 
 def describe() -> dict[str, Any]:
+    checkout = git()
     return {
         "cpu": cpu(),
         "memory_bytes": psutil.virtual_memory().total,
@@ -27,7 +31,8 @@ def describe() -> dict[str, Any]:
         "os": platform.platform(),
         "python": platform.python_version(),
         "packages": {name: version for name in _PACKAGES if (version := package_version(name))},
-        "git": git(),
+        "git": checkout,
+        "released": released(checkout.get("date")),
         "load_average": [round(value, 2) for value in os.getloadavg()],
         "container": Path("/.dockerenv").exists() or "container" in os.environ,
     }
@@ -101,9 +106,15 @@ def package_version(name: str) -> str | None:
         return None
 
 
+def released(commit_date: str | None) -> dict[str, str]:
+    """The day of each known "NAME VERSION"; that of rllm is its commit's."""
+    own = {f"rllm {package_version('rllm')}": commit_date} if commit_date else {}
+    return _RELEASED | own
+
+
 def git(folder: Path | None = None) -> dict[str, Any]:
-    """Commit of the checkout this code runs from, and whether tracked files differ from it. Reports are
-    not counted: a run in progress would make itself dirty."""
+    """Commit of the checkout this code runs from, its day, and whether tracked files differ from it.
+    Reports are not counted: a run in progress would make itself dirty."""
     where = folder or Path(__file__).parent
     commit = _git(where, "rev-parse", "HEAD")
     if commit is None:
@@ -113,6 +124,7 @@ def git(folder: Path | None = None) -> dict[str, Any]:
     )
     return {
         "commit": commit,
+        "date": _git(where, "show", "--no-patch", "--format=%cs", "HEAD"),
         "dirty": bool(changed),
         "branch": _git(where, "rev-parse", "--abbrev-ref", "HEAD"),
     }

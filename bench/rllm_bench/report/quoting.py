@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 
-from rllm_bench.figures.words import listed
-from rllm_bench.records.runs import Subject
+from rllm_bench.figures.words import listed, plural
+from rllm_bench.records.runs import RunRecord, Subject
 from rllm_bench.report.sources import Sources
 
 _MOSTLY = 0.5
@@ -22,13 +23,31 @@ def to_know(sources: Sources) -> Iterator[str]:
         yield from (f"- {text}." for text in _misnamed(sources, known))
     notes = dict(_notes(sources))
     yield from (f"- {one.name}: {note}." for one in subjects for note in notes.get(one.name, []))
-    engines = list(dict.fromkeys(f"{s.engine} {s.version}" for s in subjects if s.version))
-    binding = run.environment.get("packages", {}).get("llama-cpp-python")
-    under = f", llama-cpp-python {binding} under rllm" if binding else ""
-    yield (
-        f"- Engines as they were installed on {run.created_at[:10]}: {listed(engines)}{under}. They tell "
-        "their version, not their age: look for newer ones before you choose."
-    )
+    yield f"- Engines as they were installed on {run.created_at[:10]}: {_engines(run)}."
+
+
+def _engines(run: RunRecord) -> str:
+    """Every engine with its age, where the run recorded that of any."""
+    engines = list(dict.fromkeys(f"{s.engine} {s.version}" for s in run.subjects if s.version))
+    version = run.environment.get("packages", {}).get("llama-cpp-python")
+    binding = f"llama-cpp-python {version}" if version else None
+    released = run.environment.get("released")
+    if released is None:
+        under = f", {binding} under rllm" if binding else ""
+        return (
+            f"{listed(engines)}{under}. They tell their version, not their age: look for newer ones before "
+            "you choose"
+        )
+    measured = date.fromisoformat(run.created_at[:10])
+    aged = {name: _aged(name, released.get(name), measured) for name in (*engines, binding) if name}
+    under = f"; under rllm {aged[binding]}" if binding else ""
+    return f"{listed([aged[name] for name in engines])}{under}. Look for newer ones before you choose"
+
+
+def _aged(name: str, day: str | None, measured: date) -> str:
+    if day is None:
+        return f"{name} (of unknown age)"
+    return f"{name} of {day} ({plural((measured - date.fromisoformat(day)).days, 'day')} old)"
 
 
 def _misnamed(sources: Sources, known: Subject) -> Iterator[str]:
