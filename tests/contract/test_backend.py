@@ -194,16 +194,16 @@ def test_a_prompt_computed_in_pieces_equals_one_computed_whole(driver: Driver) -
 
 
 @pytest.mark.parametrize("right", range(4))
-def test_guesses_bring_what_is_drawn_without_them(driver: Driver, right: int) -> None:
+def test_drafts_bring_what_is_drawn_without_them(driver: Driver, right: int) -> None:
     tokens = prompt(driver.backend, "the rain in Spain stays mainly in the plain")
     usual = driver.greedy(0, tokens, 8)
     wrong = [token + 1 for token in usual]
-    guesses = [*usual[1 : 1 + right], *wrong[1 + right : 4]]
+    drafts = [*usual[1 : 1 + right], *wrong[1 + right : 4]]
     other = prompt(driver.backend, "and in Hertford")
     others = driver.greedy(2, other, 3)
     back = (Truncate(0, len(tokens)), Truncate(2, len(other)))
     chunks = (
-        Chunk(0, [usual[0], *guesses], len(tokens), True, drafted=3),
+        Chunk(0, [usual[0], *drafts], len(tokens), True, drafted=3),
         Chunk(2, others[:1], len(other), True),
     )
     result = driver.backend.execute(Plan(back, chunks))
@@ -214,7 +214,7 @@ def test_guesses_bring_what_is_drawn_without_them(driver: Driver, right: int) ->
     assert driver.decode(2, others[1], 2) == others[1:3]
 
 
-def test_guesses_change_no_random_draw(driver: Driver) -> None:
+def test_drafts_change_no_random_draw(driver: Driver) -> None:
     params = SamplingParams(temperature=0.9, seed=11, num_logprobs=0)
     tokens = prompt(driver.backend, "Sing, goddess, the")
     usual = draw(driver, params, 6)

@@ -166,6 +166,8 @@ class _Sampler:
 class Simulator:
     info: ModelInfo
     faults: Faults = field(default_factory=Faults)
+    forces: int = 0
+    """After every draw, at most so many tokens that follow are said to be forced."""
 
     def __post_init__(self) -> None:
         self.held: dict[int, list[tuple[int, int]]] = {seq: [] for seq in range(self.info.num_sequences)}
@@ -212,6 +214,7 @@ class Simulator:
                 result.scores[chunk.seq] = self._score(chunk)  # type: ignore[index]
             if chunk.sample:
                 tokens[chunk.seq] = self._draw(chunk)
+                result.forced[chunk.seq] = self._force(chunk.seq, tokens[chunk.seq][-1])
         result.tokens, result.failed = tokens, frozenset(failed)
         if failed:
             result.status = Status.FAILED
@@ -234,6 +237,21 @@ class Simulator:
             drawn.append(successor(content[: sure + len(drawn)], banned))
         del held[sure + len(drawn) - 1 :]
         return drawn
+
+    def _force(self, seq: int, drawn: int) -> list[int]:
+        """What would be drawn next, but for the end and what a ban changes."""
+        content = [*(token for _, token in self.held[seq]), drawn]
+        forced: list[int] = []
+        while (
+            len(forced) < self.forces
+            and not self.samplers[seq].banned
+            and END not in (*content[-1:], *forced)
+        ):
+            token = successor([*content, *forced], banned=False)
+            if token == END:
+                break
+            forced.append(token)
+        return forced
 
     def _require_room(self, plan: Plan) -> None:
         if self.info.kv_unified:

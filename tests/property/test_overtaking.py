@@ -126,7 +126,7 @@ def test_a_short_prompt_of_worse_priority_does_not_pass() -> None:
 
 
 def test_a_long_prompt_with_little_left_to_compute_counts_as_short() -> None:
-    """What is resident needs no computing: a conversation goes on beside a long newcomer."""
+    """What is resident needs no computing: a conversation goes on beside a long new prompt."""
     harness = Harness(make_info(slots=4, num_sequences=8, ctx=200, cells=800, batch=BATCH))
     conversation = tuple(1 + (i * i) % 3 % 2 for i in range(60))
     harness.submit(conversation, 1)

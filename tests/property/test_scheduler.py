@@ -33,9 +33,10 @@ class Harness:
         prefix_cache: bool = True,
         moves: MovePolicy | None = None,
         drafter: Drafter | None = None,
+        forces: int = 0,
     ) -> None:
         self.info = info
-        self.backend = Simulator(info)
+        self.backend = Simulator(info, forces=forces)
         self.scheduler = build_scheduler(
             info, self.backend.vocabulary, prefix_cache=prefix_cache, moves=moves, drafter=drafter
         )
@@ -149,13 +150,17 @@ class SchedulerMachine(RuleBasedStateMachine):
         prefix_cache=st.booleans(),
         free=st.booleans(),
         drafter=st.sampled_from([None, Eager, Clairvoyant]),
+        forces=st.sampled_from([0, 0, 1, 5]),
     )
-    def build(self, info: ModelInfo, prefix_cache: bool, free: bool, drafter: type[Eager] | None) -> None:
+    def build(
+        self, info: ModelInfo, prefix_cache: bool, free: bool, drafter: type[Eager] | None, forces: int
+    ) -> None:
         self.harness = Harness(
             info,
             prefix_cache=prefix_cache,
             moves=FreeMoves(StepTimes()) if free else None,
             drafter=drafter and drafter(3),
+            forces=forces,
         )
 
     @rule(
@@ -251,6 +256,21 @@ def test_right_drafts_say_what_would_have_been_said(info: ModelInfo, min_tokens:
             harness.submit(prompt, 7, min_tokens=min_tokens)
             harness.run()
             harness.check_answers()
+
+
+@pytest.mark.parametrize("info", INFOS)
+@pytest.mark.parametrize("forces", [1, 3, 20])
+def test_forced_tokens_are_computed_together_and_say_the_same(info: ModelInfo, forces: int) -> None:
+    """Everybody gets what would have been drawn, in fewer steps, whatever room there is."""
+    steps = []
+    for count in (0, forces):
+        harness = Harness(info, forces=count)
+        for prompt in itertools.product((1, 2), repeat=3):
+            harness.submit(prompt, 7)
+        harness.run()
+        harness.check_answers()
+        steps.append(harness.num_steps)
+    assert steps[1] < steps[0]
 
 
 @pytest.mark.parametrize("cells", range(10, 24))

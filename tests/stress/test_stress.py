@@ -63,7 +63,7 @@ def test_a_split_cache_of_q8_0_is_exact_where_attention_has_one_path(q8_model: P
 @pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.timeout(500)
-def test_guesses_change_nothing_there(q8_model: Path) -> None:
+def test_drafts_change_nothing_there(q8_model: Path) -> None:
     exact = msgspec.structs.replace(options("split"), ubatch_size=48, speculative_tokens=4)
     outcome = run(q8_model, "split", exact, REUSING, drafter=Eager(4))
     assert not outcome.differences

@@ -1,4 +1,4 @@
-"""What is guessed, and when that is found to pay."""
+"""What is drafted, and when that is found to pay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def look(tokens: tuple[int, ...], count: int) -> list[int]:
     return list(lookup.draft)
 
 
-def test_what_followed_the_last_two_tokens_is_guessed() -> None:
+def test_what_followed_the_last_two_tokens_is_drafted() -> None:
     assert look(REPEATS, 3) == [3, 4, 5]
     assert look(STRANGE, 3) == []
     assert look((1,), 3) == []
@@ -50,7 +50,7 @@ def test_new_tokens_are_found_too() -> None:
     assert lookup.draft == [9]
 
 
-def test_the_longer_what_repeats_the_likelier_the_guess() -> None:
+def test_the_longer_what_repeats_the_likelier_the_draft() -> None:
     common = Rates()
     lookup = Lookup(0, common)
     for _ in range(20):
@@ -60,7 +60,7 @@ def test_the_longer_what_repeats_the_likelier_the_guess() -> None:
         lookup.look((5, 8, 9, 1, 2, 3, 7, 8, 9), 2)
         assert lookup.match == 2
         lookup.judge([4])
-    assert lookup.chance(0) == 0  # nothing is guessed
+    assert lookup.chance(0) == 0  # nothing is drafted
     lookup.look((7, 8, 9, 1, 2, 3, 7, 8, 9), 2)
     assert lookup.chance(0) > 0.9
     assert lookup.chance(1) == 0.5  # after four that are the same: not seen yet
@@ -110,12 +110,12 @@ def drafts(made: Speculation, decoding: list[Sequence], room: int = 9, spare: in
     return [list(draft) for draft in found]
 
 
-def test_on_a_device_where_rows_cost_nothing_everything_is_guessed() -> None:
+def test_on_a_device_where_rows_cost_nothing_everything_is_drafted() -> None:
     flat = speculation({1: 0.01, 2: 0.01, 3: 0.01, 4: 0.01, 5: 0.01})
     assert drafts(flat, sequences(REPEATS)) == [[3, 4, 5, 1]]
 
 
-def test_nothing_is_guessed_where_two_rows_take_twice_as_long() -> None:
+def test_nothing_is_drafted_where_two_rows_take_twice_as_long() -> None:
     linear = speculation({1: 0.01, 2: 0.02, 3: 0.03, 4: 0.04, 5: 0.05})
     assert drafts(linear, sequences(REPEATS)) == [[]]
 
@@ -146,7 +146,7 @@ def test_rows_never_measured_are_tried_where_they_could_pay_and_then_judged_by_t
     assert drafts(made, repeating) == [[]]
 
 
-def test_a_sequence_that_was_guessed_wrong_is_left_alone_until_its_guesses_are_right() -> None:
+def test_a_sequence_that_was_drafted_wrong_is_left_alone_until_its_drafts_are_right() -> None:
     made = speculation({1: 0.010, 2: 0.014, 3: 0.018, 4: 0.022, 5: 0.026})
     repeating = sequences(REPEATS)
     assert drafts(made, repeating) != [[]]
@@ -178,7 +178,7 @@ def test_room_is_kept_to() -> None:
 
 
 def test_where_changing_the_number_of_rows_is_dear_it_changes_seldom() -> None:
-    """Another number means another graph: waiting a while, or wrong guesses for a while, may be cheaper."""
+    """Another number means another graph: waiting a while, or wrong drafts for a while, may be cheaper."""
     made = speculation({1: 0.0100, 5: 0.0101})
     for _ in range(100):
         for rows in (5, 1):

@@ -4,7 +4,7 @@ A step computes the last token and its drafts side by side, and every draft that
 no step of its own. What is drawn does not depend on the drafts: the same draws are made from the same logits,
 as far as these are the same for a token that is computed beside others.
 
-Whoever knows for certain what follows (a grammar that leaves one choice) needs no draft: such tokens join the
+What a constraint forces (`StepResult.forced`) is always right and needs no check: such tokens join the
 sequence's own, and the next step computes all that is pending.
 """
 

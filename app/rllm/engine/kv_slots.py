@@ -21,8 +21,6 @@ from rllm.engine.types import ModelInfo
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """What became of a request to place tokens."""
-
     seq: int | None
     """None: there is no id or no room."""
     reused: int
@@ -47,7 +45,7 @@ class KVSlots:
         """
         self._layout = layout
         self._ledger = layout.ledger
-        self._offload = offload
+        self.offload = offload
         self._ops = ops
         self._index = PrefixIndex()
         self._ids = SequenceIds(set(range(info.num_sequences)), set(), {})
@@ -67,16 +65,8 @@ class KVSlots:
         return self._ledger.free
 
     @property
-    def num_occupied(self) -> int:
-        return len(self._ids.occupied)
-
-    @property
     def has_ops(self) -> bool:
         return bool(self._ops)
-
-    @property
-    def offload(self) -> PrefixOffload:
-        return self._offload
 
     def idle_prefixes(self) -> Iterator[tuple[int, int]]:
         """(sequence id, length)"""
@@ -101,13 +91,11 @@ class KVSlots:
 
     def is_worth_waiting(self, tokens: Sequence[int], salt: str) -> bool:
         """Somebody is computing a prefix of ``tokens`` right now that is much longer than what is there."""
-        if not self._prefix_cache or not self._can_trim:
-            return False
-        match = self._index.match(tokens[:-1], self._ledger.length, salt)
+        match = self._match_soon(tokens, salt)
         if match.soon_length - match.length >= self._min_wait:
             return True
         found = self._find_stored(tokens, salt, match)
-        return found is not None and self._offload.is_coming(found)
+        return found is not None and self.offload.is_coming(found)
 
     def num_uncached(self, tokens: Sequence[int], salt: str) -> int:
         """How many of ``tokens`` would have to be computed if they were placed now."""
@@ -117,9 +105,7 @@ class KVSlots:
 
     def num_uncached_soon(self, tokens: Sequence[int], salt: str) -> int:
         """The same once the prompts under way are complete, if nothing is evicted meanwhile."""
-        if not self._prefix_cache or not self._can_trim:
-            return len(tokens)
-        match = self._index.match(tokens[:-1], self._ledger.length, salt)
+        match = self._match_soon(tokens, salt)
         found = self._find_stored(tokens, salt, match)
         return len(tokens) - max(match.soon_length, 0 if found is None else found.length)
 
@@ -157,6 +143,12 @@ class KVSlots:
         self._index.insert(seq, tokens, salt)
         return Placed(seq, match.length, evicted)
 
+    def _match_soon(self, tokens: Sequence[int], salt: str) -> Match:
+        """What is there or will be; a memory that cannot forget may not stop where a prompt leaves it."""
+        if not self._prefix_cache or not self._can_trim:
+            return NO_MATCH
+        return self._index.match(tokens[:-1], self._ledger.length, salt)
+
     def _match(self, tokens: Sequence[int], salt: str) -> Match:
         """At least one token is left over: logits come only from computing one."""
         if not self._prefix_cache:
@@ -177,20 +169,20 @@ class KVSlots:
             return None
         copies = match.length and not self._should_continue(match)
         spared = self._layout.moved(self._ledger.length(match.seq)) if copies else 0
-        return self._offload.find(tokens[:-1], salt, match.length, spared)
+        return self.offload.find(tokens[:-1], salt, match.length, spared)
 
     def _place_stored(
         self, found: Found, tokens: Sequence[int], salt: str, seq: int, spoken_for: int
     ) -> Placed:
         """Like `place`, with what is reused coming from the store."""
         evicted = 0
-        self._offload.pin(found.key)
+        self.offload.pin(found.key)
         # all that was stored comes back before what is too much is cut off
         needed = max(len(tokens), found.entry_length) + spoken_for
         if self._layout.lacks(needed):
             evicted = self.evict(needed)
-            if self._layout.lacks(needed):
-                return Placed(None, 0, evicted)
+        if self._layout.lacks(needed):
+            return Placed(None, 0, evicted)
         if seq < 0:
             claimed, lost = self._claim(-1)
             evicted += lost
@@ -198,7 +190,7 @@ class KVSlots:
                 return Placed(None, 0, evicted)
             seq = claimed
         self._ledger.append(seq, found.length)
-        self._offload.restore(found, seq)
+        self.offload.restore(found, seq)
         self._index.insert(seq, tokens, salt)
         return Placed(seq, found.length, evicted)
 
@@ -333,11 +325,11 @@ class KVSlots:
     def _save(self, seq: int, *, loss: int, quiet: bool = False) -> None:
         del self._unsaved[seq]
         tokens, salt = self._index.tokens(seq), self._index.salt(seq)
-        self._offload.save(seq, tokens, salt, loss=loss, quiet=quiet)
+        self.offload.save(seq, tokens, salt, loss=loss, quiet=quiet)
 
     # --- integrity ------------------------------------------------------------------------------
 
-    def check(self, running: Mapping[int, Sequence[int]]) -> None:
+    def check(self, running: Mapping[int, Sequence[int]], num_preempted: int) -> None:
         """Recompute every account; raises AssertionError where one is wrong.
 
         Args:
@@ -352,6 +344,7 @@ class KVSlots:
         for seq in self._ids.idle:
             assert self._index.length(seq) == self._ledger.length(seq) > 0
         assert running.keys() <= self._ids.occupied
+        assert len(self._ids.occupied) == len(running) + num_preempted
         for seq in self._ids.occupied:
             if seq in running:  # the index knows the prompt; what was drawn enters it at the end
                 assert self._ledger.length(seq) < len(running[seq])
@@ -360,4 +353,4 @@ class KVSlots:
                 assert self._ledger.length(seq) == 0
                 assert seq not in self._index
         assert self._unsaved.keys() <= self._ids.idle.keys()
-        self._offload.store.check()
+        self.offload.store.check()

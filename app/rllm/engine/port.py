@@ -134,7 +134,8 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
     With ``sample`` the next token is drawn after the last of them. The last ``drafted`` tokens are drafts of
     what will be drawn: a token is drawn after each of them too, as long as the one before was drawn as
-    drafted. The cells of the other drafts are dropped again.
+    drafted. The cells of the other drafts are dropped again. ``forced`` tokens of a decode were not drawn but
+    had to follow (`StepResult.forced`): they are sure, and need no check.
 
     ``scored`` is what follows each of the last tokens (with ``sample``: of those before the very last), where
     the log probability of that is wanted. Drafts and scores never meet in a chunk.
@@ -145,6 +146,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     start: int
     sample: bool
     drafted: int = 0
+    forced: int = 0
     scored: Sequence[int] = ()
 
     @property
@@ -163,7 +165,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def is_decode(self) -> bool:
-        return self.sample and self.num_sure == 1
+        return self.sample and self.num_sure == 1 + self.forced
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class Plan:
 
     @cached_property
     def num_decodes(self) -> int:
-        """Chunks of one token, drafts aside, after which another is drawn."""
+        """Chunks of one token, drafts and forced ones aside, after which another is drawn."""
         return sum(1 for chunk in self.chunks if chunk.is_decode)
 
     @cached_property
@@ -194,10 +196,11 @@ class Plan:
     def num_outputs(self) -> int:
         return sum(chunk.num_outputs for chunk in self.chunks)
 
-    @property
+    @cached_property
     def num_prefill(self) -> int:
-        """Tokens that are neither decodes nor drafts."""
-        return self.num_tokens - self.num_decodes - self.num_drafted
+        """Tokens of prompts: neither decodes, nor drafts, nor forced."""
+        num_forced = sum(chunk.forced for chunk in self.chunks)
+        return self.num_tokens - self.num_decodes - self.num_drafted - num_forced
 
 
 @dataclass(slots=True)
@@ -262,6 +265,9 @@ class StepResult:
     draft that was right."""
     logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict)
     """seq -> log probabilities, where the sampler was opened with ``num_logprobs >= 0``."""
+    forced: dict[int, list[int]] = field(default_factory=dict)
+    """seq -> tokens that must follow those drawn, where a constraint leaves no choice: they join the
+    answer at once, and go into the next step together."""
     scores: dict[int, list[TokenLogprob]] = field(default_factory=dict)
     """seq -> log probabilities of what its chunk's ``scored`` names."""
     failed: set[int] = field(default_factory=set)

@@ -90,7 +90,7 @@ class Running:
         while self.kv.free_cells < count and len(self.by_seq) > 1:
             last = self.last()
             if last.state is State.DECODING:
-                count -= 1
+                count -= last.num_pending
             self.preempt(last)
 
     def evict(self, count: int) -> bool:
@@ -127,9 +127,9 @@ class Running:
             self.kv.release(sequence.seq, content, keep=keep)
         sequence.move(State.FINISHED)
 
-    def check(self) -> None:
+    def check(self, num_preempted: int) -> None:
         """Recompute every account; raises AssertionError where one is wrong."""
-        self.kv.check({seq: sequence.tokens for seq, sequence in self.by_seq.items()})
+        self.kv.check({seq: s.tokens for seq, s in self.by_seq.items()}, num_preempted)
         assert self.free_slots >= 0
         for seq, sequence in self.by_seq.items():
             assert sequence.seq == seq

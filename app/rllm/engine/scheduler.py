@@ -205,12 +205,13 @@ class Scheduler:
         logprobs: tuple[TokenLogprob, ...] = ()
         if result.logprobs and seq in result.logprobs:
             logprobs = tuple(result.logprobs[seq])
-        return self._tell(sequence, drawn, logprobs, now)
+        forced = result.forced.get(seq, ()) if result.forced else ()
+        return self._tell(sequence, [*drawn, *forced] if forced else drawn, logprobs, now)
 
     def _tell(
         self, sequence: Sequence, drawn: SequenceOf[int], logprobs: tuple[TokenLogprob, ...], now: float
     ) -> Event:
-        """The event of the drawn tokens, up to the one that ends the request."""
+        """The event of the drawn and forced tokens, up to the one that ends the request."""
         said = ""
         request = sequence.request
         pieces = self._shown_pieces if request.shows_special else self._pieces
@@ -268,9 +269,9 @@ class Scheduler:
 
     def check(self) -> None:
         """Recompute every account; raises AssertionError where one is wrong."""
-        self._running.check()
-        assert len(self._requests) == len(self._running) + len(self._running.line)
-        assert self._kv.num_occupied == sum(1 for s in self._requests.values() if s.seq >= 0)
+        waiting = [s for s in self._requests.values() if s.state is State.WAITING]
+        self._running.check(num_preempted=sum(1 for s in waiting if s.seq >= 0))
+        assert len(self._running.line) == len(waiting) == len(self._requests) - len(self._running)
 
 
 def _shown(vocabulary: Vocabulary, token: int) -> bytes:

@@ -58,7 +58,7 @@ class Turn:
 class Sequence:
     """``tokens`` is the prompt and all that was drawn; the first ``computed`` of them have cells.
 
-    The last drawn token never has one until the step that computes its successor.
+    The last drawn token, and what a constraint forced after it, never have one until the next step.
     """
 
     __slots__ = (
@@ -102,7 +102,7 @@ class Sequence:
 
     @property
     def num_pending(self) -> int:
-        """Tokens that still have to be computed; 1 while decoding."""
+        """Tokens that still have to be computed; while decoding the last drawn one and what it forced."""
         return len(self.tokens) - self.computed
 
     @property

@@ -42,22 +42,28 @@ class Decodes:
         self._max_tokens = info.max_request_tokens
 
     def plan(self, batch: Batch) -> None:
-        """Every sequence that decodes takes part."""
+        """Every sequence that decodes takes part, with all that is pending: its forced tokens, too."""
         decoding = self._running.of(State.DECODING)
-        if self._kv.free_cells < len(decoding):
-            self._running.make_room(len(decoding))
+        if self._kv.free_cells < self._batch_size:  # else nobody needs to count
+            self._running.make_room(sum(s.num_pending for s in decoding))
             decoding = self._running.of(State.DECODING)
+        spare = self._batch_size - len(decoding)
         chunks = batch.chunks
         for sequence in decoding:
             if not sequence.ban_lifted:
                 self._running.lift_ban(sequence)
-            seq = sequence.seq
-            chunks[seq] = Chunk(seq, sequence.tokens[-1:], sequence.computed, True)
-        batch.tokens += len(decoding)
+            seq, pending = sequence.seq, sequence.num_pending
+            forced = min(pending - 1, spare)
+            spare -= forced
+            end = sequence.computed + 1 + forced
+            tokens = sequence.tokens[sequence.computed : end]
+            sample = forced == pending - 1
+            chunks[seq] = Chunk(seq, tokens, sequence.computed, sample, forced=forced)
+            batch.tokens += 1 + forced
 
     def plan_drafts(self, batch: Batch) -> None:
         """Beside the decodes of a step that has nothing else, where that pays. Nobody gives way for them."""
-        if self._drafter is None or not batch.chunks:
+        if self._drafter is None or not batch.chunks or batch.tokens > len(batch.chunks):
             return
         decoding = [self._running.by_seq[seq] for seq in batch.chunks]
         count = len(decoding)
