@@ -66,7 +66,7 @@ class Harness:
         for event in self.scheduler.commit(plan, result, self.now):
             self._hear(event)
         self.scheduler.check()
-        if not self.scheduler.inspect().kv.has_ops:
+        if not self.scheduler.inspect().kv.ops:
             assert self.backend.used == self.scheduler.cells_used
             self.check_store()
         return bool(plan.chunks)

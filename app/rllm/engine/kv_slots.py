@@ -46,7 +46,7 @@ class KVSlots:
         self._layout = layout
         self._ledger = layout.ledger
         self.offload = offload
-        self._ops = ops
+        self.ops = ops
         self._index = PrefixIndex()
         self._ids = SequenceIds(set(range(info.num_sequences)), set(), {})
         self._unsaved: dict[int, None] = {}
@@ -64,10 +64,6 @@ class KVSlots:
     def free_cells(self) -> int:
         return self._ledger.free
 
-    @property
-    def has_ops(self) -> bool:
-        return bool(self._ops)
-
     def idle_prefixes(self) -> Iterator[tuple[int, int]]:
         """(sequence id, length)"""
         return ((seq, self._ledger.length(seq)) for seq in self._ids.idle)
@@ -79,12 +75,9 @@ class KVSlots:
     def length(self, seq: int) -> int:
         return self._ledger.length(seq)
 
-    def add_op(self, op: Op) -> None:
-        self._ops.append(op)
-
     def take_ops(self) -> tuple[Op, ...]:
-        ops = tuple(self._ops)
-        self._ops.clear()
+        ops = tuple(self.ops)
+        self.ops.clear()
         return ops
 
     # --- finding a place ------------------------------------------------------------------------
@@ -138,7 +131,7 @@ class KVSlots:
             seq = claimed
         if match.length:
             self._ledger.copy(match.seq, seq, match.length)
-            self._ops.append(CopyPrefix(match.seq, seq, match.length))
+            self.ops.append(CopyPrefix(match.seq, seq, match.length))
             self._ids.touch(match.seq)
         self._index.insert(seq, tokens, salt)
         return Placed(seq, match.length, evicted)
@@ -224,7 +217,7 @@ class KVSlots:
         if loss:
             self._ledger.truncate(seq, match.length)
             self._index.truncate(seq, match.length)
-            self._ops.append(Truncate(seq, match.length))
+            self.ops.append(Truncate(seq, match.length))
         self._index.extend(seq, tokens[match.length :])
 
     def _claim(self, source: int) -> tuple[int | None, int]:
@@ -251,13 +244,13 @@ class KVSlots:
         """Give the cells of a preempted request back; it keeps the id."""
         self._index.remove(seq)
         self._ledger.truncate(seq, 0)
-        self._ops.append(Truncate(seq, 0))
+        self.ops.append(Truncate(seq, 0))
 
     def release(self, seq: int, content: Sequence[int], *, keep: bool) -> None:
         """The request that held ``seq`` is over. ``content`` is what its cells hold; with ``keep`` it may
         be reused, else it is dropped."""
         self._ids.occupied.remove(seq)
-        self._ops.append(CloseSampler(seq))
+        self.ops.append(CloseSampler(seq))
         if keep and self._prefix_cache and content:
             known = self._index.length(seq)
             if known < len(content):
@@ -298,7 +291,7 @@ class KVSlots:
         self._index.remove(seq)
         if self._ledger.length(seq):
             self._ledger.truncate(seq, 0)
-            self._ops.append(Truncate(seq, 0))
+            self.ops.append(Truncate(seq, 0))
         self._ids.empty.add(seq)
 
     # --- outside the cache ----------------------------------------------------------------------
@@ -318,7 +311,7 @@ class KVSlots:
 
     def save_quietly(self) -> None:
         """Store the least recently used idle prefix that is worth it, in a step that computes nothing."""
-        while self.wants_quiet and not any(isinstance(op, Save) for op in self._ops):
+        while self.wants_quiet and not any(isinstance(op, Save) for op in self.ops):
             seq = next(iter(self._unsaved))
             self._save(seq, loss=self._ledger.length(seq), quiet=True)
 

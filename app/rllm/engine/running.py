@@ -67,7 +67,7 @@ class Running:
             return False
         if sequence.clock.admitted_at is None:
             bans = sequence.bans(self._end_tokens)
-            self.kv.add_op(OpenSampler(placed.seq, request.sampling, request.prompt, *bans))
+            self.kv.ops.append(OpenSampler(placed.seq, request.sampling, request.prompt, *bans))
             sequence.clock.admitted_at = now
             self.counters.started.append(Started(request.id, placed.seq, placed.reused))
             sequence.cached_tokens = placed.reused
@@ -82,7 +82,7 @@ class Running:
         """The next draw of ``sequence`` may end it, if it has enough tokens by now."""
         if not sequence.ban_lifted and sequence.num_output >= sequence.request.min_tokens:
             sequence.ban_lifted = True
-            self.kv.add_op(LiftBan(sequence.seq))
+            self.kv.ops.append(LiftBan(sequence.seq))
 
     def make_room(self, count: int) -> None:
         """Free cells for ``count`` tokens. The first in line never gives way, so somebody always gets on."""

@@ -77,7 +77,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._requests or self._unsent or self._kv.has_ops or self._kv.wants_quiet)
+        return bool(self._requests or self._unsent or self._kv.ops or self._kv.wants_quiet)
 
     @property
     def store_bytes(self) -> tuple[int, int]:
