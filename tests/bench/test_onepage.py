@@ -12,7 +12,7 @@ import pytest
 
 from rllm_bench.figures.pages import check
 from rllm_bench.figures.sources import Catalog
-from rllm_bench.report.onepage.words import LANGUAGES, WORDS
+from rllm_bench.report.onepage.page import LANGUAGES, WORDS
 from rllm_bench.report.onepage.write import printed, write
 from tests.bench.conftest import Delay, Measure
 

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import click
 
+from rllm_bench.commands.options import ROOT
+
 
 @click.command("figures")
 @click.argument("pages", nargs=-1, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--write", is_flag=True, help="Fill the figures in; without it they are checked.")
-@click.option(
-    "--root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=".",
-    show_default="the current folder",
-    help="The checkout, with docs/figures.toml.",
-)
+@ROOT
 def command(pages: tuple[Path, ...], write: bool, root: Path) -> None:
     """Compute the figures of PAGES anew from their records, by the keys beside them.
 

@@ -6,16 +6,12 @@ from pathlib import Path
 
 import click
 
+from rllm_bench.commands.options import ROOT
+
 
 @click.command("index")
 @click.option("--check", is_flag=True, help="Write nothing; fail where the page is not what it should be.")
-@click.option(
-    "--root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=".",
-    show_default="the current folder",
-    help="The checkout, with reports/index.toml.",
-)
+@ROOT
 def command(check: bool, root: Path) -> None:
     """Write reports/README.md: every report with its question and its answer in a line."""
     from rllm_bench.figures.keys import UnknownFigure

@@ -64,6 +64,15 @@ RUN = Recorded("run.json", "rllm-bench matrix")
 QUALITY = Recorded("quality.json", "rllm-bench quality")
 
 
+ROOT = click.option(
+    "--root",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=".",
+    show_default="the current folder",
+    help="The checkout, with docs/figures.toml and reports/.",
+)
+
+
 def place_options(command: Decorated) -> Decorated:
     for option in reversed(
         [

@@ -6,15 +6,11 @@ from pathlib import Path
 
 import click
 
+from rllm_bench.commands.options import ROOT
+
 
 @click.command("summary")
-@click.option(
-    "--root",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=".",
-    show_default="the current folder",
-    help="The checkout, with reports/summary.toml and docs/figures.toml.",
-)
+@ROOT
 @click.option("--print", "to_console", is_flag=True, help="Print the English page, and write nothing.")
 def command(root: Path, to_console: bool) -> None:
     """Write reports/SUMMARY.md and SUMMARY.zh-CN.md: the answer on one page, from the records.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rllm_bench.figures.metrics import CellData, token_times, tpot_ms
+from rllm_bench.figures.metrics import CellData, meets, token_times, tpot_ms
 from rllm_bench.figures.stats import PERCENTILES, Array
 from rllm_bench.records.cells import RequestRecord
 
@@ -35,7 +35,7 @@ def result(cell: CellData, slo: Mapping[str, float] | None) -> dict[str, Any]:
         "total_input_tokens": inputs,
         "total_output_tokens": outputs,
         "request_throughput": len(good) / duration,
-        "request_goodput": None if slo is None else sum(_meets(r, slo) for r in good) / duration,
+        "request_goodput": None if slo is None else sum(meets(r, slo, r.sent_us) for r in good) / duration,
         "output_throughput": outputs / duration,
         "total_token_throughput": (inputs + outputs) / duration,
         **_peaks(cell),
@@ -65,17 +65,6 @@ def _spread(name: str, values: Array) -> dict[str, float]:
         f"std_{name}_ms": float(values.std()),
         **{f"p{q}_{name}_ms": float(np.percentile(values, q)) for q in PERCENTILES},
     }
-
-
-def _meets(request: RequestRecord, slo: Mapping[str, float]) -> bool:
-    if request.first_us is None or request.last_us is None:
-        return False
-    found = {
-        "ttft": (request.first_us - request.sent_us) / 1e3,
-        "tpot": tpot_ms(request) or 0.0,
-        "e2el": (request.last_us - request.sent_us) / 1e3,
-    }
-    return all(found[name] <= limit for name, limit in slo.items())
 
 
 def _peaks(cell: CellData) -> dict[str, float]:

@@ -11,6 +11,7 @@ from rllm_bench.quality.gate import Limits, Verdict, judge
 from rllm_bench.quality.metrics import Divergence
 from rllm_bench.quality.results import QualityRun, VariantResult
 from rllm_bench.quality.words import estimate
+from rllm_bench.report.tables import unaligned
 
 _EXACT = {"F32", "F16", "BF16", "F64"}
 
@@ -72,7 +73,7 @@ def _figures(run: QualityRun, verdicts: dict[str, Verdict]) -> Iterator[str]:
         return
     yield "## Perplexity and divergence"
     yield ""
-    yield from _table(
+    yield from unaligned(
         ("variant", "MB", "bits/weight", "PPL", "PPL ratio", "mean KLD", "median", "99 %", "99.9 %", "max",
          "RMS Δp %", "same top %", "gate"),
         [_figure_row(result, found, verdicts[result.model.name]) for result, found in measured]
@@ -164,7 +165,7 @@ def _matrices(run: QualityRun) -> Iterator[str]:
                 gain.verdict,
             )
         )
-    yield from _table(
+    yield from unaligned(
         ("type", "without", "with", "mean KLD without", "with", "gain", "same top gain %",
          "PPL ratio without", "with", "the matrix makes it"),
         rows,
@@ -195,7 +196,7 @@ def _tasks(run: QualityRun) -> Iterator[str]:
         yield ""
         if run.floor.greedy is not None:
             greedy.append(("noise: reading instead of writing", run.floor.greedy))
-        yield from _table(
+        yield from unaligned(
             ("variant", "texts", "identical", "median tokens before the first difference, or in all"),
             [(name, str(len(g.lengths)), str(g.exact), f"{g.median_agreed:.0f}") for name, g in greedy],
         )
@@ -208,7 +209,7 @@ def _choice_table(title: str, task: str, run: QualityRun) -> Iterator[str]:
     rows = [(result.model.name, getattr(result, task)) for result in (run.reference, *run.variants)]
     if task == "pairs":
         rows.append(("noise: one at a time", run.floor.pairs))
-    yield from _table(
+    yield from unaligned(
         (
             "variant",
             "right",
@@ -245,7 +246,7 @@ def _types(run: QualityRun) -> Iterator[str]:
             f"{name} {share:.0%}" for name, share in result.model.type_shares.items() if share >= 0.005
         )
         rows.append((result.model.name, result.model.file_type, shares, f"`{result.model.sha256[:16]}`"))
-    yield from _table(("file", "calls itself", "share of the parameters by tensor type", "sha256"), rows)
+    yield from unaligned(("file", "calls itself", "share of the parameters by tensor type", "sha256"), rows)
     yield ""
 
 
@@ -254,7 +255,7 @@ def _served(run: QualityRun) -> Iterator[str]:
         return
     yield "## Served models"
     yield ""
-    yield from _table(
+    yield from unaligned(
         ("served", "PPL", "PPL ratio", "same top %"),
         [
             (r.model.name, estimate(r.ppl, 3), estimate(r.ppl_ratio), estimate(r.same_top, 2, 100))
@@ -285,7 +286,7 @@ def _limits(verdicts: dict[str, Verdict]) -> Iterator[str]:
                     "pass" if check.passed else "**fail**",
                 )
             )
-    yield from _table(("variant", "class", "figure", "value", "limit", ""), rows)
+    yield from unaligned(("variant", "class", "figure", "value", "limit", ""), rows)
     yield ""
 
 
@@ -305,10 +306,3 @@ def _notes(run: QualityRun) -> Iterator[str]:
         yield ""
         yield from (f"- {note}" for note in notes)
         yield ""
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield "| " + " | ".join(head) + " |"
-    yield "|" + " --- |" * len(head)
-    for row in rows:
-        yield "| " + " | ".join(row) + " |"

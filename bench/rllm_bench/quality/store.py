@@ -19,6 +19,7 @@ import msgspec
 from rllm_bench.quality.results import QualityRun
 from rllm_bench.quality.scorefile import ScoreFile
 from rllm_bench.records import archive
+from rllm_bench.records.store import write_whole
 
 T = TypeVar("T")
 
@@ -69,10 +70,3 @@ def load_run(folder: Path) -> QualityRun:
         return msgspec.json.decode(archive.read_bytes(folder / "quality.json"), type=QualityRun)
     except msgspec.DecodeError as exc:
         raise ValueError(f"{folder / 'quality.json'}: {exc}") from exc
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """All of it or nothing, also when the process is killed in between."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_bytes(data)
-    partial.replace(path)

@@ -8,6 +8,7 @@ from rllm_bench.figures.compare import MARGIN
 from rllm_bench.figures.words import plural
 from rllm_bench.recommend.decide import Change, Decision
 from rllm_bench.recommend.options import Floor, Option
+from rllm_bench.report.tables import unaligned
 
 _NAMES = {"ttft": "time to first token", "tpot": "time per output token", "e2el": "whole answer"}
 
@@ -134,25 +135,21 @@ def _changes(changed: Sequence[Change], decision: Decision) -> Iterator[str]:
 
 def _table(decision: Decision) -> Iterator[str]:
     head = ("subject", "load", "tokens/s within the goal", "attained", "cost per 1k", "memory MB", "mean KLD")
-    yield "| " + " | ".join((*head, "same top", "verdict")) + " |"
-    yield "|" + " --- |" * (len(head) + 2)
-    for option in decision.accepted:
-        yield _row(option, "**chosen**" if option is decision.best else "meets both")
-    for one in decision.rejected:
-        yield _row(one.option, one.reason)
+    accepted = [_row(o, "**chosen**" if o is decision.best else "meets both") for o in decision.accepted]
+    rejected = [_row(one.option, one.reason) for one in decision.rejected]
+    yield from unaligned((*head, "same top", "verdict"), [*accepted, *rejected])
     yield ""
 
 
-def _row(option: Option, verdict: str) -> str:
+def _row(option: Option, verdict: str) -> Sequence[str]:
     quality = option.quality
     kld = "-" if quality is None or quality.mean_kld is None else f"{quality.mean_kld:.4g}"
     top = "-" if quality is None or quality.same_top is None else f"{quality.same_top:.1%}"
     cost, memory = option.cost_per_1k, option.memory_mb
-    cells = (
+    return (
         option.subject, option.load, f"{option.good_tps:,.0f}", f"{option.attained:.0%}",
         "-" if cost is None else money(cost), "-" if memory is None else f"{memory:,.0f}", kld, top, verdict,
     )  # fmt: skip
-    return "| " + " | ".join(cells) + " |"
 
 
 def money(value: float) -> str:

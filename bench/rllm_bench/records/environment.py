@@ -14,8 +14,6 @@ from typing import Any
 
 import psutil
 
-from rllm_bench.records.cards import visible_cards
-
 _PACKAGES = ("rllm", "llama-cpp-python", "xllamacpp", "aiohttp", "uvloop", "numpy", "uvicorn", "vllm")
 
 _RELEASED = {"llama-cpp-python 0.3.35": "2026-08-17", "llama-cpp-python 0.3.36": "2026-10-01"}
@@ -86,6 +84,19 @@ def gpus() -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def first_card() -> int:
+    """NVML's index of the first of CUDA_VISIBLE_DEVICES; 0 where that says nothing."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
+def visible_cards(count: int) -> list[int]:
+    """Those of ``count`` that CUDA_VISIBLE_DEVICES leaves; all where it says nothing that is a number."""
+    named = [part.strip() for part in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    chosen = [int(part) for part in named if part.isdecimal() and int(part) < count]
+    return chosen or list(range(count))
 
 
 def _quietly(read: Any) -> Any:

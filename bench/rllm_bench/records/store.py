@@ -42,8 +42,8 @@ class Store:
     def create(self, run: RunRecord, vocabulary: Vocabulary) -> None:
         self.raw.mkdir(parents=True, exist_ok=True)
         (self.folder / "logs").mkdir(exist_ok=True)
-        _write(self.vocabulary_path, msgspec.json.encode(vocabulary))
-        _write(self.folder / "run.json", _pretty(run))
+        write_whole(self.vocabulary_path, msgspec.json.encode(vocabulary))
+        write_whole(self.folder / "run.json", _pretty(run))
 
     def run(self) -> RunRecord:
         return msgspec.json.decode(archive.read_bytes(self.folder / "run.json"), type=RunRecord)
@@ -104,7 +104,7 @@ class Store:
         spec = record.spec
         _write_lines(self._path(spec, "requests.jsonl"), requests)
         _write_lines(self._path(spec, "telemetry.jsonl"), telemetry)
-        _write(self._path(spec, "cell.json"), _pretty(record))
+        write_whole(self._path(spec, "cell.json"), _pretty(record))
 
     def load(self, spec: CellSpec) -> Cell:
         if spec.id in self._packed:
@@ -146,7 +146,7 @@ def _pretty(value: object) -> bytes:
     return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
 
-def _write(path: Path, data: bytes) -> None:
+def write_whole(path: Path, data: bytes) -> None:
     """All of it or nothing, also when we are killed in between."""
     partial = path.with_name(path.name + ".tmp")
     partial.write_bytes(data)
@@ -154,7 +154,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _write_lines(path: Path, values: list[Any]) -> None:
-    _write(path, b"".join(msgspec.json.encode(value) + b"\n" for value in values))
+    write_whole(path, b"".join(msgspec.json.encode(value) + b"\n" for value in values))
 
 
 def _lines(path: Path, kind: type[Any]) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from tabulate import tabulate
 
@@ -21,6 +21,14 @@ def markdown(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return tabulate(
         rows, headers=headers, tablefmt="github", disable_numparse=True, colalign=align if rows else None
     )
+
+
+def unaligned(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table whose cells are not aligned."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
 
 
 def _is_text(rows: Sequence[Sequence[object]], column: int) -> bool:

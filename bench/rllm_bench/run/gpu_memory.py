@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from rllm_bench.records.cards import first_card
+from rllm_bench.records.environment import first_card
 
 
 class GpuMemory:

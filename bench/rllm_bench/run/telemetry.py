@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import psutil
 
-from rllm_bench.records.cards import first_card
 from rllm_bench.records.cells import TelemetrySample
+from rllm_bench.records.environment import first_card
 from rllm_bench.run import prometheus
 from rllm_bench.run.gpu_memory import GpuMemory, family
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from rllm_bench.figures.keys import UnknownFigure, parse
 from rllm_bench.figures.sources import Catalog
 from rllm_bench.report.onepage.spec import Page, Row, Table, Tuned
-from rllm_bench.report.onepage.words import WORDS
 
+LANGUAGES = {"en": "SUMMARY.md", "zh": "SUMMARY.zh-CN.md"}
+"""The file each language goes to."""
+WORDS: dict[str, dict[str, str]] = tomllib.loads(Path(__file__).with_name("words.toml").read_text())
 Best = Callable[[Sequence[float]], float]
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rllm_bench.figures.sources import Catalog
 from rllm_bench.report.onepage import spec
-from rllm_bench.report.onepage.page import Writer
-from rllm_bench.report.onepage.words import LANGUAGES
+from rllm_bench.report.onepage.page import LANGUAGES, Writer
 
 
 def write(root: Path) -> list[Path]:
