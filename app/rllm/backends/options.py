@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
 import msgspec
 
 CPU_BATCH, GPU_BATCH = 256, 2048
@@ -117,3 +120,11 @@ class FakeOptions(msgspec.Struct, frozen=True, kw_only=True):
     store_bytes: int = 0
     """Memory for prefixes that no longer fit the cache; a token takes one byte."""
     store_disk_bytes: int = 0
+
+
+Within = Callable[[float], AbstractContextManager[object]]
+"""Watches over the first computation: what is inside must have ended after so many seconds."""
+
+
+def unlimited(_seconds: float) -> AbstractContextManager[object]:
+    return nullcontext()

@@ -7,7 +7,6 @@ results; a backend executes plans and knows nothing of requests, text or fairnes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -119,14 +118,6 @@ Op = OpenSampler | LiftBan | CloseSampler | Truncate | CopyPrefix | StoreOp
 
 def nothing() -> None:
     """What is to be done meanwhile where there is nothing."""
-
-
-Within = Callable[[float], AbstractContextManager[object]]
-"""Watches over the first computation: what is inside must have ended after so many seconds."""
-
-
-def unlimited(_seconds: float) -> AbstractContextManager[object]:
-    return nullcontext()
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):

@@ -65,14 +65,12 @@ class WorkerProcess:
         self._on_exit = on_exit
         self._on_log = on_log
         self._on_snapshot = on_snapshot
-        self._env = {**worker_environment(os.environ), **spec.env}
         self._process: asyncio.subprocess.Process | None = None
         self._stderr: StderrReader | None = None
         self._reader: asyncio.Task[None] | None = None
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._failure: Failed | None = None
         self._stopping = False
-        self._was_ready = False
 
     @property
     def pid(self) -> int:
@@ -97,7 +95,8 @@ class WorkerProcess:
         if self._failure is not None:
             return self._failure.miscomputed
         status = self._process.returncode if self._process else None
-        return not self._was_ready and (status == STUCK or (status is not None and -status in _CRASHES))
+        was_ready = self._ready.done() and self._ready.exception() is None
+        return not was_ready and (status == STUCK or (status is not None and -status in _CRASHES))
 
     async def start(self, timeout_s: float) -> Ready:
         """Start the process and wait until it has loaded its model.
@@ -128,7 +127,7 @@ class WorkerProcess:
             stdin=asyncio.subprocess.PIPE,
             stderr=stderr.fd,
             pass_fds=(channel.fd,),
-            env=self._env,
+            env={**worker_environment(os.environ), **self.spec.env},
             start_new_session=True,  # a signal to the server's group or its terminal is for the server
         )
         stderr.started()
@@ -211,7 +210,6 @@ class WorkerProcess:
             case Inspected(snapshot=snapshot):
                 self._on_snapshot(snapshot)
             case Ready():
-                self._was_ready = True
                 if not self._ready.done():
                     self._ready.set_result(message)
             case Failed():

@@ -12,7 +12,7 @@ from rllm.backends.fake.answers import next_token, read_script
 from rllm.backends.fake.cells import Cells, ContractBroken
 from rllm.backends.fake.store import FakeStore
 from rllm.backends.fake.vocabulary import SIZE, FakeVocabulary
-from rllm.backends.options import FakeOptions
+from rllm.backends.options import FakeOptions, Within, unlimited
 from rllm.engine.port import (
     BackendFailed,
     Chunk,
@@ -31,9 +31,7 @@ from rllm.engine.port import (
     StoredPrefix,
     Truncate,
     Unload,
-    Within,
     nothing,
-    unlimited,
 )
 from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob, TopLogprob
 from rllm.errors import Miscomputed, OutOfMemory

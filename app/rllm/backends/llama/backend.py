@@ -16,7 +16,7 @@ from rllm.backends.llama.outputs import Card, Outputs
 from rllm.backends.llama.settings import open_store, uses_gpu
 from rllm.backends.llama.state_store import StateStore
 from rllm.backends.llama.vocabulary import LlamaVocabulary
-from rllm.backends.options import LlamaOptions
+from rllm.backends.options import LlamaOptions, Within, unlimited
 from rllm.engine.port import (
     BackendFailed,
     CloseSampler,
@@ -27,9 +27,7 @@ from rllm.engine.port import (
     Status,
     StepResult,
     StoredPrefix,
-    Within,
     nothing,
-    unlimited,
 )
 from rllm.engine.types import ModelInfo
 

@@ -80,18 +80,30 @@ class Context:
         self.num_cells_per_sequence = int(api.llama_n_ctx_seq(self.pointer))
         self.num_sequences = int(api.llama_n_seq_max(self.pointer))
         self.batch_size = int(api.llama_n_batch(self.pointer))
-        self.ubatch_size = int(api.llama_n_ubatch(self.pointer))
         self.kv_unified = options.kv_unified
-        self.vocab_size = model.vocab_size
         self.copies_streams = not (options.kv_unified or options.copy_through_memory)
         """A copy between sequences moves a whole stream, when the next batch is decoded."""
-        self.threads = int(api.llama_n_threads(self.pointer))
-        self.threads_batch = int(api.llama_n_threads_batch(self.pointer))
         chosen = options.flash_attn == "on"
         self.flash_attn = lib.log.has_flash_attn if options.flash_attn == "auto" else chosen
         self._being_copied: set[int] = set()
         """Sources and targets of such copies that have not happened: their cells are not what they seem."""
         self._window = int(api.llama_model_n_swa(model.pointer))
+
+    @property
+    def vocab_size(self) -> int:
+        return self._model.vocab_size
+
+    @property
+    def ubatch_size(self) -> int:
+        return int(api.llama_n_ubatch(self.pointer))
+
+    @property
+    def threads(self) -> int:
+        return int(api.llama_n_threads(self.pointer))
+
+    @property
+    def threads_batch(self) -> int:
+        return int(api.llama_n_threads_batch(self.pointer))
 
     def decode(self, batch: Batch) -> int:
         """llama_decode's return code. More tokens than ``batch_size`` would abort the process."""
