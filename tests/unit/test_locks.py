@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -50,21 +48,6 @@ def test_what_pyproject_asks_for_is_locked() -> None:
     assert not wanted(extras["bench"]) & versions(SERVER).keys(), "serving needs nothing that measures"
     assert wanted(project["dependency-groups"]["build"]) <= versions(BUILD).keys(), "scripts/lock --keep"
     assert wanted(project["build-system"]["requires"]) <= versions(BUILD).keys(), "scripts/lock --keep"
-
-
-def test_a_server_needs_nothing_that_only_measuring_needs() -> None:
-    """Neither it nor the tool for models; the bench says what is missing."""
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    absent = "; ".join(f"sys.modules[{name!r}] = None" for name in sorted(wanted(extras["bench"])))
-    server = f"import sys; {absent}; import rllm.main, rllm.cli, rllm.modelhub.cli"
-    subprocess.run([sys.executable, "-c", server], check=True, timeout=60)
-    bench = f"import sys; {absent}; import rllm_bench.cli"
-    ended = subprocess.run(
-        [sys.executable, "-c", bench], check=False, capture_output=True, text=True, timeout=60
-    )
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("rllm-bench: import of ")
-    assert "install rllm[bench]" in ended.stderr
 
 
 def test_a_package_has_the_same_version_in_every_lock() -> None:
