@@ -93,14 +93,15 @@ class Group:
         now = time.monotonic()
         deadline = now + terms.timeout_s if terms.timeout_s else None
         accepted = []
+        self._idle.clear()
         for request, prefix, estimate in zip(offer.requests, offer.prefixes, offer.estimates, strict=True):
             stream = Stream(request.id, self._cancel, hold=not terms.streaming)
-            accepted.append(Pending(request, prefix, stream, Times(now, deadline), estimate, permit))
+            pending = Pending(request, prefix, stream, Times(now, deadline), estimate, permit)
+            self._pending[request.id] = pending
+            accepted.append(pending)
         offer.submit(accepted)
         for pending in accepted:
-            self._pending[pending.request.id] = pending
             self._watch(pending)
-        self._idle.clear()
         return [pending.stream for pending in accepted]
 
     def _cancel(self, request_id: str) -> None:
