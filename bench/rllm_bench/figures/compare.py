@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 from rllm_bench.figures import stats
 from rllm_bench.figures.names import Slos, figure
@@ -92,8 +89,7 @@ def _interval(new: Result, old: Result, metric: str, slos: Slos, higher: bool) -
     fresh, base = ([one for one in side if one is not None] for side in sides)
     if not fresh or not base or any(one.min() <= 0 for one in (*fresh, *base)):
         return None
-    seed = hashlib.sha256(f"{new.subject}/{old.subject}/{new.group}/{metric}".encode()).digest()
-    rng = np.random.default_rng(int.from_bytes(seed[:8]))
+    rng = stats.draws_of(f"{new.subject}/{old.subject}/{new.group}/{metric}")
     return stats.ratio(fresh, base, rng) if higher else stats.ratio(base, fresh, rng)
 
 

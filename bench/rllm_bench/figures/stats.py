@@ -6,6 +6,7 @@ interval to the last bit.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,11 @@ class Estimate:
     interval: Interval | None = None
     spread: Interval | None = None
     repeats: int = 1
+
+
+def draws_of(what: str) -> np.random.Generator:
+    """The random stream that belongs to ``what``: the same draws every time."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(what.encode()).digest()[:8]))
 
 
 def percentile(q: float) -> Statistic:

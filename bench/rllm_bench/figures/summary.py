@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
-
-import numpy as np
 
 from rllm_bench.figures import metrics, stats
 from rllm_bench.figures.metrics import CellData
@@ -99,9 +96,7 @@ class Summary:
 def draws(cell: CellData, name: str, slos: Slos, count: int = stats.RESAMPLES) -> Array | None:
     """Resamples of one figure of one cell, seeded by the cell and the figure; None where it has none."""
     known = figure(name, slos)
-    rng = np.random.default_rng(
-        int.from_bytes(hashlib.sha256(f"{cell.record.spec.id}/{name}".encode()).digest()[:8])
-    )
+    rng = stats.draws_of(f"{cell.record.spec.id}/{name}")
     return known.draws(cell, rng, count) if known.draws is not None else None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rllm_bench.figures.cost import per_1k_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Quality:
@@ -80,4 +82,4 @@ class Option:
         """Of tokens delivered within the goal: late ones are paid for, not counted."""
         if self.price_per_hour is None or self.good_tps <= 0:
             return None
-        return self.price_per_hour / 3600 / self.good_tps * 1000
+        return per_1k_tokens(self.price_per_hour, self.good_tps)

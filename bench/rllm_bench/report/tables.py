@@ -10,7 +10,7 @@ from rllm_bench.ceiling.file import Ceiling
 from rllm_bench.figures import cost
 from rllm_bench.figures.compare import compare
 from rllm_bench.figures.summary import Result, Summary
-from rllm_bench.figures.words import estimate, listed, number, slo
+from rllm_bench.figures.words import estimate, listed, number, plural, slo
 from rllm_bench.records.runs import RunRecord
 from rllm_bench.report import checks
 from rllm_bench.report.answer import choose, keepers, loads_of, standing
@@ -37,8 +37,7 @@ def _is_text(rows: Sequence[Sequence[object]], column: int) -> bool:
 
 def load_name(result: Result) -> str:
     if result.load.mode == "closed":
-        users = result.load.concurrency or 1
-        return f"{users} user{'' if users == 1 else 's'}"
+        return plural(result.load.concurrency or 1, "user")
     limit = f", at most {result.load.concurrency} in flight" if result.load.concurrency else ""
     return f"{number(result.load.rate)} req/s {result.load.arrival}{limit}"
 

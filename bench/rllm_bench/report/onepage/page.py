@@ -9,6 +9,7 @@ from pathlib import Path
 from rllm_bench.figures.keys import UnknownFigure, parse
 from rllm_bench.figures.sources import Catalog
 from rllm_bench.report.onepage.spec import Page, Row, Table, Tuned
+from rllm_bench.report.tables import unaligned
 
 LANGUAGES = {"en": "SUMMARY.md", "zh": "SUMMARY.zh-CN.md"}
 """The file each language goes to."""
@@ -188,5 +189,4 @@ def _in_use(table: Table, row: Row, users: int) -> str:
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = ("| " + " | ".join(row) + " |" for row in rows)
-    return "\n".join([head, "| " + " | ".join("---" for _ in rows[0]) + " |", *body])
+    return "\n".join(unaligned(rows[0], rows[1:]))
