@@ -50,7 +50,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Waiting requests are a crowd when there is one for this many that decode."""
     crowd_pause_s: float = 0.5
     """On a GPU: how long a crowd may keep those who decode waiting.
-    Report: archive.md, h100-2026-11-25-crowd-first."""
+    Report: h100-2026-11-25-crowd-first, in the archive."""
 
     # Learning what steps take (`rllm.engine.times`)
     step_weight: float = 0.2
@@ -66,6 +66,12 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     """Steps with another number of rows until nothing is built any more: llama.cpp's graph, then CUDA's."""
     most_change_s: float = 0.05
     """A step that takes longer than usual by more than this was disturbed by something else."""
+
+    # Rows that complete a kernel's group (`rllm.backends.llama.padding`)
+    group_rows: int = 3
+    """Throw-away rows that a step of decodes may get. Report: 2026-11-28-versus-llama-server-2cpu."""
+    group_gain: float = 0.97
+    """More rows are computed when that took less than this part of the time: less is noise."""
 
     # Moving tokens (`rllm.engine.moving`); the first three hold until something was measured
     min_copy: int = 64

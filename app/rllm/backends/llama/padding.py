@@ -17,11 +17,7 @@ from itertools import takewhile
 
 from rllm.engine.port import Chunk
 from rllm.engine.times import RowTimes
-
-MOST_ADDED = 3
-"""To complete a group."""
-GAIN = 0.97
-"""More rows are computed when that took less than this part of the time: less is noise."""
+from rllm.engine.tuning import DEFAULT, Tuning
 
 
 def padding(
@@ -29,7 +25,7 @@ def padding(
     length: Callable[[int], int],
     max_length: int,
     num_sequences: int,
-    costs: RowTimes,
+    times: RowTimes,
 ) -> list[Chunk]:
     """One chunk for each id in a gap between the decodes of a step, and for as many beside them as pay;
     none for what is not a step of decodes with equally many tokens each.
@@ -51,22 +47,22 @@ def padding(
     pads = [seq for seq in gaps if length(seq) + width <= max_length]
     if len(pads) == len(gaps) and width == 1:
         rows = last - first + 1
-        missing = cheapest(rows, costs) - rows
+        missing = cheapest(rows, times) - rows
         pads += _beside(first, last, missing, lambda seq: length(seq) < max_length, num_sequences)
     return [Chunk(seq, (0,) * width, length(seq), sample=True) for seq in pads]
 
 
-def cheapest(rows: int, costs: RowTimes) -> int:
+def cheapest(rows: int, times: RowTimes, tuning: Tuning = DEFAULT) -> int:
     """How many to compute where ``rows`` are wanted."""
-    own = costs.seconds(rows)
+    own = times.seconds(rows)
     if own is None:
         return rows
-    others = {count: costs.seconds(count) for count in range(rows + 1, rows + MOST_ADDED + 1)}
+    others = {count: times.seconds(count) for count in range(rows + 1, rows + tuning.group_rows + 1)}
     known = {count: seconds for count, seconds in others.items() if seconds is not None}
     best = min(known, key=known.__getitem__, default=rows)
-    if best == rows or known[best] >= own * GAIN:
+    if best == rows or known[best] >= own * tuning.group_gain:
         return rows
-    costs.doubt(rows)
+    times.doubt(rows)
     return best
 
 
