@@ -1,40 +1,12 @@
 """Who holds which cells of the KV cache: an exact account kept beside llama.cpp's own, which cannot be asked.
 
-A cell belongs to every sequence that has its token; it is free when the last of them lets go.
+A cell belongs to every sequence that has its token; it is free when the last of them lets go. Lengths are
+tokens; one token takes one cell. `check` recomputes an account; it raises AssertionError where one differs.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
-
-
-class CellLedger(Protocol):
-    """Lengths are tokens; one token takes one cell."""
-
-    @property
-    def used(self) -> int: ...
-
-    @property
-    def total(self) -> int: ...
-
-    @property
-    def free(self) -> int: ...
-
-    def room(self, seq: int) -> int:
-        """How many more tokens ``seq`` could append now."""
-        ...
-
-    def length(self, seq: int) -> int: ...
-
-    def append(self, seq: int, count: int) -> None: ...
-
-    def copy(self, src: int, dst: int, length: int) -> None: ...
-
-    def truncate(self, seq: int, length: int) -> None: ...
-
-    def check(self) -> None:
-        """Recompute the account from scratch; raises AssertionError where it differs."""
-        ...
+from typing import TypeAlias
 
 
 class _Span:
@@ -222,3 +194,6 @@ class SplitLedger:
     def check(self) -> None:
         assert self._used == sum(self._lengths)
         assert all(0 <= length <= self._per_sequence for length in self._lengths)
+
+
+CellLedger: TypeAlias = UnifiedLedger | SplitLedger
