@@ -43,7 +43,7 @@ def _template(path: Path) -> str:
 
 def _messages(count: int) -> list[dict[str, str]]:
     roles = ["system", *(["user", "assistant"] * count)][:count]
-    return [{"role": role, "content": f"{number}. {SENTENCE * 6}"} for number, role in enumerate(roles)]
+    return [{"role": role, "text": f"{number}. {SENTENCE * 6}"} for number, role in enumerate(roles)]
 
 
 def _tokenizer() -> tuple[Any, dict[str, str]]:
@@ -61,7 +61,7 @@ def _tokenizer() -> tuple[Any, dict[str, str]]:
 async def _answer(vocabulary: Any, sources: list[str], count: int) -> None:
     """For every line of standard input, the number of a template: one chat, as the HTTP layer does it, and
     the seconds that it took."""
-    from rllm.api.fields.protocol import ChatMessage
+    from rllm.api.text.messages import Chat, Message
     from rllm.engine.types import ModelInfo
     from rllm.serving.service import ServedModel
 
@@ -71,14 +71,14 @@ async def _answer(vocabulary: Any, sources: list[str], count: int) -> None:
         ServedModel(str(number), (), 0, info, _Vocabulary(vocabulary, source))
         for number, source in enumerate(sources)
     ]
-    messages = [ChatMessage.model_validate(message) for message in _messages(count)]
+    chat = Chat(messages=[Message(**message) for message in _messages(count)])
     tokenizer, terms = _tokenizer()
     for model in models:
-        await tokenizer.chat(model, messages, **terms)
+        await tokenizer.chat(model, chat, **terms)
     print("ready", flush=True)
     while line := await asyncio.to_thread(sys.stdin.readline):
         began = time.perf_counter()
-        await tokenizer.chat(models[int(line)], messages, **terms)
+        await tokenizer.chat(models[int(line)], chat, **terms)
         print(time.perf_counter() - began, flush=True)
     if asyncio.iscoroutine(closing := tokenizer.close()):
         await closing

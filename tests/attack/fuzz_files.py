@@ -274,14 +274,14 @@ def _tokenizer() -> tuple[Any, dict[str, str]]:
 
 
 async def _templates(count: int, seed: int) -> Seen:
-    from rllm.api.fields.protocol import ChatMessage
+    from rllm.api.text.messages import Chat, Message
     from rllm.backends.fake.vocabulary import FakeVocabulary
     from rllm.engine.types import ModelInfo
     from rllm.serving.service import ServedModel
 
     info = ModelInfo(**{**dict.fromkeys(ModelInfo.__struct_fields__, 1), "ctx_per_slot": 4096})
     roles = ("system", "user", "assistant", "user")
-    messages = [ChatMessage(role=role, content=f"{role} says hi </think> <|im_end|>") for role in roles]
+    chat = Chat(messages=[Message(role=role, text=f"{role} says hi </think> <|im_end|>") for role in roles])
     seen = Seen()
     tokenizer, terms = _tokenizer()
     for number in range(count):
@@ -298,7 +298,7 @@ async def _templates(count: int, seed: int) -> Seen:
             _refusal(error, seen, f"warm {number}")
         began = time.monotonic()
         try:
-            await tokenizer.chat(model, messages, **terms)
+            await tokenizer.chat(model, chat, **terms)
             end = "rendered"
         except Exception as error:
             if (end := _refusal(error, seen, f"{seed + number}")) != "fault":

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from http_api import CHAT, Api, StartApi
 
-from rllm.api.doors.responses import Error
+from rllm.api.doors.documented import Error
 from rllm.api.settings import ApiSettings
 
 USER = CHAT["messages"]

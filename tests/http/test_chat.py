@@ -5,7 +5,8 @@ import pytest
 from fake_service import ANSWER, Script
 from http_api import CHAT, Api, StartApi, events
 
-from rllm.api.doors.responses import ChatCompletion, Completion
+from rllm.api.doors.openai_chat.answers import ChatCompletion
+from rllm.api.doors.openai_completions.answers import Completion
 from rllm.api.settings import ApiSettings
 
 

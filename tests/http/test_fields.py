@@ -11,10 +11,12 @@ from fake_service import FakeService
 from http_api import CHAT, Api, StartApi
 from openai.types.chat import ChatCompletionMessage
 
+from rllm.api.doors.openai.wire import StreamOptions
+from rllm.api.doors.openai_chat.wire import ChatCompletionRequest, ChatMessage
+from rllm.api.doors.openai_completions.wire import CompletionRequest
 from rllm.api.fields.field_page import page
 from rllm.api.fields.field_table import TABLE
 from rllm.api.fields.known_fields import KnownField, Place, SameAs, Use
-from rllm.api.fields.protocol import ChatCompletionRequest, ChatMessage, CompletionRequest, StreamOptions
 
 PROMPT: dict[str, Any] = {"prompt": "x", "max_tokens": 2}
 ODD = {"deeply": ["odd", 1.5, True]}

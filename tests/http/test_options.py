@@ -10,7 +10,8 @@ import pytest
 from fake_service import ANSWER, FakeService
 from http_api import CHAT, Api, StartApi, events
 
-from rllm.api.doors.responses import ChatCompletion, Completion
+from rllm.api.doors.openai_chat.answers import ChatCompletion
+from rllm.api.doors.openai_completions.answers import Completion
 from rllm.api.settings import ApiSettings
 
 PROMPT: dict[str, Any] = {"prompt": "ab", "max_tokens": 6}

@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 
-from rllm.api.fields.protocol import ChatMessage
 from rllm.api.text.control_text import ControlTexts
-from rllm.api.text.messages import CHATML, MessageRules
+from rllm.api.text.messages import CHATML, Message, MessageRules
 from rllm.api.text.sandbox import TemplateRefused
 from rllm.api.text.templates import ChatTemplate
 from rllm.errors import BadRequest
@@ -29,7 +28,7 @@ def rendered(
 ) -> list[str]:
     """Pieces; those that are plain text in brackets."""
     template = ChatTemplate(source, CONTROLS, bos_text="<s>", eos_text="</s>")
-    chat = [ChatMessage(role=role, content=content, name=name) for role, content in messages]  # type: ignore[arg-type]
+    chat = [Message(role=role, text=content, name=name) for role, content in messages]
     variables["messages"] = [MessageRules(source).variable(message) for message in chat]
     pieces = template.render(variables, without_bos=adds_bos, max_chars=10_000)
     return [piece.text if piece.parse_special else f"[{piece.text}]" for piece in pieces]

@@ -15,18 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import rllm
+from rllm.api.answer.prepare import Preparer
+from rllm.api.answer.run import Answers
 from rllm.api.counts import Counts
-from rllm.api.doors import generate
-from rllm.api.doors.context import Context
 from rllm.api.doors.docs import openapi
-from rllm.api.doors.docs import routes as docs
-from rllm.api.doors.live import routes as live
-from rllm.api.doors.live.live_state import Look, Views
-from rllm.api.doors.models import routes as models
-from rllm.api.doors.operations import routes as operations
-from rllm.api.doors.operations import status
-from rllm.api.doors.tokens import render
-from rllm.api.doors.tokens import routes as tokens
+from rllm.api.doors.door import Context, Look, Views
+from rllm.api.doors.every import DOORS
 from rllm.api.http.authorization import Authorization, Keys
 from rllm.api.http.cross_origin import cors_options
 from rllm.api.http.errors import ErrorAnswer, answer_of, answer_of_http
@@ -99,13 +93,9 @@ def create_app(
     )
     app.state.warm = warm
     bodies = BodyReader(timeout_s=settings.body_timeout_s, counts=lambda: _counts(settings, service))
-    context = Context(service, settings, threads, bodies, tokenizer, render_metrics)
-    routers = [module.make_router(context) for module in (generate, models, tokens, render, operations)]
-    routers.append(status.make_router(context, views))
-    if settings.docs:
-        routers.append(docs.make_router())
-    if look is not None:
-        routers.append(live.make_router(look))
+    answers = Answers(service, settings, Preparer(service, settings, tokenizer))
+    context = Context(service, settings, answers, threads, bodies, tokenizer, render_metrics, look, views)
+    routers = [door.make_router(context) for door in DOORS]
     for router in routers:
         app.include_router(router)
     _answer_errors(app)
@@ -113,7 +103,7 @@ def create_app(
     _wrap(app, settings, paths, on_start, on_request, more_keys)
 
     def document() -> dict[str, Any]:
-        return openapi.build(app, service, settings, needs_key=bool(settings.api_keys or more_keys()))
+        return openapi.build(app, DOORS, service, settings, needs_key=bool(settings.api_keys or more_keys()))
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's own way
     return app

@@ -156,5 +156,5 @@ def key_of(sequence: str) -> str:
 
 
 def request_id_of(sequence: str) -> str:
-    """The x-request-id that a sequence belongs to; see `rllm.api.doors.generate`."""
+    """The x-request-id that a sequence belongs to; see `rllm.api.answer.job`."""
     return sequence.rsplit(".", 2)[0]

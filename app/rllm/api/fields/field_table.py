@@ -1,7 +1,7 @@
 """The fields that OpenAI, vLLM, llama-server and Ollama know in requests for text, and what they do here.
 
 docs/fields.md is made from this table (`python -m rllm.api.fields.field_page`). "Honoured" is whatever
-`rllm.api.fields.protocol` has; a test holds the two together.
+the wire types of the doors have; a test holds the two together.
 """
 
 from __future__ import annotations

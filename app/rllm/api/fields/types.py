@@ -14,6 +14,7 @@ from rllm.api.counts import DEFAULT_COUNTS, Counts
 from rllm.api.fields.field_table import TABLE
 from rllm.api.fields.known_fields import Place, refuse
 from rllm.api.http.json_body import json_type, shorten
+from rllm.api.text.tokenizing import Prompt
 
 _LEAST = -(2**63)
 
@@ -197,10 +198,6 @@ _CONTENT_SCHEMA: dict[str, Any] = {
     ]
 }
 Content = Annotated[str, PlainValidator(_content), WithJsonSchema(_CONTENT_SCHEMA)]
-
-
-Prompt = str | tuple[int | str, ...]
-"""A text, or token ids with texts between them."""
 
 
 def _prompts(value: object, info: ValidationInfo) -> tuple[Prompt, ...]:

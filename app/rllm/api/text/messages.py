@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rllm.api.fields.protocol import ChatMessage, TemplateOptions
+import msgspec
+
 from rllm.errors import BadRequest
 
 CHATML = (
@@ -15,6 +17,32 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 """For a model whose file has no template. It may know nothing of these markers: the caller warns."""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    role: str
+    """Any word: the template says whether it takes it."""
+    text: str
+    name: str | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    thinking: str | None = None
+
+
+class Chat(msgspec.Struct, frozen=True, kw_only=True):
+    """A conversation, and what a chat template is told beside its messages."""
+
+    messages: Sequence[Message]
+    add_generation_prompt: bool | None = None
+    """False: the prompt ends with the last message. None: the template's own way."""
+    continue_final_message: bool = False
+    """The answer goes on with the last message, which is left open."""
+    variables: Mapping[str, Any] = {}
+    """Further ones, for the template."""
+    documents: Sequence[Mapping[str, Any]] = ()
+    template: str = ""
+    """In place of the model's own, where the operator allows it."""
 
 
 _OPTIONAL = ("name", "reasoning_content", "reasoning", "thinking")
@@ -28,7 +56,7 @@ class MessageRules:
         self._knows_developer = "developer" in source
         self._optional = tuple(name for name in _OPTIONAL if _uses(source, name))
 
-    def variable(self, message: ChatMessage) -> dict[str, Any]:
+    def variable(self, message: Message) -> dict[str, Any]:
         """``developer`` is OpenAI's newer word for ``system``; a template that does not know it gets that.
 
         What a template may not know is given to those that look for it: others may test for its absence.
@@ -43,35 +71,36 @@ class MessageRules:
             variable["tool_call_id"] = message.tool_call_id
         return variable
 
-    def variables(self, options: TemplateOptions) -> dict[str, Any]:
-        """What a request says to the template beside its messages.
+    def variables(self, chat: Chat) -> dict[str, Any]:
+        """All that a request says to the template.
 
         Raises:
             BadRequest: the template has no use for it.
         """
-        variables = dict(options.chat_template_kwargs or {})
+        variables = dict(chat.variables)
         if reserved := sorted(_RESERVED & variables.keys()):
             raise BadRequest(
                 f"chat_template_kwargs must not have '{reserved[0]}'",
                 param=f"chat_template_kwargs.{reserved[0]}",
             )
-        if options.add_generation_prompt is not None or options.continue_final_message:
-            variables["add_generation_prompt"] = bool(options.add_generation_prompt)
-        if options.documents:
+        if chat.add_generation_prompt is not None or chat.continue_final_message:
+            variables["add_generation_prompt"] = bool(chat.add_generation_prompt)
+        if chat.documents:
             if "documents" not in self._source:
                 raise BadRequest(
                     "Unsupported parameter: 'documents': the model's chat template has no use for them.",
                     param="documents",
                     code="unsupported_parameter",
                 )
-            variables["documents"] = options.documents
+            variables["documents"] = chat.documents
+        variables["messages"] = [self.variable(message) for message in chat.messages]
         return variables
 
 
 _RESERVED = frozenset(
     {"messages", "tools", "documents", "chat_template", "tokenize", "bos_token", "eos_token"}
 )
-"""Of the variables: they are this server's, or stand at the top of a options."""
+"""Of the variables: they are this server's, or stand beside them in a request."""
 
 
 def _uses(source: str, name: str) -> bool:

@@ -8,24 +8,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from rllm.api.fields.protocol import ChatMessage, GenerationRequest, TemplateOptions
-from rllm.api.fields.types import Prompt
 from rllm.api.http.fair_threads import FairThreads
 from rllm.api.text.control_text import Piece
-from rllm.api.text.messages import CHATML, MessageRules
+from rllm.api.text.messages import CHATML, Chat, MessageRules
 from rllm.api.text.rendering.frames import Load
 from rllm.api.text.rendering.renderer import Renderer
-from rllm.api.text.token_options import TokenOptions, has_texts, resolve
 from rllm.api.text.vocabulary import VocabularyFacts, study
 from rllm.engine.port import Vocabulary
 from rllm.errors import BadRequest, PromptTooLong, RllmError
 from rllm.serving.service import ServedModel
 
 T = TypeVar("T")
-_LONG = 32 * 1024
+Prompt = str | tuple[int | str, ...]
+"""A text, or token ids with texts between them."""
+LONG = 32 * 1024
 """Bytes of text that take a tenth of a second to tokenize: shorter ones should not wait for it."""
 _TOKEN_BYTES = 4
-_NO_OPTIONS = TemplateOptions.model_validate({})
 _logger = logging.getLogger(__name__)
 
 
@@ -60,49 +58,42 @@ class Tokenizer:
     async def chat(
         self,
         model: ServedModel,
-        messages: Sequence[ChatMessage],
-        options: TemplateOptions = _NO_OPTIONS,
+        chat: Chat,
         *,
         caller: str,
         may_be_cut: bool = False,
     ) -> tuple[int, ...]:
         """``may_be_cut``: the prompt need not fit the context. ``caller``: see `FairThreads`."""
         prepared = await self._of(model)
-        pieces = await self._pieces(model, prepared, messages, options, may_be_cut)
+        pieces = await self._pieces(model, prepared, chat, may_be_cut)
         size = sum(_num_bytes(piece.text) for piece in pieces)
         if not may_be_cut:
             _refuse_hopeless(size, model, prepared, "messages")
-        return await self._run(lambda: _piece_tokens(model.vocabulary, prepared.facts, pieces), size, caller)
+        return await self.run(lambda: _piece_tokens(model.vocabulary, prepared.facts, pieces), size, caller)
 
-    async def chat_text(
-        self, model: ServedModel, messages: Sequence[ChatMessage], options: TemplateOptions
-    ) -> str:
+    async def chat_text(self, model: ServedModel, chat: Chat) -> str:
         """The prompt that `chat` tokenizes, without the BOS that the model wants in front."""
-        pieces = await self._pieces(model, await self._of(model), messages, options, False)
+        pieces = await self._pieces(model, await self._of(model), chat, False)
         return "".join(piece.text for piece in pieces)
 
     async def _pieces(
         self,
         model: ServedModel,
         prepared: _Prepared,
-        messages: Sequence[ChatMessage],
-        options: TemplateOptions,
+        chat: Chat,
         may_be_cut: bool,
     ) -> list[Piece]:
         if not may_be_cut:
-            num_bytes = sum(_num_bytes(message.text) for message in messages)
+            num_bytes = sum(_num_bytes(message.text) for message in chat.messages)
             _refuse_hopeless(num_bytes, model, prepared, "messages")
         rules, renderer = prepared.rules, prepared.renderer
-        if options.chat_template:
-            rules, renderer = self._given_template(options.chat_template, model, prepared.facts)
+        if chat.template:
+            rules, renderer = self._given_template(chat.template, model, prepared.facts)
         try:
             return await renderer.render(
-                {
-                    **rules.variables(options),
-                    "messages": [rules.variable(message) for message in messages],
-                },
+                rules.variables(chat),
                 without_bos=bool(prepared.facts.beginning),
-                continues=bool(options.continue_final_message),
+                continues=chat.continue_final_message,
                 max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
             )
         except PromptTooLong as error:
@@ -150,21 +141,14 @@ class Tokenizer:
             _refuse_hopeless(num_bytes, model, prepared, param)
         elif num_bytes > most_bytes:
             raise BadRequest(f"{param} may have at most {most_bytes} bytes", param=param)
-        return await self._run(
-            lambda: _prompt_tokens(model.vocabulary, parts, add_special), num_bytes, caller
-        )
-
-    async def options(self, model: ServedModel, request: GenerationRequest, *, caller: str) -> TokenOptions:
-        if has_texts(request):
-            return await self._run(lambda: resolve(request, model.vocabulary), _LONG, caller)
-        return resolve(request, model.vocabulary)
+        return await self.run(lambda: _prompt_tokens(model.vocabulary, parts, add_special), num_bytes, caller)
 
     async def any_text(
         self, model: ServedModel, text: str, *, add_special: bool, parse_special: bool, caller: str
     ) -> tuple[int, ...]:
         """Text that need not fit the context."""
         vocabulary = model.vocabulary
-        return await self._run(
+        return await self.run(
             lambda: tuple(vocabulary.tokenize(text, add_special=add_special, parse_special=parse_special)),
             _num_bytes(text),
             caller,
@@ -175,7 +159,7 @@ class Tokenizer:
         return (await self._of(model)).facts.beginning
 
     async def detokenize(self, model: ServedModel, tokens: Sequence[int], *, caller: str) -> str:
-        return await self._run(
+        return await self.run(
             lambda: model.vocabulary.detokenize(tokens, special=True), _TOKEN_BYTES * len(tokens), caller
         )
 
@@ -187,9 +171,9 @@ class Tokenizer:
         except RllmError as error:
             _logger.error("model %s: %s", model.id, error)
 
-    async def _run(self, job: Callable[[], T], size: int, caller: str) -> T:
-        """``size``: bytes of text."""
-        return await self._threads.run(job, caller=caller, is_long=size > _LONG)
+    async def run(self, job: Callable[[], T], size: int, caller: str) -> T:
+        """What ``job`` returns, which tokenizes ``size`` bytes of text."""
+        return await self._threads.run(job, caller=caller, is_long=size > LONG)
 
     async def _of(self, model: ServedModel) -> _Prepared:
         prepared = self._prepared.get(model.id)
@@ -204,7 +188,7 @@ class Tokenizer:
             if old.vocabulary is vocabulary:  # somebody else was first
                 return old
             await old.renderer.close()
-        facts = await self._run(lambda: study(vocabulary), 0, "")
+        facts = await self.run(lambda: study(vocabulary), 0, "")
         source = vocabulary.chat_template
         if source is None:
             _logger.warning(

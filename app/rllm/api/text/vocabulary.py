@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rllm.engine.port import Vocabulary
+from rllm.errors import BadRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,15 @@ def token_bytes(vocabulary: Vocabulary, token: int) -> bytes:
 def token_text(vocabulary: Vocabulary, token: int) -> str:
     """Parts of a character become U+FFFD, as OpenAI does it; the bytes are beside it."""
     return token_bytes(vocabulary, token).decode(errors="replace")
+
+
+def check_token_ids(tokens: Sequence[int], vocab_size: int, param: str) -> None:
+    """
+    Raises:
+        BadRequest: one is not in the vocabulary.
+    """
+    if max(tokens, default=0) >= vocab_size or min(tokens, default=0) < 0:
+        wrong = next(token for token in tokens if not 0 <= token < vocab_size)
+        raise BadRequest(
+            f"{param} has token id {wrong}; this model's ids are 0 to {vocab_size - 1}", param=param
+        )

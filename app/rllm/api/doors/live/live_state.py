@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -69,13 +68,6 @@ class LiveState(msgspec.Struct, frozen=True, kw_only=True):
     rejections: dict[str, int]
     """Requests turned away since the start, by error code and the limit behind it."""
     gpus: tuple[Card, ...]
-
-
-Look = Callable[[float], Awaitable[LiveState]]
-"""Makes the state; of histories and spans only what is newer than the time given."""
-
-Views = Callable[[], Awaitable[Sequence[ModelView]]]
-"""What the instances do at this moment."""
 
 
 def schemas() -> dict[str, Any]:

@@ -6,8 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from rllm.api.doors.context import Context
-from rllm.api.doors.responses import Model, ModelList, documented
+from rllm.api.doors.documented import documented
+from rllm.api.doors.door import Context, Door
+from rllm.api.doors.models.answers import Model, ModelList
 from rllm.serving.service import ServedModel
 
 
@@ -46,3 +47,6 @@ def describe(model: ServedModel) -> dict[str, Any]:
             "n_ctx_train": info.num_ctx_train,
         },
     }
+
+
+MODELS = Door(make_router)

@@ -10,15 +10,14 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 
 import rllm
-from rllm.api.doors.context import Context
-from rllm.api.doors.live.live_state import Views
-from rllm.api.doors.responses import (
+from rllm.api.doors.documented import documented
+from rllm.api.doors.door import Context, Door
+from rllm.api.doors.operations.answers import (
     Load,
     Props,
     Slot,
     TokenizerInfo,
     Version,
-    documented,
     documented_slots,
     model_parameter,
 )
@@ -31,8 +30,7 @@ from rllm.serving.view import InstanceView, ModelView
 _IDLE = SequenceView(seq=-1, phase=Phase.IDLE, computed_tokens=0)
 
 
-def make_router(context: Context, views: Views | None) -> APIRouter:
-    """``views``: what the instances do; None: there is no /slots."""
+def make_router(context: Context) -> APIRouter:
     router = APIRouter(tags=["status"])
 
     @router.get("/version", response_model=None, summary="This version (vLLM)", **documented(Version))
@@ -62,7 +60,7 @@ def make_router(context: Context, views: Views | None) -> APIRouter:
         model = context.model(request.query_params.get("model"))
         return _tokenizer_info(model, adds_bos=bool(await context.tokenizer.beginning(model)))
 
-    if views is not None:
+    if (views := context.views) is not None:
 
         @router.get(
             "/slots",
@@ -139,3 +137,6 @@ def _slot(model: ModelView, instance: InstanceView, sequence: SequenceView) -> d
         "n_prompt_tokens_cache": sequence.cached_tokens,
         "next_token": [token],
     }
+
+
+STATUS = Door(make_router)

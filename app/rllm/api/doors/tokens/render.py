@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 
-from rllm.api.answer.convert import AnyGeneration, check_model, check_settings, engine_requests
-from rllm.api.answer.prompting import prompts_of
-from rllm.api.doors.context import Context, new_response_id
-from rllm.api.doors.responses import Counted, Prompted, Rendered, documented
-from rllm.api.fields.protocol import ChatCompletionRequest, CompletionRequest
+from rllm.api.answer.job import engine_requests, new_response_id
+from rllm.api.answer.request import Request
+from rllm.api.doors.documented import documented
+from rllm.api.doors.door import Context
+from rllm.api.doors.openai_chat.wire import ChatCompletionRequest, to_chat
+from rllm.api.doors.openai_chat.wire import to_request as to_chat_request
+from rllm.api.doors.openai_completions.wire import CompletionRequest, to_request
+from rllm.api.doors.tokens.answers import Counted, Prompted, Rendered
 from rllm.api.http.middleware import caller_of
-from rllm.api.text.token_options import TokenOptions
-from rllm.serving.service import ServedModel
+from rllm.engine.types import EngineRequest
 
 _SAMPLING = ("temperature", "top_k", "top_p", "min_p", "seed")
 _PENALTIES = ("repetition_penalty", "presence_penalty", "frequency_penalty")
 
 
-def make_router(context: Context) -> APIRouter:
-    router = APIRouter(tags=["tokens"])
-    settings = context.settings
+def add_rendering(router: APIRouter, context: Context) -> None:
+    """Everything is refused here that the same body would be refused for where it is answered."""
+    preparer = context.answers.preparer
 
     @router.post(
         "/apply-template",
@@ -30,10 +33,10 @@ def make_router(context: Context) -> APIRouter:
         summary="A conversation as the text of its prompt (llama-server)",
         **documented(Prompted, "ChatCompletionRequest"),
     )
-    async def apply_template(request: Request) -> dict[str, str]:
-        caller = caller_of(request.scope)
-        wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
-        return {"prompt": await context.tokenizer.chat_text(enter(wire, 1), wire.messages, wire)}
+    async def apply_template(request: HttpRequest) -> dict[str, str]:
+        wire = await context.read(request, ChatCompletionRequest)
+        model = preparer.check(to_chat_request(wire))
+        return {"prompt": await context.tokenizer.chat_text(model, to_chat(wire.messages, wire))}
 
     @router.post(
         "/v1/chat/completions/input_tokens",
@@ -41,10 +44,10 @@ def make_router(context: Context) -> APIRouter:
         summary="How many tokens a conversation has (llama-server)",
         **documented(Counted, "ChatCompletionRequest"),
     )
-    async def input_tokens(request: Request) -> dict[str, int]:
-        caller = caller_of(request.scope)
-        wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
-        return {"input_tokens": len((await prompts(wire, enter(wire, 1), caller))[0])}
+    async def input_tokens(request: HttpRequest) -> dict[str, int]:
+        asked = to_chat_request(await context.read(request, ChatCompletionRequest))
+        (prompt,) = await preparer.prompts(asked, preparer.check(asked), caller_of(request.scope))
+        return {"input_tokens": len(prompt)}
 
     @router.post(
         "/v1/chat/completions/render",
@@ -52,12 +55,9 @@ def make_router(context: Context) -> APIRouter:
         summary="A conversation as tokens, with what the model would be asked (vLLM)",
         **documented(Rendered, "ChatCompletionRequest"),
     )
-    async def render_chat(request: Request) -> dict[str, Any]:
-        caller = caller_of(request.scope)
-        wire = await context.bodies.read(request, ChatCompletionRequest, caller=caller)
-        model = enter(wire, 1)
-        options = await context.tokenizer.options(model, wire, caller=caller)
-        return _rendered(wire, (await prompts(wire, model, caller))[0], model, "chatcmpl", options)
+    async def render_chat(request: HttpRequest) -> dict[str, Any]:
+        asked = to_chat_request(await context.read(request, ChatCompletionRequest))
+        return (await render(asked, caller_of(request.scope)))[0]
 
     @router.post(
         "/v1/completions/render",
@@ -65,44 +65,31 @@ def make_router(context: Context) -> APIRouter:
         summary="Prompts as tokens, with what the model would be asked (vLLM)",
         **documented(list[Rendered], "CompletionRequest"),
     )
-    async def render_completion(request: Request) -> list[dict[str, Any]]:
-        caller = caller_of(request.scope)
-        wire = await context.bodies.read(request, CompletionRequest, caller=caller)
-        model = enter(wire, len(wire.prompt))
-        options = await context.tokenizer.options(model, wire, caller=caller)
-        return [
-            _rendered(wire, tokens, model, "cmpl", options) for tokens in await prompts(wire, model, caller)
-        ]
+    async def render_completion(request: HttpRequest) -> Sequence[dict[str, Any]]:
+        asked = to_request(await context.read(request, CompletionRequest))
+        return await render(asked, caller_of(request.scope))
 
-    async def prompts(wire: AnyGeneration, model: ServedModel, caller: str) -> list[tuple[int, ...]]:
-        return await prompts_of(wire, model, context.tokenizer, settings, caller)
-
-    # Everything that the same body would be refused for where it is answered.
-    def enter(wire: AnyGeneration, num_prompts: int) -> ServedModel:
-        check_settings(wire, num_prompts, settings)
-        model = context.model(wire.model)
-        check_model(wire, model, settings)
-        return model
-
-    return router
+    async def render(asked: Request, caller: str) -> list[dict[str, Any]]:
+        model = preparer.check(asked)
+        options = await preparer.options(asked, model, caller)
+        prompts = await preparer.prompts(asked, model, caller)
+        requests = engine_requests(asked, prompts, model, "", options)
+        return [_rendered(asked, first, model.id) for first in requests[:: asked.n]]
 
 
-def _rendered(
-    wire: AnyGeneration, tokens: tuple[int, ...], model: ServedModel, kind: str, options: TokenOptions
-) -> dict[str, Any]:
-    request_id = new_response_id(kind)
-    asked = engine_requests(wire, [tokens], model, request_id, options)[0]
+def _rendered(asked: Request, first: EngineRequest, model: str) -> dict[str, Any]:
+    """``first``: of the choices of one prompt."""
     return {
-        "request_id": request_id,
-        "model": model.id,
-        "token_ids": tokens,
-        "stream": bool(wire.stream),
+        "request_id": new_response_id(asked.id_prefix),
+        "model": model,
+        "token_ids": first.prompt,
+        "stream": asked.stream,
         "sampling_params": {
-            "n": wire.n or 1,
-            "max_tokens": asked.max_tokens,
-            "min_tokens": asked.min_tokens,
-            "ignore_eos": asked.ignore_eos,
-            "stop": asked.stop,
-            **{name: getattr(asked.sampling, name) for name in (*_SAMPLING, *_PENALTIES)},
+            "n": asked.n,
+            "max_tokens": first.max_tokens,
+            "min_tokens": first.min_tokens,
+            "ignore_eos": first.ignore_eos,
+            "stop": first.stop,
+            **{name: getattr(first.sampling, name) for name in (*_SAMPLING, *_PENALTIES)},
         },
     }

@@ -14,13 +14,15 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from rllm.api.doors.context import Context
-from rllm.api.doors.responses import Detokenized, Tokenized, documented
-from rllm.api.fields.protocol import DetokenizeRequest, TokenizeRequest
+from rllm.api.doors.documented import documented
+from rllm.api.doors.door import Context, Door
+from rllm.api.doors.openai_chat.wire import to_chat
+from rllm.api.doors.tokens.answers import Detokenized, Tokenized
+from rllm.api.doors.tokens.render import add_rendering
+from rllm.api.doors.tokens.wire import DetokenizeRequest, TokenizeRequest
 from rllm.api.http.client import Client
 from rllm.api.http.middleware import caller_of
-from rllm.api.text.token_options import check_token_ids
-from rllm.api.text.vocabulary import token_text
+from rllm.api.text.vocabulary import check_token_ids, token_text
 from rllm.errors import BadRequest
 from rllm.serving.service import ServedModel
 
@@ -37,7 +39,7 @@ def make_router(context: Context) -> APIRouter:
     )
     async def tokenize(request: Request) -> Response:
         caller = caller_of(request.scope)
-        wire = await context.bodies.read(request, TokenizeRequest, caller=caller)
+        wire = await context.read(request, TokenizeRequest)
         model = context.model(wire.model)
         async with Client(request.receive) as client:
             tokens = await client.unless_gone(_tokens(wire, model, caller))
@@ -54,7 +56,7 @@ def make_router(context: Context) -> APIRouter:
     )
     async def detokenize(request: Request) -> Response:
         caller = caller_of(request.scope)
-        wire = await context.bodies.read(request, DetokenizeRequest, caller=caller)
+        wire = await context.read(request, DetokenizeRequest)
         model = context.model(wire.model)
         check_token_ids(wire.tokens, model.info.vocab_size, "tokens")
         async with Client(request.receive) as client:
@@ -63,7 +65,7 @@ def make_router(context: Context) -> APIRouter:
 
     async def _tokens(wire: TokenizeRequest, model: ServedModel, caller: str) -> tuple[int, ...]:
         if wire.messages is not None:
-            return await context.tokenizer.chat(model, wire.messages, wire, caller=caller)
+            return await context.tokenizer.chat(model, to_chat(wire.messages, wire), caller=caller)
         param = "content" if wire.content is not None else "prompt"
         text = wire.content if wire.content is not None else wire.prompt or ""
         if len(text.encode()) > settings.max_tokenize_bytes:
@@ -77,6 +79,7 @@ def make_router(context: Context) -> APIRouter:
             caller=caller,
         )
 
+    add_rendering(router, context)
     return router
 
 
@@ -95,3 +98,6 @@ def _tokenized(wire: TokenizeRequest, tokens: Sequence[int], model: ServedModel)
             pairs = zip(tokens, texts, strict=True)
             answer["tokens"] = [{"id": token, "piece": text} for token, text in pairs]
     return orjson.dumps(answer)
+
+
+TOKENS = Door(make_router, (TokenizeRequest, DetokenizeRequest))

@@ -8,8 +8,8 @@ import msgspec
 from fastapi import APIRouter, Depends
 from starlette.responses import JSONResponse, Response
 
-from rllm.api.doors.context import Context
-from rllm.api.doors.responses import Alive, HealthReport, documented_health, documented_metrics
+from rllm.api.doors.door import Context, Door
+from rllm.api.doors.operations.answers import Alive, HealthReport, documented_health, documented_metrics
 from rllm.api.http.authorization import operators_only
 
 
@@ -83,3 +83,6 @@ def _report(context: Context) -> Response:
     message = f"not ready: {health.reason}"
     body["error"] = {"message": message, "type": "unavailable_error", "param": None, "code": "not_ready"}
     return JSONResponse(body, status_code=503, headers={"retry-after": "1"})
+
+
+HEALTH = Door(make_router)

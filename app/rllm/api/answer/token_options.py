@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rllm.api.fields.protocol import GenerationRequest
+from rllm.api.answer.request import Request
 from rllm.engine.port import Vocabulary
 from rllm.errors import BadRequest
 
@@ -17,7 +17,7 @@ class TokenOptions:
     bad_words: tuple[tuple[int, ...], ...] = ()
 
 
-def resolve(request: GenerationRequest, vocabulary: Vocabulary) -> TokenOptions:
+def resolve(request: Request, vocabulary: Vocabulary) -> TokenOptions:
     """
     Raises:
         BadRequest: nothing is left to be drawn.
@@ -27,27 +27,15 @@ def resolve(request: GenerationRequest, vocabulary: Vocabulary) -> TokenOptions:
         for key, bias in request.logit_bias
         for token in ((key,) if isinstance(key, int) else _tokens(vocabulary, key))
     )
-    words = tuple(word for text in request.bad_words or () for word in _spellings(vocabulary, text))
+    words = tuple(word for text in request.bad_words for word in _spellings(vocabulary, text))
     options = TokenOptions(biases, tuple(dict.fromkeys(words)))
     _refuse_silence(request, options, vocabulary)
     return options
 
 
-def has_texts(request: GenerationRequest) -> bool:
+def has_texts(request: Request) -> bool:
     """Whether tokenizing, which takes time, is needed."""
     return bool(request.bad_words) or any(isinstance(key, str) for key, _ in request.logit_bias)
-
-
-def check_token_ids(tokens: Sequence[int], vocab_size: int, param: str) -> None:
-    """
-    Raises:
-        BadRequest: one is not in the vocabulary.
-    """
-    if max(tokens, default=0) >= vocab_size or min(tokens, default=0) < 0:
-        wrong = next(token for token in tokens if not 0 <= token < vocab_size)
-        raise BadRequest(
-            f"{param} has token id {wrong}; this model's ids are 0 to {vocab_size - 1}", param=param
-        )
 
 
 def _spellings(vocabulary: Vocabulary, word: str) -> Iterator[tuple[int, ...]]:
@@ -60,14 +48,14 @@ def _tokens(vocabulary: Vocabulary, text: str) -> list[int]:
     return vocabulary.tokenize(text, add_special=False, parse_special=True)
 
 
-def _refuse_silence(request: GenerationRequest, options: TokenOptions, vocabulary: Vocabulary) -> None:
+def _refuse_silence(request: Request, options: TokenOptions, vocabulary: Vocabulary) -> None:
     banned = {token for token, bias in options.logit_bias if bias == -math.inf}
     banned.update(word[0] for word in options.bad_words if len(word) == 1)
     if request.ignore_eos or request.min_tokens:
         banned |= vocabulary.end_tokens
     if request.min_tokens:
-        banned.update(request.stop_token_ids or ())
+        banned.update(request.stop_token_ids)
     allowed = request.allowed_token_ids
-    if banned.issuperset(range(vocabulary.size) if allowed is None else allowed):
-        param = "logit_bias" if allowed is None else "allowed_token_ids"
+    if banned.issuperset(allowed or range(vocabulary.size)):
+        param = "allowed_token_ids" if allowed else "logit_bias"
         raise BadRequest("these options leave no token that may be drawn", param=param)
