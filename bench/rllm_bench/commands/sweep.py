@@ -150,9 +150,8 @@ def _verdict(best: Trial, validation: Validation | None) -> str:
     if validation.confirmed:
         return f"{tuning.label(best.chosen)} is better than the default on a fresh seed ({words})."
     return (
-        f"Null result: {tuning.label(best.chosen)} won the search, but on a fresh seed it is not better "
-        "than the "
-        f"default ({words}). Keep the default."
+        f"Null result: {tuning.label(best.chosen)} won the search, but on a fresh seed it is not better than "
+        f"the default ({words}). Keep the default."
     )
 
 

@@ -39,8 +39,7 @@ class ReferenceCache:
         if needed_bytes > self.limit_bytes:
             raise CacheTooSmall(
                 f"the reference needs {needed_bytes / 1e9:.1f} GB and the cache may hold "
-                f"{self.limit_bytes / 1e9:.1f} GB: "
-                "raise --cache-limit-gb or lower --chunks"
+                f"{self.limit_bytes / 1e9:.1f} GB: raise --cache-limit-gb or lower --chunks"
             )
         mine = self.folder / key
         mine.mkdir(parents=True, exist_ok=True)

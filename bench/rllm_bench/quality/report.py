@@ -82,12 +82,10 @@ def _figures(run: QualityRun, verdicts: dict[str, Verdict]) -> Iterator[str]:
     yield ""
     yield (
         f"Reference: PPL {estimate(run.reference.ppl, 3)}. Definitions are llama-perplexity's; KLD is the "
-        "divergence from the "
-        "reference in nats, Δp the change of the right token's probability. The PPL ratio is against the "
-        "reference's exact "
-        "perplexity; llama-perplexity prints it against the reference stored in 16 bits, which cuts off "
-        "tokens rarer than e⁻¹⁶ "
-        "and so makes the reference look better than it is."
+        "divergence from the reference in nats, Δp the change of the right token's probability. The PPL "
+        "ratio is against the reference's exact perplexity; llama-perplexity prints it against the reference "
+        "stored in 16 bits, which cuts off tokens rarer than e⁻¹⁶ and so makes the reference look better "
+        "than it is."
     )
     yield ""
 
@@ -131,14 +129,11 @@ def _floor(run: QualityRun) -> Iterator[str]:
     yield "## Noise floor"
     yield ""
     yield (
-        f"The reference differs from itself: its distributions stored in 16 bits by a mean KLD of "
-        f"{run.floor.storage.kld_mean.value:.2g}, and decoding 32 sequences side by side from one at a "
-        "time by "
-        f"{run.floor.batching.kld_mean.value:.2g} ({words.changed_tokens(run.floor.batching.same_top)}). "
-        "A variant whose mean KLD is "
-        f"not above {run.floor.mean_kld:.2g} is not told apart from the reference by this run, and no "
-        "difference below "
-        "that is a regression."
+        "The reference differs from itself: its distributions stored in 16 bits by a mean KLD of "
+        f"{run.floor.storage.kld_mean.value:.2g}, and decoding 32 sequences side by side from one at a time "
+        f"by {run.floor.batching.kld_mean.value:.2g} ({words.changed_tokens(run.floor.batching.same_top)}). "
+        f"A variant whose mean KLD is not above {run.floor.mean_kld:.2g} is not told apart from the "
+        "reference by this run, and no difference below that is a regression."
     )
     yield ""
 

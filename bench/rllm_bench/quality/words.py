@@ -38,8 +38,7 @@ def flips_in_words(flips: Flips) -> str:
     verdict = "a significant change" if flips.p_value < 0.05 else "no significant change in either direction"
     return (
         f"{flips.flipped} of {flips.total} choices flip ({one_in(flips.flipped / flips.total)}): "
-        f"{flips.lost} become wrong, "
-        f"{flips.gained} become right; {verdict} (p = {flips.p_value:.2g})"
+        f"{flips.lost} become wrong, {flips.gained} become right; {verdict} (p = {flips.p_value:.2g})"
     )
 
 

@@ -63,8 +63,7 @@ def _answer(best: Option, following: Option | None, goal: Mapping[str, float]) -
     yield ""
     yield (
         f"- expected goodput: {best.goodput_rps:.2f} requests/s within the goal ({best.attained:.0%} of "
-        "them), "
-        f"{best.good_tps:,.0f} output tokens/s"
+        f"them), {best.good_tps:,.0f} output tokens/s"
     )
     cost = best.cost_per_1k
     yield (

@@ -65,9 +65,8 @@ def _failures(result: Result) -> Iterator[str]:
     if kinds:
         listed = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
         yield (
-            f"{result.subject} {result.group}: {sum(kinds.values())} of {total} requests failed "
-            f"({listed}) and "
-            "are not in the latency figures"
+            f"{result.subject} {result.group}: {sum(kinds.values())} of {total} requests failed ({listed}) "
+            "and are not in the latency figures"
         )
 
 

@@ -82,11 +82,9 @@ def _setup(sources: Sources) -> Iterator[str]:
     settings = run.settings
     yield (
         f"Every server was given the same: {plural(settings.slots, 'slot')} of {settings.ctx_per_slot} "
-        "tokens, "
-        f"{f'{settings.threads} threads' if settings.threads else 'its own choice of threads'}, prefix cache "
-        f"{'on' if settings.prefix_cache else 'off'}, greedy sampling, output length fixed by "
-        "ignore_eos, prompts of the "
-        "same token ids in the same order."
+        f"tokens, {f'{settings.threads} threads' if settings.threads else 'its own choice of threads'}, "
+        f"prefix cache {'on' if settings.prefix_cache else 'off'}, greedy sampling, output length fixed by "
+        "ignore_eos, prompts of the same token ids in the same order."
     )
     yield ""
     rows = []
@@ -162,9 +160,8 @@ def _results(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
     yield ""
     yield (
         "Times in ms. `value [low, high]` is a 95 % interval from resampling requests within runs, "
-        "`(min–max)` the range "
-        "over repeats. Latencies count from when a request was due. Cells with at least "
-        f"{metrics.STEADY_REQUESTS_PER_USER} requests per user are judged over their steady window, "
+        "`(min–max)` the range over repeats. Latencies count from when a request was due. Cells with at "
+        f"least {metrics.STEADY_REQUESTS_PER_USER} requests per user are judged over their steady window, "
         "others over the whole run."
     )
     yield ""
@@ -229,11 +226,9 @@ def _efficiency(sources: Sources) -> Iterator[str]:
         return
     bandwidth = max(ceiling.bandwidth_bytes_s for ceiling in sources.ceilings)
     yield (
-        f"Memory streams {bandwidth / 1e9:.1f} GB/s ({sources.ceilings[0].bandwidth_source}). A decode "
-        "step reads every weight once, "
-        "so bandwidth over "
-        "model size bounds the steps per second of any engine; “engine alone” is llama.cpp in batches "
-        "without a server."
+        f"Memory streams {bandwidth / 1e9:.1f} GB/s ({sources.ceilings[0].bandwidth_source}). A decode step "
+        "reads every weight once, so bandwidth over model size bounds the steps per second of any engine; "
+        "“engine alone” is llama.cpp in batches without a server."
     )
     yield ""
     yield tables.roofline_table(sources.summary, sources.ceilings)
@@ -261,8 +256,7 @@ def _costs(sources: Sources, look: plots.Look, out: Path) -> Iterator[str]:
         return
     yield (
         f"Assumption, not a measurement: this machine costs {run.price_per_hour:.2f} USD an hour "
-        f"({run.price_source}). "
-        "Costs are for the machine in full use under each load."
+        f"({run.price_source}). Costs are for the machine in full use under each load."
     )
     yield ""
     yield tables.cost_table(sources.summary, run)
