@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rllm_bench.quality.store import QualityStore
 from rllm_bench.records import archive
 from rllm_bench.records.store import Store
 from rllm_bench.report.pack import pack
@@ -85,6 +86,14 @@ def test_packing_twice_gives_the_same_archive_and_unpacking_every_file(tmp_path:
     archive.extract(tmp_path)
     assert sorted(_content(tmp_path)) == sorted(wrote)
     assert (tmp_path / "part" / "unseen.md").read_bytes() == wrote["part/unseen.md"]
+
+
+def test_records_of_a_packed_quality_run_are_not_computed_again(tmp_path: Path) -> None:
+    (tmp_path / "report.md").write_text("# Quality\n")
+    QualityStore(tmp_path).answers("q8", "pairs", "key", list[int], lambda: [1, 2])
+    pack(tmp_path)
+    assert sorted(_content(tmp_path)) == ["records.tar.zst", "report.md"]
+    assert QualityStore(tmp_path).answers("q8", "pairs", "key", list[int], lambda: []) == [1, 2]
 
 
 def _content(folder: Path) -> dict[str, bytes]:

@@ -65,6 +65,7 @@ def test_vllms_definitions_give_the_same_numbers(delay: Callable[..., Delay], me
         assert ours[name] == pytest.approx(value, rel=1e-9, abs=1e-9), name
 
 
+@pytest.mark.slow  # test_packed renders twice, too
 def test_a_report_is_the_same_to_the_last_byte(
     delay: Callable[..., Delay], measure: Measure, tmp_path: Path
 ) -> None:
