@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,16 @@ def test_a_folder_without_its_entry_page_is_named(checkout: Path) -> None:
     (checkout / "reports" / "2026-11-25-question" / "report.md").unlink()
     with pytest.raises(BadIndex, match="has no report"):
         render(checkout)
+
+
+def test_every_link_of_our_pages_leads_to_a_file() -> None:
+    root = Path(__file__).parents[2]
+    pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), *(root / "reports").rglob("*.md")]
+    broken = []
+    for page in pages:
+        prose = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)", prose):
+            place = link.partition("#")[0]
+            if place and ":" not in place and not (page.parent / place).exists():
+                broken.append(f"{page.relative_to(root)}: {link}")
+    assert broken == []
