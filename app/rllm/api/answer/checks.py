@@ -14,9 +14,9 @@ _SPARED = 16
 """Tokens that are left free for an answer, at most, where a prompt is cut to leave room for it."""
 
 
-def check_settings(request: Request, settings: ApiSettings) -> None:
-    """What can be refused before anything is tokenized."""
-    n, num_choices = request.n, request.n * request.num_prompts
+def check_settings(request: Request, num_choices: int, settings: ApiSettings) -> None:
+    """What can be refused before anything is tokenized. ``num_choices``: of all prompts."""
+    n = request.n
     _at_most("n", n, settings.max_n)
     if num_choices > settings.max_choices:
         message = f"n times the number of prompts must be at most {settings.max_choices}; got {num_choices}"
@@ -30,10 +30,13 @@ def check_settings(request: Request, settings: ApiSettings) -> None:
 def check_model(request: Request, model: ServedModel, settings: ApiSettings) -> None:
     """What depends on the model but not on the prompt."""
     vocab_size, context = model.info.vocab_size, model.info.ctx_per_slot
-    biased = [token for token, _ in request.logit_bias if isinstance(token, int)]
-    check_token_ids(biased, vocab_size, "logit_bias")
-    check_token_ids(request.stop_token_ids, vocab_size, "stop_token_ids")
-    check_token_ids(request.allowed_token_ids, vocab_size, "allowed_token_ids")
+    if request.logit_bias:
+        biased = [token for token, _ in request.logit_bias if isinstance(token, int)]
+        check_token_ids(biased, vocab_size, "logit_bias")
+    if request.stop_token_ids:
+        check_token_ids(request.stop_token_ids, vocab_size, "stop_token_ids")
+    if request.allowed_token_ids:
+        check_token_ids(request.allowed_token_ids, vocab_size, "allowed_token_ids")
     most = min(settings.max_top_logprobs, vocab_size)
     _at_most(request.logprobs_name, request.num_logprobs, most)
     _at_most("prompt_logprobs", request.num_prompt_logprobs, most)
@@ -58,35 +61,6 @@ def cut(prompt: tuple[int, ...], request: Request, model: ServedModel) -> tuple[
     if keep < 0:
         keep = max(1, model.info.ctx_per_slot - max(1, min(request.max_tokens or 1, _SPARED)))
     return prompt[:keep] if request.truncation_side == "right" else prompt[-keep:]
-
-
-def max_tokens_for(request: Request, num_prompt_tokens: int, model: ServedModel) -> int:
-    """How much this request may generate: what it asks for, as far as the context has room.
-
-    Raises:
-        PromptTooLong: the prompt leaves no room for an answer.
-        BadRequest: min_tokens cannot be reached.
-    """
-    context, param = model.info.ctx_per_slot, request.prompts_name
-    room = context - num_prompt_tokens
-    if num_prompt_tokens == 0:
-        raise BadRequest(f"{param} has no tokens in this model's vocabulary", param=param)
-    limit = request.max_tokens
-    if room < (0 if limit == 0 else 1):
-        raise PromptTooLong(
-            f"This model's maximum context length is {context} tokens, and at least one must be left for the"
-            f" answer; your {param} has {num_prompt_tokens} tokens.",
-            param=param,
-        )
-    if limit is None:
-        limit = room if request.default_max_tokens is None else request.default_max_tokens
-    limit = min(limit, room)
-    if request.min_tokens > limit:
-        raise BadRequest(
-            f"min_tokens is {request.min_tokens}, but at most {limit} tokens can be generated",
-            param="min_tokens",
-        )
-    return limit
 
 
 def check_scores(request: Request, prompts: Sequence[Sequence[int]], settings: ApiSettings) -> None:

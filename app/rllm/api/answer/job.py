@@ -8,11 +8,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rllm.api.answer.checks import max_tokens_for
 from rllm.api.answer.parts import PLAIN, Machine
 from rllm.api.answer.request import Request
 from rllm.api.answer.token_options import TokenOptions
 from rllm.engine.types import EngineRequest, SamplingDefaults, SamplingParams
+from rllm.errors import BadRequest, PromptTooLong
 from rllm.serving.service import ServedModel
 
 
@@ -93,6 +93,35 @@ def engine_requests(
                 )
             )
     return requests
+
+
+def max_tokens_for(request: Request, num_prompt_tokens: int, model: ServedModel) -> int:
+    """How much this request may generate: what it asks for, as far as the context has room.
+
+    Raises:
+        PromptTooLong: the prompt leaves no room for an answer.
+        BadRequest: min_tokens cannot be reached.
+    """
+    context, param = model.info.ctx_per_slot, request.prompts_name
+    room = context - num_prompt_tokens
+    if num_prompt_tokens == 0:
+        raise BadRequest(f"{param} has no tokens in this model's vocabulary", param=param)
+    limit = request.max_tokens
+    if room < (0 if limit == 0 else 1):
+        raise PromptTooLong(
+            f"This model's maximum context length is {context} tokens, and at least one must be left for the"
+            f" answer; your {param} has {num_prompt_tokens} tokens.",
+            param=param,
+        )
+    if limit is None:
+        limit = room if request.default_max_tokens is None else request.default_max_tokens
+    limit = min(limit, room)
+    if request.min_tokens > limit:
+        raise BadRequest(
+            f"min_tokens is {request.min_tokens}, but at most {limit} tokens can be generated",
+            param="min_tokens",
+        )
+    return limit
 
 
 def _sampling(

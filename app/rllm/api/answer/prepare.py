@@ -30,11 +30,11 @@ class Preparer:
         Raises:
             RllmError: the request is wrong, or can never be or cannot be answered now.
         """
-        check_settings(request, self._settings)
+        num_choices = request.n * request.num_prompts
+        check_settings(request, num_choices, self._settings)
         model = self.model(request.model)
         record.model, record.streamed = model.id, request.stream
         check_model(request, model, self._settings)
-        num_choices = request.n * request.num_prompts
         self._service.check_open(model, num_choices, request.priority, terms)  # before tokens cost time
         prompts = await self.prompts(request, model, caller)
         check_scores(request, prompts, self._settings)
@@ -44,7 +44,7 @@ class Preparer:
 
     def check(self, request: Request) -> ServedModel:
         """What `prepare` refuses for the request's own sake before it looks at the prompt."""
-        check_settings(request, self._settings)
+        check_settings(request, request.n * request.num_prompts, self._settings)
         model = self.model(request.model)
         check_model(request, model, self._settings)
         return model

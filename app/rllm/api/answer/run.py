@@ -58,38 +58,52 @@ class Answer(Response):
         Raises:
             RllmError: before the first byte of an answer.
         """
-        record, request = record_of(scope), self._request
-        terms = terms_of(scope, record.client_key, request.stream)
         async with Client(receive) as client:
             try:
-                preparing = self._answers.preparer.prepare(request, terms, record, caller_of(scope))
-                job = await client.unless_gone(preparing)
-                record.response_id, record.num_choices = job.response_id, len(job.requests)
-                accepted = self._answers.service.submit(job.model, job.requests, terms)
-                if accepted.model is not job.model:
-                    job = replace(job, model=accepted.model)
-                record.model, record.prompt_tokens = job.model.id, job.prompt_tokens
-                record.headers += accepted.headers
-                record.prepare_s = record.elapsed_s()
-                await self._run(job, accepted.streams, client, scope, send)
+                await self._answer(client, scope, send)
             except ClientGone:
-                record.status = 499
+                record_of(scope).status = 499
             except ClientTooSlow:
+                record = record_of(scope)
                 record.status, record.error_code = 499, "client_too_slow"
                 await drop_connection(scope, client)
 
-    async def _run(
-        self, job: Job, streams: Sequence[Stream], client: Client, scope: Scope, send: Send
-    ) -> None:
+    async def _answer(self, client: Client, scope: Scope, send: Send) -> None:
+        streams: list[Stream] = []
+
         def cancel() -> None:
             for stream in streams:
                 stream.cancel()
 
-        record = record_of(scope)
-        choices = [Choice(index, job.new_machine()) for index in range(len(streams))]
+        client.on_gone(cancel)
         try:
-            client.on_gone(cancel)
-            writer = self._new_writer(job, choices)
+            # Submitted where it was prepared: to come back here wakes every coroutine from the server's down.
+            job = await client.unless_gone(self._submit(scope, streams))
+            await self._run(job, streams, client, scope, send)
+        finally:
+            cancel()
+
+    async def _submit(self, scope: Scope, streams: list[Stream]) -> Job:
+        """Prepare the request and hand it to the pool, whose streams go into ``streams``."""
+        record, request = record_of(scope), self._request
+        terms = terms_of(scope, record.client_key, request.stream)
+        job = await self._answers.preparer.prepare(request, terms, record, caller_of(scope))
+        record.response_id, record.num_choices = job.response_id, len(job.requests)
+        accepted = self._answers.service.submit(job.model, job.requests, terms)
+        streams += accepted.streams
+        if accepted.model is not job.model:
+            job = replace(job, model=accepted.model)
+        record.model, record.prompt_tokens = job.model.id, job.prompt_tokens
+        record.headers += accepted.headers
+        record.prepare_s = record.elapsed_s()
+        return job
+
+    async def _run(
+        self, job: Job, streams: Sequence[Stream], client: Client, scope: Scope, send: Send
+    ) -> None:
+        choices = [Choice(index, job.new_machine()) for index in range(len(streams))]
+        writer = self._new_writer(job, choices)
+        try:
             async with aclosing(merge(streams)) as batches:
                 if self._request.stream:
                     answer = StreamedAnswer(
@@ -99,8 +113,7 @@ class Answer(Response):
                 else:
                     await _whole(writer, choices, batches, client, send, job)
         finally:
-            cancel()
-            _note_end(record, job, choices, streams)
+            _note_end(record_of(scope), job, choices, streams)
 
 
 async def _stream(answer: StreamedAnswer, client: Client, scope: Scope, send: Send) -> None:

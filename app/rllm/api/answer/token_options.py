@@ -49,6 +49,14 @@ def _tokens(vocabulary: Vocabulary, text: str) -> list[int]:
 
 
 def _refuse_silence(request: Request, options: TokenOptions, vocabulary: Vocabulary) -> None:
+    if not (
+        options.logit_bias
+        or options.bad_words
+        or request.allowed_token_ids
+        or request.ignore_eos
+        or request.min_tokens
+    ):
+        return  # nothing is banned
     banned = {token for token, bias in options.logit_bias if bias == -math.inf}
     banned.update(word[0] for word in options.bad_words if len(word) == 1)
     if request.ignore_eos or request.min_tokens:

@@ -50,7 +50,8 @@ Variables = Annotated[dict[str, Any], Field(max_length=256)]
 
 
 def _counts(info: ValidationInfo) -> Counts:
-    return info.context if isinstance(info.context, Counts) else DEFAULT_COUNTS
+    counts: Counts = info.context() if callable(info.context) else DEFAULT_COUNTS
+    return counts
 
 
 def _stop(value: object, info: ValidationInfo) -> tuple[str, ...]:

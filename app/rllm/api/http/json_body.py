@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from starlette.requests import ClientDisconnect, Request
 
-from rllm.api.counts import DEFAULT_COUNTS, Counts
+from rllm.api.counts import Counts
 from rllm.api.http.client import ClientGone
 from rllm.api.http.fair_threads import FairThreads
 from rllm.errors import BadRequest, BodyTooLarge, BodyTooSlow, WrongMediaType
@@ -53,7 +53,7 @@ class BodyReader:
     """
 
     def __init__(self, *, timeout_s: float, counts: Callable[[], Counts]) -> None:
-        """``timeout_s``: for a body to arrive. ``counts`` is asked for every request."""
+        """``timeout_s``: for a body to arrive. ``counts`` is asked by the fields that it limits."""
         self._threads = FairThreads(1)
         self._timeout_s = timeout_s
         self._counts = counts
@@ -76,10 +76,12 @@ class BodyReader:
             raise BodyTooSlow(f"the body did not arrive within {self._timeout_s:g} s") from None
         except ClientDisconnect:
             raise ClientGone from None
-        counts = self._counts()
         if len(body) <= _LITTLE:
-            return check(model, parse_object(body), counts)
-        return await self._threads.run(lambda: check(model, parse_object(body), counts), caller=caller)
+            return check(model, parse_object(body), self._counts)
+        counts = self._counts()  # here: the service lives on the event loop
+        return await self._threads.run(
+            lambda: check(model, parse_object(body), lambda: counts), caller=caller
+        )
 
     def close(self) -> None:
         self._threads.close()
@@ -137,7 +139,7 @@ def _num(body: bytes, crowd: _Crowd) -> int:
     return sum(map(body.count, crowd.marks))
 
 
-def check(model: type[Model], data: Mapping[str, Any], counts: Counts = DEFAULT_COUNTS) -> Model:
+def check(model: type[Model], data: Mapping[str, Any], counts: Callable[[], Counts]) -> Model:
     """``data`` as a ``model``. ``counts`` limits what would take long to look at.
 
     Raises:
