@@ -15,6 +15,9 @@ from rllm_bench.records.runs import RunRecord
 from rllm_bench.report import checks
 from rllm_bench.report.answer import choose, keepers, loads_of, standing
 
+_ABOUT = ("tokens in → out", "load", "subject")
+"""The columns that say what a row is about."""
+
 
 def markdown(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     align = ["left" if _is_text(rows, column) else "right" for column in range(len(headers))]
@@ -103,7 +106,7 @@ def _latency_row(summary: Summary, result: Result) -> list[str]:
 
 
 def goodput_table(summary: Summary) -> str:
-    headers = ["tokens in → out", "load", "subject"]
+    headers = [*_ABOUT]
     headers += [f"{slo(name, limits)}: req/s (share)" for name, limits in summary.slos.items()]
     rows = []
     for result in _measured(summary):
@@ -111,7 +114,7 @@ def goodput_table(summary: Summary) -> str:
             f"{estimate(result.values[f'goodput_{name}_rps'])} ({100 * result[f'attained_{name}']:.0f} %)"
             for name in summary.slos
         ]
-        rows.append([f"{result.shape[0]} → {result.shape[1]}", load_name(result), result.subject, *cells])
+        rows.append([*_about(result), *cells])
     return markdown(headers, rows)
 
 
@@ -129,16 +132,8 @@ def resource_table(summary: Summary) -> str:
     }
     rows_of = list(_measured(summary))
     shown = {title: name for title, name in columns.items() if any(name in r.values for r in rows_of)}
-    rows = [
-        [
-            f"{r.shape[0]} → {r.shape[1]}",
-            load_name(r),
-            r.subject,
-            *(number(r.get(name)) for name in shown.values()),
-        ]
-        for r in rows_of
-    ]
-    return markdown(["tokens in → out", "load", "subject", *shown], rows)
+    rows = [[*_about(r), *(number(r.get(name)) for name in shown.values())] for r in rows_of]
+    return markdown([*_ABOUT, *shown], rows)
 
 
 def cost_table(summary: Summary, run: RunRecord) -> str:
@@ -149,23 +144,8 @@ def cost_table(summary: Summary, run: RunRecord) -> str:
     for result in _measured(summary):
         output = cost.per_1k_tokens(run.price_per_hour, result["output_tps"])
         total = cost.per_1k_tokens(run.price_per_hour, result["total_tps"])
-        rows.append(
-            [
-                f"{result.shape[0]} → {result.shape[1]}",
-                load_name(result),
-                result.subject,
-                f"{output:.6f}",
-                f"{total:.6f}",
-            ]
-        )
-    headers = [
-        "tokens in → out",
-        "load",
-        "subject",
-        "USD per 1k output tokens",
-        "USD per 1k tokens in and out",
-    ]
-    return markdown(headers, rows)
+        rows.append([*_about(result), f"{output:.6f}", f"{total:.6f}"])
+    return markdown([*_ABOUT, "USD per 1k output tokens", "USD per 1k tokens in and out"], rows)
 
 
 def roofline_table(summary: Summary, ceilings: Sequence[Ceiling]) -> str:
@@ -182,9 +162,7 @@ def roofline_table(summary: Summary, ceilings: Sequence[Ceiling]) -> str:
         reached = 1000 / tpot
         rows.append(
             [
-                f"{result.shape[0]} → {result.shape[1]}",
-                load_name(result),
-                result.subject,
+                *_about(result),
                 number(reached),
                 number(bound),
                 f"{100 * reached / bound:.0f} %",
@@ -193,7 +171,7 @@ def roofline_table(summary: Summary, ceilings: Sequence[Ceiling]) -> str:
                 f"{100 * reached * users / engine:.0f} %" if engine else "–",
             ]
         )
-    headers = ["tokens in → out", "load", "subject", "steps/s (1/TPOT)", "memory bound", "of it"]
+    headers = [*_ABOUT, "steps/s (1/TPOT)", "memory bound", "of it"]
     headers += ["decode tokens/s", "engine alone", "of it"]
     return markdown(headers, rows)
 
@@ -209,16 +187,12 @@ def verdict_table(summary: Summary, baseline: str) -> str:
             compare(result, other, metric, summary.slos)
             for metric in ("output_tps", "ttft_p50_ms", "tpot_p50_ms")
         ]
-        rows.append(
-            [
-                f"{result.shape[0]} → {result.shape[1]}",
-                load_name(result),
-                result.subject,
-                *(str(one) if one else "–" for one in found),
-            ]
-        )
-    headers = ["tokens in → out", "load", "subject", "tokens/s", "TTFT p50", "TPOT p50"]
-    return markdown(headers, rows) if rows else ""
+        rows.append([*_about(result), *(str(one) if one else "–" for one in found)])
+    return markdown([*_ABOUT, "tokens/s", "TTFT p50", "TPOT p50"], rows) if rows else ""
+
+
+def _about(result: Result) -> list[str]:
+    return [f"{result.shape[0]} → {result.shape[1]}", load_name(result), result.subject]
 
 
 def _of(summary: Summary, shape: tuple[int, int]) -> Iterator[Result]:
