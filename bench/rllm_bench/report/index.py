@@ -22,6 +22,7 @@ _HEAD = """\
 
 One folder per question; its entry page is `report.md`. `rllm-bench index` writes this page from `index.toml`
 and the records, and `scripts/check` compares them. What was superseded is in [archive.md](archive.md).
+Records are `run.json` and `records.jsonl.zst` or, where there is more, `records.tar.zst` (`rllm-bench pack`).
 
 **[The answer on one page](SUMMARY.md)** · [中文](SUMMARY.zh-CN.md)
 
