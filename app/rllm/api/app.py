@@ -19,7 +19,7 @@ from rllm.api.answer.prepare import Preparer
 from rllm.api.answer.run import Answers
 from rllm.api.counts import Counts
 from rllm.api.doors.docs import openapi
-from rllm.api.doors.door import Context, Look, Views
+from rllm.api.doors.door import Context, Door, Look, Views
 from rllm.api.doors.every import DOORS
 from rllm.api.http.authorization import Authorization, Keys
 from rllm.api.http.cross_origin import cors_options
@@ -49,6 +49,7 @@ def create_app(
     more_keys: Keys = tuple,
     look: Look | None = None,
     views: Views | None = None,
+    doors: Sequence[Door] = DOORS,
 ) -> FastAPI:
     """The OpenAI-compatible HTTP layer over ``service``.
 
@@ -95,7 +96,7 @@ def create_app(
     bodies = BodyReader(timeout_s=settings.body_timeout_s, counts=lambda: _counts(settings, service))
     answers = Answers(service, settings, Preparer(service, settings, tokenizer))
     context = Context(service, settings, answers, threads, bodies, tokenizer, render_metrics, look, views)
-    routers = [door.make_router(context) for door in DOORS]
+    routers = [door.make_router(context) for door in doors]
     for router in routers:
         app.include_router(router)
     _answer_errors(app)
@@ -103,7 +104,7 @@ def create_app(
     _wrap(app, settings, paths, on_start, on_request, more_keys)
 
     def document() -> dict[str, Any]:
-        return openapi.build(app, DOORS, service, settings, needs_key=bool(settings.api_keys or more_keys()))
+        return openapi.build(app, doors, service, settings, needs_key=bool(settings.api_keys or more_keys()))
 
     app.openapi = document  # type: ignore[method-assign] # FastAPI's own way
     return app

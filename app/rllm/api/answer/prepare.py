@@ -71,7 +71,9 @@ class Preparer:
         """As tokens, as much of each as the request keeps."""
         may_be_cut = request.truncate_prompt_tokens is not None
         if isinstance(request.prompts, Chat):
-            prompt = await self._tokenizer.chat(model, request.prompts, caller=caller, may_be_cut=may_be_cut)
+            prompt = await self._tokenizer.chat(
+                model, request.prompts, caller=caller, may_be_cut=may_be_cut, param=request.prompts_name
+            )
             return [cut(prompt, request, model)]
         prompts = []
         for index, given in enumerate(request.prompts):

@@ -62,18 +62,20 @@ class Tokenizer:
         *,
         caller: str,
         may_be_cut: bool = False,
+        param: str = "messages",
     ) -> tuple[int, ...]:
-        """``may_be_cut``: the prompt need not fit the context. ``caller``: see `FairThreads`."""
+        """``may_be_cut``: the prompt need not fit the context. ``caller``: see `FairThreads`. ``param``: what
+        the door calls it."""
         prepared = await self._of(model)
-        pieces = await self._pieces(model, prepared, chat, may_be_cut)
+        pieces = await self._pieces(model, prepared, chat, may_be_cut, param)
         size = sum(_num_bytes(piece.text) for piece in pieces)
         if not may_be_cut:
-            _refuse_hopeless(size, model, prepared, "messages")
+            _refuse_hopeless(size, model, prepared, param)
         return await self.run(lambda: _piece_tokens(model.vocabulary, prepared.facts, pieces), size, caller)
 
     async def chat_text(self, model: ServedModel, chat: Chat) -> str:
         """The prompt that `chat` tokenizes, without the BOS that the model wants in front."""
-        pieces = await self._pieces(model, await self._of(model), chat, False)
+        pieces = await self._pieces(model, await self._of(model), chat, False, "messages")
         return "".join(piece.text for piece in pieces)
 
     async def _pieces(
@@ -82,10 +84,11 @@ class Tokenizer:
         prepared: _Prepared,
         chat: Chat,
         may_be_cut: bool,
+        param: str,
     ) -> list[Piece]:
         if not may_be_cut:
             num_bytes = sum(_num_bytes(message.text) for message in chat.messages)
-            _refuse_hopeless(num_bytes, model, prepared, "messages")
+            _refuse_hopeless(num_bytes, model, prepared, param)
         rules, renderer = prepared.rules, prepared.renderer
         if chat.template:
             rules, renderer = self._given_template(chat.template, model, prepared.facts)
