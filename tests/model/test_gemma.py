@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from rllm.backends.llama import engine
+from rllm.backends.llama import opening
 from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.options import LlamaOptions
 from tests.conftest import MODELS
@@ -72,7 +72,7 @@ def test_an_earlier_turn_can_be_changed(backend: LlamaBackend) -> None:
 
 
 def test_where_only_the_window_is_kept_it_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "context_options", window_only)
+    monkeypatch.setattr(opening, "context_options", window_only)
     made = LlamaBackend(MODEL, options("split", 2048))
     try:
         text = words(made, 1700)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rllm.backends.llama import engine, settings
+from rllm.backends.llama import opening, settings
 from rllm.backends.llama.backend import LlamaBackend
 from rllm.backends.llama.context import ContextOptions
 from rllm.backends.llama.model import Model
@@ -63,7 +63,7 @@ def test_among_others_as_alone(kv: str, model: Path) -> None:
 def test_among_others_as_alone_where_only_the_window_is_kept(
     kv: str, gemma: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "context_options", window_only)
+    monkeypatch.setattr(opening, "context_options", window_only)
     outcome = run(gemma, kv, options(kv), SHAPE, BYTES)
     assert not outcome.cut_short
     assert not outcome.unexcused
@@ -133,7 +133,7 @@ def test_a_window_that_has_moved_on_refuses_to_be_cut_back(
     gemma: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """llama.cpp removes the end without complaint, though what the new end must see is gone."""
-    monkeypatch.setattr(engine, "context_options", window_only)
+    monkeypatch.setattr(opening, "context_options", window_only)
     prompt = BYTES[:400]
     backend = LlamaBackend(gemma, options("split"))
     try:
@@ -150,7 +150,7 @@ def test_a_window_that_has_moved_on_refuses_to_be_cut_back(
 
 def test_a_lost_window_is_computed_again(gemma: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same through the scheduler: the answer is right, and usage does not claim a hit."""
-    monkeypatch.setattr(engine, "context_options", window_only)
+    monkeypatch.setattr(opening, "context_options", window_only)
     backend = LlamaBackend(gemma, options("split"))
     try:
         conversation = Conversation(backend)

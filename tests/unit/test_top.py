@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -55,7 +56,9 @@ def test_a_restarted_server_counts_from_the_beginning() -> None:
 
 def reading(at: float, started: float = 1.0, **samples: float) -> Reading:
     start = ({"process": "api"}, started)
-    named = {name: [({}, value)] for name, value in samples.items()}
+    named: dict[str, list[tuple[Mapping[str, str], float]]] = {
+        name: [({}, value)] for name, value in samples.items()
+    }
     return Reading(at, {"rllm_process_start_time_seconds": [start], **named})
 
 

@@ -13,10 +13,10 @@ from rllm_bench.quality.results import Floor, QualityRun, Settings, VariantResul
 from rllm_bench.quality.store import QualityStore
 from rllm_bench.recommend import join
 from rllm_bench.records.cells import CellRecord, CellSpec, Load, RequestRecord, WorkloadSpec
+from rllm_bench.records.cells import Settings as ServerSettings
 from rllm_bench.records.runs import RunRecord, Subject
 from rllm_bench.records.store import Store
 from rllm_bench.records.vocabulary import Vocabulary
-from rllm_bench.targets.base import Settings as ServerSettings
 
 
 def model(name: str, file_type: str) -> ModelFile:
