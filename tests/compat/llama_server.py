@@ -375,7 +375,7 @@ row("test_chat_truncate.py::test_chat_truncate_overflow_without_chat_truncate_fl
 
 LEFT_OUT = (
     LeftOut("llama.cpp", "test_completion.py: response fields, generation settings, probabilities after the samplers", "its own door /completion"),
-    LeftOut("llama.cpp", "test_chat_completion.py: response_format, json_schema, grammar", "structured output"),
+    LeftOut("llama.cpp", "test_chat_completion.py: response_format, json_schema, grammar", "structured output, asked by tests/model/test_structured.py"),
     LeftOut("llama.cpp", "test_chat_completion.py, test_template.py: --chat-template, prefixes of the system message", "templates chosen at its start"),
     LeftOut("llama.cpp", "test_ctx_shift.py::test_ctx_shift_enabled, test_basic.py: tags", "options of its start: a context that is shifted, tags of models"),
     LeftOut("llama.cpp", "test_basic.py::test_load_split_model", "a model in shards (tests/unit/test_preflight.py has those)"),

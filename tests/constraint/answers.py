@@ -6,10 +6,7 @@ import json
 from random import Random
 from typing import Any
 
-import numpy as np
-
 from rllm.backends.constraint.compiler import Compiled, Compiler
-from rllm.backends.constraint.matcher import TokenMatcher, bits_for
 from rllm.backends.fake.vocabulary import FakeVocabulary
 from rllm.engine.constraint import Constraint, Kind
 
@@ -38,18 +35,12 @@ def drawn(compiled: Compiled, random: Random, *, about: int = 200) -> str | None
     while len(answer) < 6 * about:
         if matcher.is_over or (matcher.is_complete and random.random() < 0.3):
             return answer.decode()
-        token = _pick(_allowed(matcher), random, hurry=len(answer) > about)
+        token = _pick(matcher.allowed(), random, hurry=len(answer) > about)
         if token in VOCABULARY.end_tokens:
             return answer.decode()
         matcher.consume(token)
         answer.append(token)
     return None
-
-
-def _allowed(matcher: TokenMatcher) -> list[int]:
-    bits = bits_for(VOCABULARY.size)
-    matcher.fill(bits)
-    return [int(token) for token in np.flatnonzero(np.unpackbits(bits.view(np.uint8), bitorder="little"))]
 
 
 def _pick(allowed: list[int], random: Random, *, hurry: bool) -> int:

@@ -11,14 +11,18 @@ _HEAD = """\
 
 <!-- Made from tests/constraint: python -m tests.constraint.page > docs/structured-output.md -->
 
-Not reachable over HTTP yet: the doors still refuse every field that asks for it. This is what they will enforce.
+`/v1/chat/completions` and `/v1/completions` take OpenAI's `response_format` (`json_object`, `json_schema`,
+`structural_tag`), vLLM's `structured_outputs` and `guided_*`, and llama-server's `json_schema` and `grammar`, streamed
+or not, with `n`, `stop`, `logit_bias`, log probabilities and every way of drawing. With log probabilities each token
+is a step of its own; otherwise text that is forced is computed together.
 
 An answer that must match a schema, a pattern or a grammar matches it: tokens that do not fit are not drawn.
 **What cannot be enforced is refused**, with status 400, the place in the schema and the reason, before anything
 is computed. There is no answer with status 200 that was not held to what was asked.
 
 An answer that `max_tokens` cuts off is not complete, and its `finish_reason` is `length`: look at it before you
-parse. Nothing else ends an answer early but an error.
+parse. So is one that a stop string ends. Nothing else ends an answer early but an error. `min_tokens` and biases give
+way where they leave nothing that is allowed.
 
 ## JSON schemas
 

@@ -90,7 +90,7 @@ async def refused(response: aiohttp.ClientResponse, status: int = 400) -> Any:
         ({"max_new_tokens": 1}, "max_new_tokens", "max_tokens"),
         ({"frobnicate": 1}, "frobnicate", "Unknown"),
         ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "text"),
+        ({"response_format": {"type": "xml"}}, "response_format", "json_object"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream is true"),
         ({"top_logprobs": 2}, "top_logprobs", "logprobs"),
         ({"modalities": ["audio"]}, "modalities", "text"),

@@ -53,6 +53,28 @@ class Constraint(msgspec.Struct, frozen=True, gc=False):
     colon, as `json.dumps` writes it: then more tokens are forced, and nothing can loop on white space."""
 
 
+class Preparation(Protocol):
+    """Something that is done beside the steps; a `concurrent.futures.Future` is one."""
+
+    def done(self) -> bool: ...
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Wait until it is done, for ``timeout`` seconds at most; why it failed, if it did.
+
+        Raises:
+            TimeoutError: it is not done.
+        """
+        ...
+
+
+class Prepares(Protocol):
+    """Of a backend, for those who are to draw under a constraint."""
+
+    def prepare(self, constraint: Constraint) -> Preparation:
+        """Get ready for an OpenSampler with it, beside the steps; fails with `ConstraintRefused`."""
+        ...
+
+
 class Matcher(Protocol):
     """Where one answer stands in what it must match. Used by one thread at a time.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from rllm.engine.constraint import Constraint, Preparation
 from rllm.engine.port import Backend, Plan, StepResult, StoreReport, nothing
 from rllm.engine.running import Counters
 from rllm.engine.scheduler import Scheduler
@@ -33,8 +34,13 @@ class Engine:
     def has_work(self) -> bool:
         return self._scheduler.has_work
 
-    def submit(self, request: EngineRequest, arrived_at: float) -> None:
-        self._scheduler.submit(request, arrived_at)
+    def prepare(self, constraint: Constraint) -> Preparation:
+        """See `Backend.prepare`."""
+        return self._backend.prepare(constraint)
+
+    def submit(self, request: EngineRequest, arrived_at: float, fault: str | None = None) -> None:
+        """``fault``: why it cannot run, if that is known."""
+        self._scheduler.submit(request, arrived_at, fault)
 
     def cancel(self, request_id: str) -> None:
         self._scheduler.cancel(request_id, self._clock())

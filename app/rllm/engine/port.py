@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from rllm.engine.constraint import Constraint, Prepares
 from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob
 
 
@@ -21,7 +22,8 @@ from rllm.engine.types import ModelInfo, SamplingParams, TokenLogprob
 class OpenSampler:
     """Give ``seq`` a fresh sampler. ``history`` is what penalties may look back on (the prompt).
 
-    ``banned`` tokens are not drawn until a LiftBan for the same sequence, those in ``never`` not even then.
+    What is drawn matches ``constraint``. ``banned`` tokens are not drawn until a LiftBan for the same
+    sequence, those in ``never`` not even then.
     """
 
     seq: int
@@ -29,6 +31,7 @@ class OpenSampler:
     history: Sequence[int]
     banned: tuple[int, ...] = ()
     never: tuple[int, ...] = ()
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +292,7 @@ class BackendFailed(Exception):
         self.out_of_memory = out_of_memory
 
 
-class Backend(Protocol):
+class Backend(Prepares, Protocol):
     """One loaded model with its context. Owned and called by exactly one thread."""
 
     @property

@@ -67,7 +67,8 @@ class Running:
             return False
         if sequence.clock.admitted_at is None:
             bans = sequence.bans(self._end_tokens)
-            self.kv.ops.append(OpenSampler(placed.seq, request.sampling, request.prompt, *bans))
+            op = OpenSampler(placed.seq, request.sampling, request.prompt, *bans, request.constraint)
+            self.kv.ops.append(op)
             sequence.clock.admitted_at = now
             self.counters.started.append(Started(request.id, placed.seq, placed.reused))
             sequence.cached_tokens = placed.reused

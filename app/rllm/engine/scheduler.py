@@ -106,9 +106,10 @@ class Scheduler:
 
     # --- the door -------------------------------------------------------------------------------
 
-    def submit(self, request: EngineRequest, now: float) -> None:
-        """Put a request in line. One that can never run is answered with an error at the next commit."""
-        if fault := self._fault_of(request):
+    def submit(self, request: EngineRequest, now: float, fault: str | None = None) -> None:
+        """Put a request in line. One that can never run, ``fault`` says why if somebody knows already, is
+        answered with an error at the next commit."""
+        if fault := fault or self._fault_of(request):
             sequence = Sequence(request, now, (0.0, 0))
             self._unsent.append(sequence.last_event(now, FinishReason.ERROR, fault))
             return

@@ -11,6 +11,8 @@ from enum import StrEnum
 
 import msgspec
 
+from rllm.engine.constraint import Constraint
+
 
 class FinishReason(StrEnum):
     """Why a request ended. STOP and LENGTH are the client's wish; the others are reported as such."""
@@ -92,6 +94,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Every event has usage and timings so far, and steps that computed a part of the prompt have one."""
     reuses_prefix: bool = True
     sampling: SamplingParams = SamplingParams()
+    constraint: Constraint | None = None
+    """What the answer must match; checked by the door."""
     priority: int = 0
     """Lower runs earlier, as in vLLM."""
     cache_salt: str = ""

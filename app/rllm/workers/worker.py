@@ -23,6 +23,7 @@ from rllm.workers.frames import (
     Stop,
     Submit,
 )
+from rllm.workers.preparing import Preparing
 from rllm.workers.worker_log import WorkerLog
 
 
@@ -57,14 +58,17 @@ def serve(engine: Engine, link: Inbox, log: WorkerLog) -> int:
     Whoever waits for an answer gets one in either case: after Stop every request that is left ends as
     cancelled, after `Failed` the other side ends them.
     """
-    outbox = Outbox(link, log)
+    outbox, preparing = Outbox(link, log), Preparing(engine)
     gc.collect()
     gc.freeze()
     gc.disable()  # a full collection over every waiting prompt would be felt as a pause by every stream
     try:
-        while _take_commands(engine, link, log, outbox):
+        while _take_commands(engine, link, log, outbox, preparing):
+            if preparing:
+                preparing.release(wait_a_little=not engine.has_work)
             if engine.has_work:
                 _step(engine, outbox)
+        preparing.cancel_all()
         engine.cancel_all()
         _step(engine, outbox)
         outbox.flush()
@@ -79,19 +83,24 @@ def serve(engine: Engine, link: Inbox, log: WorkerLog) -> int:
         raise
 
 
-def _take_commands(engine: Engine, link: Inbox, log: WorkerLog, outbox: Outbox) -> bool:
+def _take_commands(engine: Engine, link: Inbox, log: WorkerLog, outbox: Outbox, preparing: Preparing) -> bool:
     """Apply what has arrived; False when the worker is to stop. In debug runs an idle engine is checked."""
     if not engine.has_work:
         gc.collect(0)  # nobody is waiting; the engine itself makes no reference cycles
         if log.is_debug:
             engine.check()
-    for command in link.commands(wait=not engine.has_work):
+    for command in link.commands(wait=not (engine.has_work or preparing)):
         match command:
             case Submit(requests=requests, sent_at=sent_at):
                 for request in requests:
                     log.accepted(request)
-                    engine.submit(request, min(sent_at, time.monotonic()))
+                    arrived_at = min(sent_at, time.monotonic())
+                    if request.constraint is None:
+                        engine.submit(request, arrived_at)
+                    else:
+                        preparing.submit(request, request.constraint, arrived_at)
             case Cancel(request_id=request_id):
+                preparing.cancel(request_id)
                 engine.cancel(request_id)
             case Inspect():
                 outbox.flush()

@@ -88,6 +88,7 @@ def engine_requests(
                     reports_steps=request.stream and request.reports_steps,
                     reuses_prefix=request.cache_prompt,
                     sampling=_sampling(request, _fold(seed + choice), model.sampling, options),
+                    constraint=None if request.constraint is None else request.constraint.constraint,
                     priority=request.priority,
                     cache_salt=request.cache_salt,
                 )

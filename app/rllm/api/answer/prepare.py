@@ -36,6 +36,8 @@ class Preparer:
         record.model, record.streamed = model.id, request.stream
         check_model(request, model, self._settings)
         self._service.check_open(model, num_choices, request.priority, terms)  # before tokens cost time
+        if request.constraint is not None:
+            await self._tokenizer.run(request.constraint.check, LONG, caller)
         prompts = await self.prompts(request, model, caller)
         check_scores(request, prompts, self._settings)
         echo = await self._echo(request, prompts, model, caller)

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from rllm.api.answer.constraints import Asked
 from rllm.api.text.messages import Chat
 from rllm.api.text.tokenizing import Prompt
 
@@ -62,6 +63,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     allowed_token_ids: tuple[int, ...] | list[int] = ()
     """Nothing else is drawn. Empty: anything may be."""
     bad_words: tuple[str, ...] | list[str] = ()
+
+    constraint: Asked | None = None
+    """What each answer must match."""
 
     num_logprobs: int = -1
     """Rivals of each token that are reported beside it; -1: not even its own log probability."""

@@ -54,6 +54,7 @@ _EARLIER = "belongs to an earlier answer"
 _FOR_TEMPLATE = "handed to the chat template, where that uses it"
 _DRY = "only with `dry_multiplier`"
 _MIROSTAT = "only with `mirostat`"
+_ENFORCED = "[enforced or refused](structured-output.md)"
 _CLIENTS = "belongs to the client"
 
 _GENERATION = (
@@ -79,6 +80,14 @@ _GENERATION = (
     _honoured("logit_bias", _BOTH, "OVL", "tokens by id or text; an object, or an array of pairs", {}, []),
     _honoured("allowed_token_ids", _BOTH, "V", "nothing else is drawn"),
     _honoured("bad_words", _BOTH, "V", "also after a space", []),
+    _honoured("response_format", _BOTH, "OVLA", _ENFORCED, {"type": "text"}),
+    _honoured("structured_outputs", _BOTH, "V", _ENFORCED, {}),
+    _honoured("guided_json", _BOTH, "V", _ENFORCED),
+    _honoured("guided_regex", _BOTH, "V", _ENFORCED),
+    _honoured("guided_choice", _BOTH, "V", _ENFORCED, []),
+    _honoured("guided_grammar", _BOTH, "V", _ENFORCED),
+    _honoured("json_schema", _BOTH, "L", _ENFORCED, {}),
+    _honoured("grammar", _BOTH, "L", _ENFORCED, ""),
     _honoured("repeat_last_n", _BOTH, "LA", "how far penalties look back; here all of the text", -1),
     _honoured("truncate_prompt_tokens", _BOTH, "V", "-1: what leaves room for the answer"),
     _honoured("truncation_side", _BOTH, "V", "left, if nothing is said"),
@@ -151,7 +160,7 @@ _NO_EFFECT = (
 )
 
 _NO_TOOLS = "tool calling is not supported by this server"
-_NO_STRUCTURE = "structured output is not supported by this server"
+_NO_TRIGGERS = "a grammar holds from the first token on; structural tags are free before a trigger"
 _NO_SAMPLER = "this way of drawing is not supported by this server"
 _NO_STEERING = "the model's reasoning cannot be steered by this server"
 _NO_MEDIA = "this server takes and produces text only"
@@ -169,18 +178,10 @@ _REFUSED = (
     _refused("tool_choice", _CHAT, "OVL", _NO_TOOLS, "none", "auto"),
     _refused("functions", _CHAT, "O", _NO_TOOLS, []),
     _refused("function_call", _CHAT, "O", _NO_TOOLS, "none", "auto"),
-    _refused("response_format", _BOTH, "OVLA", "only {'type': 'text'} is supported", {"type": "text"}),
-    _refused("structured_outputs", _BOTH, "V", _NO_STRUCTURE, {}),
-    _refused("guided_json", _BOTH, "V", _NO_STRUCTURE),
-    _refused("guided_regex", _BOTH, "V", _NO_STRUCTURE),
-    _refused("guided_choice", _BOTH, "V", _NO_STRUCTURE, []),
-    _refused("guided_grammar", _BOTH, "V", _NO_STRUCTURE),
-    _refused("grammar", _BOTH, "L", _NO_STRUCTURE, ""),
-    _refused("grammar_lazy", _BOTH, "L", _NO_STRUCTURE, False),
-    _refused("grammar_triggers", _BOTH, "L", _NO_STRUCTURE, []),
-    _refused("preserved_tokens", _BOTH, "L", _NO_STRUCTURE, []),
-    _refused("json_schema", _BOTH, "L", _NO_STRUCTURE, {}),
-    _refused("format", _BOTH, "A", _NO_STRUCTURE, ""),
+    _refused("grammar_lazy", _BOTH, "L", _NO_TRIGGERS, False),
+    _refused("grammar_triggers", _BOTH, "L", _NO_TRIGGERS, []),
+    _refused("preserved_tokens", _BOTH, "L", _NO_TRIGGERS, []),
+    _refused("format", _BOTH, "A", "use response_format", ""),
     _refused("use_beam_search", _BOTH, "V", "beam search is not supported by this server", False),
     _refused("length_penalty", _BOTH, "V", "beam search is not supported by this server", 1.0),
     _refused("detokenize", _BOTH, "V", "answers are text on this server", True),

@@ -32,6 +32,7 @@ class TokenMatcher:
         self._end_tokens = end_tokens
         self._vocab_size = vocab_size
         self._ended = False
+        self._bits: Bits | None = None
 
     def allows(self, token: int) -> bool:
         if token in self._end_tokens:
@@ -67,6 +68,18 @@ class TokenMatcher:
             raise ConstraintBroken("the answer has ended")
         self._native.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
         self._check()
+
+    def mask(self) -> Bits:
+        """`fill`, into bits that are this matcher's own and hold until the next call."""
+        if self._bits is None:
+            self._bits = bits_for(self._vocab_size)
+        self.fill(self._bits)
+        return self._bits
+
+    def allowed(self) -> list[int]:
+        """What may come next, the lowest first."""
+        bits = np.unpackbits(self.mask().view(np.uint8), bitorder="little")
+        return [int(token) for token in np.flatnonzero(bits)]
 
     def rollback(self, num_tokens: int) -> None:
         """Forget the last so many tokens."""

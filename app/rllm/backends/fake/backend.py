@@ -6,13 +6,17 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from rllm.backends.constraint.matcher import TokenMatcher
+from rllm.backends.constraint.preparing import Constraints
 from rllm.backends.fake.answers import next_token, read_script
 from rllm.backends.fake.cells import Cells, ContractBroken
 from rllm.backends.fake.store import FakeStore
-from rllm.backends.fake.vocabulary import SIZE, FakeVocabulary
+from rllm.backends.fake.vocabulary import END_OF_TEXT, SIZE, FakeVocabulary
 from rllm.backends.options import FakeOptions, Within, unlimited
+from rllm.engine.constraint import Constraint
 from rllm.engine.port import (
     BackendFailed,
     Chunk,
@@ -66,6 +70,26 @@ class _FakeSampler:
     params: SamplingParams
     banned: tuple[int, ...]
     never: tuple[int, ...] = ()
+    matcher: TokenMatcher | None = None
+
+    def forced(self) -> list[int]:
+        if self.matcher is None or self.params.num_logprobs >= 0:
+            return []
+        tokens = self.matcher.forced()
+        for token in tokens:
+            self.matcher.consume(token)
+        return tokens
+
+    def draw(self, tokens: Sequence[int]) -> int:
+        banned: tuple[int, ...] = (*self.banned, *self.never)
+        if self.matcher is None:
+            return next_token(tokens, self.params, banned)
+        allowed = self.matcher.allowed()
+        texts = [token for token in allowed if token < END_OF_TEXT and token not in banned]
+        forbidden = [token for token in range(SIZE) if token not in allowed]
+        token = next_token(tokens, self.params, (*banned, *forbidden)) if texts else allowed[0]
+        self.matcher.consume(token)
+        return token
 
 
 class FakeBackend:
@@ -95,6 +119,7 @@ class FakeBackend:
         self.store = FakeStore(self.cells, options.store_bytes)
         self._samplers: dict[int, _FakeSampler] = {}
         self._vocabulary = FakeVocabulary()
+        self._constraints = Constraints(self._vocabulary)
         self._info = ModelInfo(
             path="fake.gguf",
             description="fake",
@@ -129,6 +154,9 @@ class FakeBackend:
     def stored(self) -> Sequence[StoredPrefix]:
         return ()
 
+    def prepare(self, constraint: Constraint) -> Future[None]:
+        return self._constraints.prepare(constraint)
+
     def execute(self, plan: Plan, meanwhile: Callable[[], None] = nothing) -> StepResult:
         meanwhile()
         self._check(plan)
@@ -153,6 +181,7 @@ class FakeBackend:
 
     def close(self) -> None:
         self.closed = True
+        self._constraints.close()
         self._samplers.clear()
 
     def check(self) -> None:
@@ -179,7 +208,8 @@ class FakeBackend:
         for op in ops:
             match op:
                 case OpenSampler():
-                    self._samplers[op.seq] = _FakeSampler(op.params, op.banned, op.never)
+                    matcher = None if op.constraint is None else self._constraints.matcher(op.constraint)
+                    self._samplers[op.seq] = _FakeSampler(op.params, op.banned, op.never, matcher)
                 case LiftBan(seq):
                     self._samplers[seq].banned = ()
                 case CloseSampler(seq):
@@ -219,6 +249,8 @@ class FakeBackend:
         result = StepResult(Status.FAILED if failed else Status.OK, failed=failed)
         drawn = [chunk for chunk in chunks if chunk.sample and chunk.seq not in failed]
         result.tokens = {chunk.seq: self._draw_chunk(chunk) for chunk in drawn}
+        forced = {chunk.seq: self._samplers[chunk.seq].forced() for chunk in drawn}
+        result.forced = {seq: tokens for seq, tokens in forced.items() if tokens}
         result.scores = {
             chunk.seq: [
                 _logprob(token, self._samplers[chunk.seq].params.num_prompt_logprobs, rank=1)
@@ -267,7 +299,7 @@ class FakeBackend:
         sampler, tokens = self._samplers[seq], self.cells.tokens(seq)
         if self.script.next_token is not None:
             return self.script.next_token(tokens, sampler.params)
-        return next_token(tokens, sampler.params, (*sampler.banned, *sampler.never))
+        return sampler.draw(tokens)
 
 
 def _self_test(options: FakeOptions) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from time import perf_counter
 
+from rllm.backends.constraint.matcher import TokenMatcher
+from rllm.backends.constraint.preparing import Constraints
 from rllm.backends.llama import self_test
 from rllm.backends.llama.decoder import Decoder
 from rllm.backends.llama.draws import Draws
@@ -17,6 +20,7 @@ from rllm.backends.llama.settings import open_store, uses_gpu
 from rllm.backends.llama.state_store import StateStore
 from rllm.backends.llama.vocabulary import LlamaVocabulary
 from rllm.backends.options import LlamaOptions, Within, unlimited
+from rllm.engine.constraint import Constraint
 from rllm.engine.port import (
     BackendFailed,
     CloseSampler,
@@ -56,12 +60,14 @@ class LlamaBackend:
         )
         self._decoder: Decoder | None = None
         self._store: StateStore | None = None
+        self._constraints: Constraints | None = None
         try:
             context, wanted, options = open_context(self._model, options)
             outputs = Outputs(context, Card.of_library() if uses_gpu(options) else None)
             self._decoder = decoder = Decoder(context, Draws(context, outputs))
             self._vocabulary = LlamaVocabulary(self._model)
             self._vocabulary.load_pieces()
+            self._constraints = Constraints(self._vocabulary)
             with within(self_test.limit_s(self._model.size_bytes)):
                 self_test.run(decoder, options.slots, str(self._model.path))
                 copy_s = probe_copy(decoder) if self._model.can_drop_tail else 0.0
@@ -96,6 +102,17 @@ class LlamaBackend:
             raise BackendFailed("the backend is closed")
         return self._decoder
 
+    def prepare(self, constraint: Constraint) -> Future[None]:
+        return self._open_constraints().prepare(constraint)
+
+    def _matcher(self, constraint: Constraint | None) -> TokenMatcher | None:
+        return None if constraint is None else self._open_constraints().matcher(constraint)
+
+    def _open_constraints(self) -> Constraints:
+        if self._constraints is None:
+            raise BackendFailed("the backend is closed")
+        return self._constraints
+
     def execute(self, plan: Plan, meanwhile: Callable[[], None] = nothing) -> StepResult:
         decoder = self.inspect()
         if self._info.overlaps and plan.chunks and not plan.num_prefill:
@@ -118,6 +135,9 @@ class LlamaBackend:
         return step
 
     def close(self) -> None:
+        if self._constraints is not None:
+            self._constraints.close()  # it reads the vocabulary
+            self._constraints = None
         if self._decoder is not None:
             self._decoder.draws.close_all()
         if self._store is not None:
@@ -149,7 +169,7 @@ class LlamaBackend:
         for op in ops:
             match op:
                 case OpenSampler():
-                    draws.open(op, self._info.ctx_per_slot)
+                    draws.open(op, self._info.ctx_per_slot, self._matcher(op.constraint))
                 case LiftBan(seq):
                     draws.lift_ban(seq)
                 case CloseSampler(seq):

@@ -34,6 +34,11 @@ def can_draw(params: SamplingParams) -> bool:
     )
 
 
+def truncates(params: SamplingParams) -> bool:
+    """Whether top-k, top-p or min-p leave anything out."""
+    return params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
+
+
 class Top(NamedTuple):
     """The highest logits of a row, the highest first and of equals the lowest token."""
 
@@ -121,15 +126,23 @@ class Drawer:
 
     def draw(self, row: Row, params: SamplingParams, uniform: float) -> int:
         """The token at ``uniform`` (in [0, 1)) of the cumulative distribution."""
-        highest = row.max()
-        scale = np.float32(1.0 / max(params.temperature, _COLDEST))
-        if params.top_k <= 0 and params.top_p >= 1.0 and params.min_p <= 0.0:
+        if not truncates(params):
+            highest = row.max()
             np.subtract(row, highest, out=self._weights)
-            np.multiply(self._weights, scale, out=self._weights)
+            np.multiply(self._weights, np.float32(1.0 / max(params.temperature, _COLDEST)), out=self._weights)
             np.exp(self._weights, out=self._weights)
             return self._pick_from_all(uniform)
-        kept = _kept_of_top(row, highest, params) if params.top_k > 0 else self._kept(row, highest, params)
-        weights = np.exp((row[kept] - highest) * scale)
+        return self.draw_of(row, self.kept(row, params), params, uniform)
+
+    def kept(self, row: Row, params: SamplingParams) -> NDArray[np.intp]:
+        """The tokens that top-k, top-p and min-p leave, where they leave out any."""
+        highest = row.max()
+        return _kept_of_top(row, highest, params) if params.top_k > 0 else self._kept(row, highest, params)
+
+    def draw_of(self, row: Row, kept: NDArray[np.intp], params: SamplingParams, uniform: float) -> int:
+        """From ``kept`` alone."""
+        scale = np.float32(1.0 / max(params.temperature, _COLDEST))
+        weights = np.exp((row[kept] - row[kept].max()) * scale)
         return int(kept[_pick(weights, uniform)])
 
     def _kept(self, row: Row, highest: np.float32, params: SamplingParams) -> NDArray[np.intp]:

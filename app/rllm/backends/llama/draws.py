@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from time import perf_counter
 
+from rllm.backends.constraint.matcher import TokenMatcher
 from rllm.backends.llama.context import Context
 from rllm.backends.llama.drawing import Drawer, Top
 from rllm.backends.llama.outputs import Outputs, Rows
 from rllm.backends.llama.sampler import Sampler
 from rllm.backends.llama.scoring import prompt_logprobs, token_logprob
 from rllm.engine.port import Chunk, OpenSampler, StepResult
+from rllm.errors import ConstraintBroken
 
 
 class Draws:
@@ -22,11 +24,15 @@ class Draws:
         self._drawer = Drawer(context.vocab_size)
         self._samplers: dict[int, Sampler] = {}
 
-    def open(self, op: OpenSampler, num_ctx: int) -> None:
+    def open(self, op: OpenSampler, num_ctx: int, matcher: TokenMatcher | None = None) -> None:
         """``num_ctx``: tokens that the sequence may hold."""
         self.close(op.seq)
         self._samplers[op.seq] = Sampler(
-            op, drawer=self._drawer, vocab_size=self._context.vocab_size, num_ctx=num_ctx
+            op,
+            drawer=self._drawer,
+            vocab_size=self._context.vocab_size,
+            num_ctx=num_ctx,
+            matcher=matcher,
         )
 
     def lift_ban(self, seq: int) -> None:
@@ -79,13 +85,22 @@ class Draws:
         for chunk, top in zip((chunk for chunk in chunks if chunk.sample), tops, strict=True):
             if chunk.seq in skip:
                 continue
-            token = self._samplers[chunk.seq].draw_of_top(top)
-            if token is None:
-                enough = False
-            else:
+            sampler = self._samplers[chunk.seq]
+            try:
+                token = sampler.draw_of_top(top)
+                if token is None:
+                    enough = False
+                    continue
                 step.tokens[chunk.seq] = [token]
                 step.card_samples += 1
+                self._note_forced(chunk.seq, sampler, step)
+            except ConstraintBroken:
+                self._fail(chunk.seq, step)
         return enough
+
+    def _note_forced(self, seq: int, sampler: Sampler, step: StepResult) -> None:
+        if forced := sampler.forced():
+            step.forced[seq] = forced
 
     def _draw_of_rows(self, chunks: Sequence[Chunk], step: StepResult, skip: frozenset[int]) -> None:
         """Draw and score from the logits, for everybody who has not got a token yet."""
@@ -101,8 +116,21 @@ class Draws:
             if scored := len(chunk.scored):
                 num_top = self._samplers[chunk.seq].params.num_prompt_logprobs
                 step.scores[chunk.seq] = prompt_logprobs(own[:scored], chunk.scored, num_top)
-            if chunk.sample and chunk.seq not in skip and chunk.seq not in step.tokens:
-                self._draw_chunk(chunk, own[scored:], index - chunk.drafted, step)
+            if chunk.sample and chunk.seq not in skip and chunk.seq not in step.tokens.keys() | step.failed:
+                self._draw_or_fail(chunk, own[scored:], index - chunk.drafted, step)
+
+    def _draw_or_fail(self, chunk: Chunk, rows: Rows, index: int, step: StepResult) -> None:
+        """A constraint that cannot go on ends its own answer, and no other."""
+        try:
+            self._draw_chunk(chunk, rows, index, step)
+        except ConstraintBroken:
+            self._fail(chunk.seq, step)
+
+    def _fail(self, seq: int, step: StepResult) -> None:
+        for found in (step.tokens, step.forced, step.logprobs):
+            found.pop(seq, None)
+        self._context.truncate(seq, 0)
+        step.failed.add(seq)
 
     def _draw_chunk(self, chunk: Chunk, rows: Rows, index: int, step: StepResult) -> None:
         """Draw after the last sure token, the batch's token ``index``, and after confirmed drafts."""
@@ -118,6 +146,7 @@ class Draws:
                 step.logprobs.setdefault(seq, []).append(token_logprob(row, token, num_logprobs))
             if i < len(drafts) and drafts[i] != token:
                 break
+        self._note_forced(seq, sampler, step)
         if len(drawn) > len(drafts):
             return
         if not self._context.truncate(seq, chunk.start + chunk.num_sure + len(drawn) - 1):

@@ -10,8 +10,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from rllm.backends.constraint.matcher import TokenMatcher
 from rllm.backends.llama import lib
+from rllm.backends.llama.constrained import ConstrainedRow, first_allowed, masked_row
 from rllm.backends.llama.drawing import Drawer, Top, can_draw, draw_of_top, needed_of_top
+from rllm.engine.constraint import draw
 from rllm.engine.port import OpenSampler
 from rllm.engine.types import SamplingParams
 
@@ -19,17 +22,31 @@ api = lib.api
 
 _Native: TypeAlias = Any  # a ctypes pointer to a llama_sampler
 _NEVER = float("-inf")
+MOST_FORCED = 32
+"""Tokens in one step: more would be a prompt's worth of computing between two steps of the others."""
 
 
 class Sampler:
     """Draws by the quickest way its parameters allow: the plain maximum, a vectorized draw, or a native
     chain, which it owns until `close`. Used by the thread that owns the context."""
 
-    def __init__(self, op: OpenSampler, *, drawer: Drawer, vocab_size: int, num_ctx: int) -> None:
+    def __init__(
+        self,
+        op: OpenSampler,
+        *,
+        drawer: Drawer,
+        vocab_size: int,
+        num_ctx: int,
+        matcher: TokenMatcher | None = None,
+    ) -> None:
         """
         Raises:
             ValueError: a token id outside the vocabulary.
         """
+        self.matcher = matcher
+        """Tells what may be drawn, where the answer is constrained."""
+        self._was_refused = False
+        """The next token was drawn from the highest logits, and the matcher did not allow it."""
         self.params = op.params
         self._drawer = drawer
         self._random = Random(op.params.seed)
@@ -78,12 +95,63 @@ class Sampler:
         return needed_of_top(self.params, len(self._biases.banned))
 
     def draw_of_top(self, top: Top) -> int | None:
-        """`draw`, from the highest logits alone; None: they are not enough, and nothing has changed."""
+        """`draw`, from the highest logits alone; None: they are not enough, and `draw` goes on from here."""
         if not self.of_top:
             return None
-        return draw_of_top(top, self.params, self._biases.banned, self._random.random)
+        token = draw_of_top(top, self.params, self._biases.banned, self._random.random)
+        if token is None or self.matcher is None:
+            return token
+        if not self.matcher.allows(token):
+            self._was_refused = True
+            return None
+        self.matcher.consume(token)
+        return token
+
+    def forced(self) -> list[int]:
+        """What follows the drawn token for certain; it counts as drawn from here on."""
+        if self.matcher is None or self.params.num_logprobs >= 0:
+            return []
+        tokens = self.matcher.forced()[:MOST_FORCED]
+        for token in tokens:
+            self.matcher.consume(token)
+            self._words.note(token)
+            if self._chain is not None:
+                api.llama_sampler_accept(self._chain, token)
+        return tokens
 
     def _draw(self, row: NDArray[np.float32], context: Any, index: int) -> int:
+        if self.matcher is not None:
+            token = self._draw_constrained(self.matcher, row, context, index)
+            self.matcher.consume(token)
+            return token
+        return self._draw_free(row, context, index)
+
+    def _draw_constrained(
+        self, matcher: TokenMatcher, row: NDArray[np.float32], context: Any, index: int
+    ) -> int:
+        if self._chain is not None:
+            return self._draw_masked(matcher, row, context, index)
+        own = ConstrainedRow(row, self.params, self._drawer, self._random.random, matcher)
+        if not self._was_refused:
+            return draw(own, matcher)
+        self._was_refused = False
+        token = own.draw_allowed()
+        return own.draw_masked() if token is None else token
+
+    def _draw_masked(self, matcher: TokenMatcher, row: NDArray[np.float32], context: Any, index: int) -> int:
+        """A native chain takes note of what it draws, so it is asked once: the row is masked before."""
+        bits, before = matcher.mask(), row.copy()
+        row[:] = masked_row(row, bits)
+        try:
+            if row.max() == _NEVER:
+                token = first_allowed(bits)
+                api.llama_sampler_accept(self._chain, token)
+                return token
+            return self._draw_free(row, context, index)
+        finally:
+            row[:] = before
+
+    def _draw_free(self, row: NDArray[np.float32], context: Any, index: int) -> int:
         if self._is_argmax:
             return int(row.argmax())
         if self._chain is None:

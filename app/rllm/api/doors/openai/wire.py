@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from rllm.api.answer.request import Request
+from rllm.api.doors.openai.constraints import asked
 from rllm.api.fields.known_fields import Place, refuse
 from rllm.api.fields.types import Integer, LogitBias, MaxTokens, RequestId, Stop, TokenList, Word
 from rllm.api.fields.wire import Limits, WireModel, typed
@@ -63,6 +64,20 @@ class GenerationRequest(WireModel):
     bad_words: Annotated[list[Word], Field(max_length=256)] | None = Field(
         None, description="Texts that are not said, whether a space is before them or not."
     )
+    response_format: dict[str, Any] | None = Field(
+        None, description="What the answer must match: `json_object`, `json_schema` or `structural_tag`."
+    )
+    structured_outputs: dict[str, Any] | None = Field(
+        None,
+        description="The same in vLLM's words: one of `json`, `regex`, `choice`, `grammar`, `json_object`,"
+        " `structural_tag`; and `disable_any_whitespace`.",
+    )
+    guided_json: dict[str, Any] | str | None = Field(None, description="A JSON schema.")
+    guided_regex: str | None = Field(None, description="The whole answer matches it.")
+    guided_choice: list[str] | None = Field(None, description="The answer is one of them.")
+    guided_grammar: str | None = Field(None, description="GBNF or Lark.")
+    json_schema: dict[str, Any] | None = Field(None, description="A JSON schema.")
+    grammar: str | None = Field(None, description="GBNF or Lark.")
     repeat_last_n: Annotated[int, Field(ge=-1, le=2**31 - 1), Integer] | None = Field(
         None, description="How many tokens penalties look back on. -1: all; 0: none."
     )
@@ -130,6 +145,7 @@ class GenerationRequest(WireModel):
         given = {name: getattr(self, name) for name in self.model_fields_set & _SHARED}
         given["num_prompt_logprobs"] = -1 if self.prompt_logprobs is None else self.prompt_logprobs
         given["reports_steps"] = self.reports_steps
+        given["constraint"] = asked(self)
         return {name: value for name, value in given.items() if value is not None}
 
     @classmethod
