@@ -71,7 +71,9 @@ async def _answer(vocabulary: Any, sources: list[str], count: int) -> None:
         ServedModel(str(number), (), 0, info, _Vocabulary(vocabulary, source))
         for number, source in enumerate(sources)
     ]
-    chat = Chat(messages=[Message(**message) for message in _messages(count)])
+    chat = Chat(
+        messages=[Message(role=message["role"], text=message["text"]) for message in _messages(count)]
+    )
     tokenizer, terms = _tokenizer()
     for model in models:
         await tokenizer.chat(model, chat, **terms)

@@ -102,11 +102,11 @@ def model_info(**changes: object) -> ModelInfo:
 class FakeService:
     """Lives on the server's loop; what tests look at is safe to read from another thread."""
 
-    def __init__(self, *, template: str | None = None, names: Iterable[str] = ("fake",)) -> None:
-        vocabulary = ByteVocabulary(template)
-        self._models = [
-            ServedModel(name, (f"{name}-alias",), 1700000000, model_info(), vocabulary) for name in names
-        ]
+    def __init__(
+        self, *, template: str | None = None, names: Iterable[str] = ("fake",), context: int = 512
+    ) -> None:
+        vocabulary, info = ByteVocabulary(template), model_info(ctx_per_slot=context)
+        self._models = [ServedModel(name, (f"{name}-alias",), 1700000000, info, vocabulary) for name in names]
         self.script = Script()
         self.refuse_with: RllmError | None = None
         self.closed_with: RllmError | None = None

@@ -35,7 +35,11 @@ async def refused(response: aiohttp.ClientResponse, status: int = 400) -> Any:
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "5"),
         ({"messages": [{"role": "a king", "content": "x"}]}, "messages[0].role", "king"),
         ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name", "string"),
-        ({"messages": [{"role": "assistant", "tool_calls": [{}]}]}, "messages[0].tool_calls", "tool"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{}]}]},
+            "messages[0].tool_calls[0].id",
+            "required",
+        ),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
             "messages[0].content",
@@ -89,7 +93,7 @@ async def refused(response: aiohttp.ClientResponse, status: int = 400) -> Any:
         ({"model": 5}, "model", "string"),
         ({"max_new_tokens": 1}, "max_new_tokens", "max_tokens"),
         ({"frobnicate": 1}, "frobnicate", "Unknown"),
-        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "required"),
         ({"response_format": {"type": "xml"}}, "response_format", "json_object"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "stream is true"),
         ({"top_logprobs": 2}, "top_logprobs", "logprobs"),

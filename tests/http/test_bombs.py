@@ -57,7 +57,8 @@ GRAMMARS: dict[str, dict[str, Any]] = {
     },
     "a template of the caller's": {"chat_template": "{% for i in range(10**9) %}{% endfor %}"},
     "tools": {
-        "tools": [{"type": "function", "function": {"name": "f", "parameters": _schema_of_references(64)}}]
+        "tool_choice": "required",
+        "tools": [{"type": "function", "function": {"name": "f", "parameters": _schema_of_references(64)}}],
     },
 }
 SHAPES: dict[str, dict[str, Any]] = {

@@ -273,9 +273,8 @@ async def test_how_a_model_calls_is_found_in_the_process_of_its_template(make: M
 
 
 async def test_a_template_that_takes_too_long_to_be_asked_has_the_generic_format(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make,
 ) -> None:
-    monkeypatch.setattr("rllm.api.text.rendering.renderer._DISCOVER_TIMEOUT_S", TIMEOUT_S)
     renderer = make("{% if tools %}" + BOMBS["nested lists compared"] + "{% endif %}" + ECHO)
     assert (await renderer.form()).tools.source == "generic"
     assert await text(renderer) == "hi"

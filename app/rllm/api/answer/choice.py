@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
-from rllm.api.answer.parts import PLAIN, CallEnd, End, Machine, Part
+from rllm.api.answer.parts import PLAIN, CallArguments, CallEnd, End, Machine, Part, Reasoning, Text
 from rllm.engine.types import Event, FinishReason, Timings, TokenLogprob, Usage
 from rllm.errors import EngineError
 from rllm.serving.stream import Stream
@@ -73,7 +73,11 @@ class Choice:
         self.tokens: list[int] = []
         self.prompt_logprobs: list[TokenLogprob] = []
         self._machine = machine
+        self.reasoning_tokens = 0
+        """Those that were drawn inside thoughts."""
         self._text = ""
+        self._parts: list[Part] = []
+        """Where the machine is not the plain one, which takes all text of a delta at once."""
         self._logprobs: list[TokenLogprob] = []
         self._told = 0
         """Tokens that were in a delta."""
@@ -100,12 +104,21 @@ class Choice:
             if event.tokens:
                 self.tokens += event.tokens
                 news = True
-            self._text += event.text
+            if self._machine is PLAIN:
+                self._text += event.text
+            else:
+                self._take_apart(event)
             if event.logprobs:
                 self._logprobs += event.logprobs
             if event.prompt_logprobs:
                 self.prompt_logprobs += event.prompt_logprobs
         return news
+
+    def _take_apart(self, event: Event) -> None:
+        if self._machine.is_thinking:
+            self.reasoning_tokens += len(event.tokens)
+        if event.text:
+            self._parts += self._machine.parts(event.text)
 
     def delta(self, interval: int = 1) -> Delta | None:
         """What was added since the last one; None while it is fewer than ``interval`` tokens.
@@ -120,7 +133,7 @@ class Choice:
     def rest(self) -> Delta:
         """What was added since the last delta, however little."""
         told = self._told
-        parts = self._machine.parts(self._text)
+        parts = self._machine.parts(self._text) if self._machine is PLAIN else _joined(self._parts)
         if self.end is not None:
             parts = (*parts, *self._machine.rest())
         if self._machine is not PLAIN:
@@ -129,8 +142,24 @@ class Choice:
             self.end = End(self.end.finish, self.end.stop_string, self._called)
             parts = (*parts, self.end)
         delta = Delta(parts, self.tokens[told:], self._logprobs, not told)
-        self._text, self._logprobs, self._told = "", [], len(self.tokens)
+        self._text, self._parts, self._logprobs, self._told = "", [], [], len(self.tokens)
         return delta
+
+
+def _joined(parts: Sequence[Part]) -> Sequence[Part]:
+    """With pieces of the same text, or of the same call's arguments, in one."""
+    joined: list[Part] = []
+    for part in parts:
+        last = joined[-1] if joined else None
+        if isinstance(part, Text) and isinstance(last, Text):
+            joined[-1] = Text(last.text + part.text)
+        elif isinstance(part, Reasoning) and isinstance(last, Reasoning):
+            joined[-1] = Reasoning(last.text + part.text)
+        elif isinstance(part, CallArguments) and isinstance(last, CallArguments) and part.index == last.index:
+            joined[-1] = CallArguments(part.index, last.text + part.text)
+        else:
+            joined.append(part)
+    return joined
 
 
 def _end(finish: FinishReason, stop_string: str | None) -> End:
@@ -149,6 +178,8 @@ class Totals(msgspec.Struct, frozen=True):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+    reasoning_tokens: int = 0
+    """Of the completion's."""
 
 
 def total_usage(choices: Sequence[Choice], num_per_prompt: int) -> Totals:
@@ -160,4 +191,5 @@ def total_usage(choices: Sequence[Choice], num_per_prompt: int) -> Totals:
         if usages:
             prompt += usages[0].prompt_tokens
             cached += min(usage.cached_tokens for usage in usages)
-    return Totals(prompt, completion, cached)
+    reasoning = sum(choice.reasoning_tokens for choice in choices)
+    return Totals(prompt, completion, cached, reasoning)

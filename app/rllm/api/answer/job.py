@@ -48,12 +48,18 @@ def make_job(
     options: TokenOptions,
     echo: tuple[str, ...],
     x_request_id: str,
+    *,
+    new_machine: Callable[[], Machine] = lambda: PLAIN,
+    shows_special: bool = False,
 ) -> Job:
+    """``shows_special``: control tokens are text for the machine, whatever the client is to see."""
     unique = new_response_id(request.id_prefix)
     # A client may send the same ids twice; the engine's must differ. `rllm.observe.joining` takes them apart.
-    requests = engine_requests(request, prompts, model, f"{x_request_id}.{unique[-8:]}", options)
+    requests = engine_requests(
+        request, prompts, model, f"{x_request_id}.{unique[-8:]}", options, shows_special
+    )
     response_id = f"{request.id_prefix}-{request.request_id}" if request.request_id else unique
-    return Job(request, model, requests, response_id, int(time.time()), echo)
+    return Job(request, model, requests, response_id, int(time.time()), echo, new_machine)
 
 
 def engine_requests(
@@ -62,6 +68,7 @@ def engine_requests(
     model: ServedModel,
     id_prefix: str,
     options: TokenOptions,
+    shows_special: bool = False,
 ) -> list[EngineRequest]:
     """``n`` for each prompt. Choice ``j`` of each prompt draws with seed + j.
 
@@ -84,7 +91,7 @@ def engine_requests(
                     stop=request.stop,
                     stop_tokens=tuple(request.stop_token_ids),
                     keeps_stop=request.include_stop_str_in_output,
-                    shows_special=not request.skip_special_tokens,
+                    shows_special=shows_special or not request.skip_special_tokens,
                     reports_steps=request.stream and request.reports_steps,
                     reuses_prefix=request.cache_prompt,
                     sampling=_sampling(request, _fold(seed + choice), model.sampling, options),

@@ -79,6 +79,11 @@ class Machine(Protocol):
         """What ``delta`` completes; empty while it is held back, or when ``delta`` is empty."""
         ...
 
+    @property
+    def is_thinking(self) -> bool:
+        """What comes next belongs to a thought, as far as is known."""
+        ...
+
     def rest(self) -> Sequence[Part]:
         """What was held back. Called once, after the last `parts`; what is open then is closed or is text."""
         ...
@@ -86,6 +91,8 @@ class Machine(Protocol):
 
 class Plain:
     """The machine of an answer that is text and nothing else. It has no state."""
+
+    is_thinking = False
 
     def parts(self, delta: str) -> Sequence[Part]:
         return (Text(delta),) if delta else ()

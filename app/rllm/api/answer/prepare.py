@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from rllm.api.answer.checks import check_model, check_scores, check_settings, cut
 from rllm.api.answer.job import Job, make_job
+from rllm.api.answer.machines import NewMachine, machine_for
+from rllm.api.answer.parts import PLAIN
 from rllm.api.answer.request import Request
 from rllm.api.answer.token_options import TokenOptions, has_texts, resolve
 from rllm.api.http.json_body import shorten
 from rllm.api.http.records import RequestRecord
 from rllm.api.settings import ApiSettings
 from rllm.api.text.messages import Chat
-from rllm.api.text.tokenizing import LONG, Prompt, Tokenizer
+from rllm.api.text.tokenizing import LONG, ChatPrompt, Prompt, Tokenizer
 from rllm.api.text.vocabulary import check_token_ids
 from rllm.errors import NotFound
 from rllm.serving.service import ServedModel, Service
 from rllm.serving.terms import Terms
+
+_PLAINLY: tuple[NewMachine, bool] = (lambda: PLAIN, False)
 
 
 class Preparer:
@@ -38,11 +42,26 @@ class Preparer:
         self._service.check_open(model, num_choices, request.priority, terms)  # before tokens cost time
         if request.constraint is not None:
             await self._tokenizer.run(request.constraint.check, LONG, caller)
-        prompts = await self.prompts(request, model, caller)
+        new_machine, shows_special = _PLAINLY
+        if isinstance(request.prompts, Chat):
+            prompt = await self._chat_prompt(request, request.prompts, model, caller)
+            new_machine, shows_special = machine_for(request, prompt)
+            prompts = [cut(prompt.tokens, request, model)]
+        else:
+            prompts = await self.prompts(request, model, caller)
         check_scores(request, prompts, self._settings)
         echo = await self._echo(request, prompts, model, caller)
         options = await self.options(request, model, caller)
-        return make_job(request, model, prompts, options, echo, record.request_id)
+        return make_job(
+            request,
+            model,
+            prompts,
+            options,
+            echo,
+            record.request_id,
+            new_machine=new_machine,
+            shows_special=shows_special,
+        )
 
     def check(self, request: Request) -> ServedModel:
         """What `prepare` refuses for the request's own sake before it looks at the prompt."""
@@ -73,10 +92,8 @@ class Preparer:
         """As tokens, as much of each as the request keeps."""
         may_be_cut = request.truncate_prompt_tokens is not None
         if isinstance(request.prompts, Chat):
-            prompt = await self._tokenizer.chat(
-                model, request.prompts, caller=caller, may_be_cut=may_be_cut, param=request.prompts_name
-            )
-            return [cut(prompt, request, model)]
+            chat = await self._chat_prompt(request, request.prompts, model, caller)
+            return [cut(chat.tokens, request, model)]
         prompts = []
         for index, given in enumerate(request.prompts):
             param = request.prompts_name if len(request.prompts) == 1 else f"{request.prompts_name}[{index}]"
@@ -91,6 +108,12 @@ class Preparer:
             check_token_ids(prompt, model.info.vocab_size, param)
             prompts.append(cut(prompt, request, model))
         return prompts
+
+    async def _chat_prompt(self, request: Request, chat: Chat, model: ServedModel, caller: str) -> ChatPrompt:
+        may_be_cut = request.truncate_prompt_tokens is not None
+        return await self._tokenizer.chat_prompt(
+            model, chat, caller=caller, may_be_cut=may_be_cut, param=request.prompts_name
+        )
 
     async def options(self, request: Request, model: ServedModel, caller: str) -> TokenOptions:
         if has_texts(request):

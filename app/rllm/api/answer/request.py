@@ -5,7 +5,8 @@ What a request says nothing about has its default here; where the model has one 
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 import msgspec
 
@@ -66,6 +67,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
     constraint: Asked | None = None
     """What each answer must match."""
+    functions: Mapping[str, Any] = {}
+    """That the model may call: name → schema of the parameters. Empty: calls are not looked for."""
+    parallel_calls: bool = True
+    """Several in one answer."""
+    include_reasoning: bool = True
 
     num_logprobs: int = -1
     """Rivals of each token that are reported beside it; -1: not even its own log probability."""

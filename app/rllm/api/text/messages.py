@@ -8,6 +8,9 @@ from typing import Any
 
 import msgspec
 
+from rllm.api.text.formats.generic import UNKNOWN
+from rllm.api.text.formats.history import for_template
+from rllm.api.text.formats.shapes import AnswerFormat, ReasoningFormat
 from rllm.errors import BadRequest
 
 CHATML = (
@@ -25,6 +28,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     name: str | None = None
     tool_call_id: str | None = None
+    tool_calls: Sequence[Mapping[str, Any]] = ()
+    """Of an assistant, as OpenAI has them; their arguments are a JSON object as text."""
     reasoning_content: str | None = None
     reasoning: str | None = None
     thinking: str | None = None
@@ -40,6 +45,10 @@ class Chat(msgspec.Struct, frozen=True, kw_only=True):
     """The answer goes on with the last message, which is left open."""
     variables: Mapping[str, Any] = {}
     """Further ones, for the template."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """What the model is told that it may call, as OpenAI has them."""
+    effort: str | None = None
+    """Of thinking: "none", "low" and so on. None: the template's own."""
     documents: Sequence[Mapping[str, Any]] = ()
     template: str = ""
     """In place of the model's own, where the operator allows it."""
@@ -69,10 +78,12 @@ class MessageRules:
                 variable[name] = value
         if message.tool_call_id is not None:
             variable["tool_call_id"] = message.tool_call_id
+        if message.tool_calls:
+            variable["tool_calls"] = message.tool_calls
         return variable
 
-    def variables(self, chat: Chat) -> dict[str, Any]:
-        """All that a request says to the template.
+    def variables(self, chat: Chat, form: AnswerFormat = UNKNOWN) -> dict[str, Any]:
+        """All that a request says to the template, which shows calls and thoughts as ``form`` says.
 
         Raises:
             BadRequest: the template has no use for it.
@@ -93,8 +104,29 @@ class MessageRules:
                     code="unsupported_parameter",
                 )
             variables["documents"] = chat.documents
-        variables["messages"] = [self.variable(message) for message in chat.messages]
+        variables = _of_effort(chat.effort, form.reasoning) | variables
+        messages = [self.variable(message) for message in chat.messages]
+        variables["messages"], tools = for_template(messages, chat.tools, form)
+        if tools is not None:
+            variables["tools"] = tools
         return variables
+
+
+def _of_effort(effort: str | None, reasoning: ReasoningFormat | None) -> dict[str, Any]:
+    if effort is None or (reasoning is None and effort == "none"):
+        return {}
+    variables: dict[str, Any] = {}
+    if reasoning is not None and reasoning.switch:
+        variables[reasoning.switch] = effort != "none"
+    if reasoning is not None and reasoning.takes_effort and effort != "none":
+        variables["reasoning_effort"] = effort
+    if not variables:
+        raise BadRequest(
+            f"Unsupported parameter: 'reasoning_effort': the chat template has no use for '{effort}'.",
+            param="reasoning_effort",
+            code="unsupported_parameter",
+        )
+    return variables
 
 
 _RESERVED = frozenset(

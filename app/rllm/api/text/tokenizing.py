@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 
 from rllm.api.http.fair_threads import FairThreads
 from rllm.api.text.control_text import Piece
+from rllm.api.text.formats.shapes import AnswerFormat
 from rllm.api.text.messages import CHATML, Chat, MessageRules
 from rllm.api.text.rendering.frames import Load
 from rllm.api.text.rendering.renderer import Renderer
@@ -35,6 +36,16 @@ class _Prepared:
     facts: VocabularyFacts
     rules: MessageRules
     renderer: Renderer
+
+
+@dataclass(frozen=True, slots=True)
+class ChatPrompt:
+    tokens: tuple[int, ...]
+    form: AnswerFormat
+    in_thought: bool
+    """The answer begins inside a thought."""
+    hidden: Sequence[str]
+    """Control texts that the answer shows, because some are marks of ``form``, and a client must not see."""
 
 
 class Tokenizer:
@@ -66,16 +77,36 @@ class Tokenizer:
     ) -> tuple[int, ...]:
         """``may_be_cut``: the prompt need not fit the context. ``caller``: see `FairThreads`. ``param``: what
         the door calls it."""
+        prompt = await self.chat_prompt(model, chat, caller=caller, may_be_cut=may_be_cut, param=param)
+        return prompt.tokens
+
+    async def chat_prompt(
+        self,
+        model: ServedModel,
+        chat: Chat,
+        *,
+        caller: str,
+        may_be_cut: bool = False,
+        param: str = "messages",
+    ) -> ChatPrompt:
+        """As `chat`, with what is known of the answer."""
         prepared = await self._of(model)
-        pieces = await self._pieces(model, prepared, chat, may_be_cut, param)
+        pieces, form = await self._pieces(model, prepared, chat, may_be_cut, param)
         size = sum(_num_bytes(piece.text) for piece in pieces)
         if not may_be_cut:
             _refuse_hopeless(size, model, prepared, param)
-        return await self.run(lambda: _piece_tokens(model.vocabulary, prepared.facts, pieces), size, caller)
+        tokens = await self.run(lambda: _piece_tokens(model.vocabulary, prepared.facts, pieces), size, caller)
+        end = pieces[-1].text if pieces else ""
+        return ChatPrompt(
+            tokens=tokens,
+            form=form,
+            in_thought=form.reasoning is not None and form.reasoning.is_open(end),
+            hidden=prepared.facts.controls if form.has_marks_among(prepared.facts.controls) else (),
+        )
 
     async def chat_text(self, model: ServedModel, chat: Chat) -> str:
         """The prompt that `chat` tokenizes, without the BOS that the model wants in front."""
-        pieces = await self._pieces(model, await self._of(model), chat, False, "messages")
+        pieces, _ = await self._pieces(model, await self._of(model), chat, False, "messages")
         return "".join(piece.text for piece in pieces)
 
     async def _pieces(
@@ -85,7 +116,7 @@ class Tokenizer:
         chat: Chat,
         may_be_cut: bool,
         param: str,
-    ) -> list[Piece]:
+    ) -> tuple[list[Piece], AnswerFormat]:
         if not may_be_cut:
             num_bytes = sum(_num_bytes(message.text) for message in chat.messages)
             _refuse_hopeless(num_bytes, model, prepared, param)
@@ -93,12 +124,14 @@ class Tokenizer:
         if chat.template:
             rules, renderer = self._given_template(chat.template, model, prepared.facts)
         try:
-            return await renderer.render(
-                rules.variables(chat),
+            form = await renderer.form()
+            pieces = await renderer.render(
+                rules.variables(chat, form),
                 without_bos=bool(prepared.facts.beginning),
                 continues=chat.continue_final_message,
                 max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
             )
+            return pieces, form
         except PromptTooLong as error:
             context = model.info.ctx_per_slot
             message = f"This model's maximum context length is {context} tokens; {error}."
@@ -170,7 +203,8 @@ class Tokenizer:
         """Study the vocabulary and compile the template before the first request does it."""
         prepared = await self._of(model)
         try:
-            await prepared.renderer.prepare()
+            form = await prepared.renderer.form()
+            _logger.info("model %s: tools: %s; reasoning: %s", model.id, form.tools, form.reasoning or "none")
         except RllmError as error:
             _logger.error("model %s: %s", model.id, error)
 

@@ -9,11 +9,16 @@ class TokenDetails(AnswerModel):
     cached_tokens: int
 
 
+class CompletionDetails(AnswerModel):
+    reasoning_tokens: int
+
+
 class Usage(AnswerModel):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: TokenDetails
+    completion_tokens_details: CompletionDetails | None = None
 
 
 class Timings(AnswerModel):

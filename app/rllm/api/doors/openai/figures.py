@@ -29,12 +29,15 @@ def head(job: Job, kind: str) -> dict[str, Any]:
 
 
 def usage(totals: Totals) -> dict[str, Any]:
-    return {
+    told: dict[str, Any] = {
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.completion_tokens,
         "total_tokens": totals.prompt_tokens + totals.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": totals.cached_tokens},
     }
+    if totals.reasoning_tokens:
+        told["completion_tokens_details"] = {"reasoning_tokens": totals.reasoning_tokens}
+    return told
 
 
 def progress(choice: Choice) -> dict[str, Any] | None:

@@ -23,17 +23,31 @@ class ChatLogprobs(AnswerModel):
     refusal: None
 
 
+class CalledFunction(AnswerModel):
+    name: str
+    arguments: str
+
+
+class Call(AnswerModel):
+    id: str
+    type: Literal["function"]
+    function: CalledFunction
+
+
 class AssistantMessage(AnswerModel):
     role: Literal["assistant"]
-    content: str
+    content: str | None
     refusal: None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[Call] | None = None
 
 
 class ChatChoice(AnswerModel):
     index: int
     message: AssistantMessage
     logprobs: ChatLogprobs | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "tool_calls"]
     token_ids: list[int] | None = None
 
 

@@ -12,7 +12,7 @@ from rllm.api.answer.writer import NewWriter
 from rllm.api.doors.openai import figures
 from rllm.api.doors.openai.writer import OpenAiWriter
 from rllm.api.doors.openai_chat.wire import ChatCompletionRequest
-from rllm.engine.types import TokenLogprob
+from rllm.engine.types import FinishReason, TokenLogprob
 
 
 def from_parts(wire: ChatCompletionRequest) -> NewWriter:
@@ -41,7 +41,7 @@ class ChatWriter(OpenAiWriter):
 
     def _finish(self, delta: Delta) -> str | None:
         end = delta.parts[-1] if delta.parts else None
-        if isinstance(end, End) and end.called:
+        if isinstance(end, End) and end.called and end.finish is FinishReason.STOP:
             return "tool_calls"
         return super()._finish(delta)
 

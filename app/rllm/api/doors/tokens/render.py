@@ -36,7 +36,7 @@ def add_rendering(router: APIRouter, context: Context) -> None:
     async def apply_template(request: HttpRequest) -> dict[str, str]:
         wire = await context.read(request, ChatCompletionRequest)
         model = preparer.check(to_chat_request(wire))
-        return {"prompt": await context.tokenizer.chat_text(model, to_chat(wire.messages, wire))}
+        return {"prompt": await context.tokenizer.chat_text(model, to_chat(wire.messages, wire, wire))}
 
     @router.post(
         "/v1/chat/completions/input_tokens",

@@ -27,6 +27,8 @@ def for_template(
     Args:
         tools: as OpenAI has them; those of this request.
     """
+    if not tools and not any(message.get("tool_calls") for message in messages):
+        return [_thinker(message, form) for message in messages], None
     ids = _Ids(form.tools)
     shown: list[Variable] = []
     for message in messages:

@@ -45,6 +45,8 @@ class AnswerParser:
         *,
         in_thought: bool = False,
         streams: bool = False,
+        parallel: bool = True,
+        hidden: Sequence[str] = (),
         ids: NewId | None = None,
         trace: Callable[[Part, str], None] = lambda part, source: None,
     ) -> None:
@@ -52,12 +54,18 @@ class AnswerParser:
         Args:
             functions: name → schema of its parameters; None: calls are not looked for.
             in_thought: the prompt ended inside a thought.
+            parallel: without it, what comes after the first call is text.
+            hidden: control texts that are neither text nor marks.
             trace: is told of each part what the model wrote for it; these texts make up the whole answer, but
                 for what `unclaimed` has at the end.
         """
         self._form = form
         self._functions = functions
         self._streams = streams
+        self._parallel = parallel
+        self._hidden = tuple(hidden)
+        self.is_thinking = in_thought
+        """What comes next is a thought, as far as is known."""
         self._ids = ids or new_id(form.tools.id_form)
         self._trace = trace
         self._reader = Reader()
@@ -101,7 +109,7 @@ class AnswerParser:
     def _answer(self, in_thought: bool) -> Generator[None, None, None]:
         reasoning, marks = self._form.reasoning, self._form.tools.marks
         looks_for_calls = self._functions is not None
-        looked_for = [*(marks if looks_for_calls else ()), *self._form.wrappers]
+        looked_for = [*(marks if looks_for_calls else ()), *self._form.wrappers, *self._hidden]
         if reasoning is not None:
             looked_for.append(reasoning.begin.strip())
             if in_thought:
@@ -121,9 +129,10 @@ class AnswerParser:
                 yield from self._thought(reasoning.end.strip())
 
     def _thought(self, end: str) -> Paused[None]:
-        self._is_fresh = True
-        yield from self._flow(Reasoning, [end])
-        self._is_fresh = True
+        self._is_fresh = self.is_thinking = True
+        while (yield from self._flow(Reasoning, [end, *self._hidden])) not in (end, None):
+            pass
+        self._is_fresh, self.is_thinking = True, False
 
     def _flow(self, kind: type[Text] | type[Reasoning], marks: Sequence[str]) -> Paused[str | None]:
         """Passes on what comes, up to one of the marks, which is consumed. None: the text has ended."""
@@ -226,6 +235,8 @@ class AnswerParser:
         """For `CallReader`, which may begin a call anew as long as it has no arguments."""
         if self._functions is None or name not in self._functions:
             raise Malformed
+        if self._num_calls and not self._parallel:
+            raise Malformed
         self._begun = CallBegin(self._num_calls, call_id or self._ids(name, self._num_calls), name)
 
     def arguments(self, piece: str) -> None:
@@ -261,7 +272,9 @@ class AnswerParser:
                     end, reader.pos = reader.pos, max(start, self._told)
                     self._give_up(len(reader.text) if reader.ended else end)
             kind = Reasoning if channel and channel.group(1) == "analysis" else Text
+            self.is_thinking = kind is Reasoning
             mark = yield from self._flow(kind, (*_CHANNEL_ENDS, *_HEADERS))
+            self.is_thinking = False
             if mark in _HEADERS:
                 reader.pos -= len(mark)
 

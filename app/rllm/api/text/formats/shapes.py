@@ -7,6 +7,7 @@ have slots, which stand for what differs from call to call.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from enum import StrEnum
 
 import msgspec
@@ -134,6 +135,20 @@ class AnswerFormat(msgspec.Struct, frozen=True, kw_only=True):
     """Around plain text; they are no part of the answer."""
     takes_system: bool = True
     """The template shows messages of role system."""
+
+    def has_marks_among(self, texts: Collection[str]) -> bool:
+        """Whether some of these, the vocabulary's control texts, tell calls, thoughts or text apart."""
+        tools, reasoning = self.tools, self.reasoning
+        written = [
+            tools.section_begin,
+            tools.before_name,
+            tools.before_arguments,
+            tools.quote,
+            *self.wrappers,
+        ]
+        if reasoning is not None:
+            written += [reasoning.begin, reasoning.end]
+        return any(text in each for each in written for text in texts)
 
 
 _BLANK_OR_SLOT = re.compile(r"\s|⟨")

@@ -38,7 +38,7 @@ MAX_TEMPLATE_BYTES = 128 * 1024
 """Seven times the longest of llama.cpp's collection. The slowest of this size takes 1.5 s to compile."""
 _COMPILE_TIMEOUT_S = 5.0
 _DISCOVER_TIMEOUT_S = 5.0
-"""A usual template takes a hundredth of it."""
+"""For a program that renders nothing else; a usual template takes a hundredth of it."""
 _PATIENCE_S = 5.0
 """How long a request waits for others of its model, beside its own time."""
 _logger = logging.getLogger(__name__)
@@ -72,6 +72,7 @@ class Renderer:
         self._line: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
         self._process: RenderingProcess | None = None
         self._form: AnswerFormat | None = None
+        self._finding = asyncio.Lock()
         self._work = asyncio.create_task(self._serve(), name=f"rendering-{name}")
 
     async def prepare(self) -> None:
@@ -113,12 +114,13 @@ class Renderer:
             BadRequest: the template is broken.
             Overloaded: there is no process to be had, or it had no time.
         """
-        if self._form is None:
-            self._form = await self._discover()
-        return self._form
+        async with self._finding:
+            if self._form is None:
+                self._form = await self._discover()
+            return self._form
 
     async def _discover(self) -> AnswerFormat:
-        order = Discover(_DISCOVER_TIMEOUT_S)
+        order = Discover(self._timeout_s)
         try:
             answer = await self._ask(order, pack(order))
         except BadRequest as error:
