@@ -49,6 +49,15 @@ class Chat(msgspec.Struct, frozen=True, kw_only=True):
     """What the model is told that it may call, as OpenAI has them."""
     effort: str | None = None
     """Of thinking: "none", "low" and so on. None: the template's own."""
+
+    @property
+    def needs_form(self) -> bool:
+        """How the model writes calls and thoughts decides what its template is given."""
+        return bool(self.tools or self.effort) or any(
+            message.tool_calls or message.reasoning or message.reasoning_content or message.thinking
+            for message in self.messages
+        )
+
     documents: Sequence[Mapping[str, Any]] = ()
     template: str = ""
     """In place of the model's own, where the operator allows it."""

@@ -10,6 +10,7 @@ from typing import TypeVar, cast
 
 from rllm.api.http.fair_threads import FairThreads
 from rllm.api.text.control_text import Piece
+from rllm.api.text.formats.generic import UNKNOWN
 from rllm.api.text.formats.shapes import AnswerFormat
 from rllm.api.text.messages import CHATML, Chat, MessageRules
 from rllm.api.text.rendering.frames import Load
@@ -124,14 +125,15 @@ class Tokenizer:
         if chat.template:
             rules, renderer = self._given_template(chat.template, model, prepared.facts)
         try:
-            form = await renderer.form()
+            # A template that takes no messages at all is not asked how it writes calls.
+            form = await renderer.form() if chat.needs_form else UNKNOWN
             pieces = await renderer.render(
                 rules.variables(chat, form),
                 without_bos=bool(prepared.facts.beginning),
                 continues=chat.continue_final_message,
                 max_chars=2 * _most_bytes(model, prepared),  # the template's own text comes on top
             )
-            return pieces, form
+            return pieces, form if chat.needs_form else await renderer.form()
         except PromptTooLong as error:
             context = model.info.ctx_per_slot
             message = f"This model's maximum context length is {context} tokens; {error}."
