@@ -259,3 +259,13 @@ async def test_what_cannot_be_kept_is_refused_by_name(
 ) -> None:
     found, message = await refusal(http, api, **fields)
     assert (found, words in message) == (param, True), message
+
+
+async def test_an_answer_that_must_match_has_no_calls_and_no_thoughts(
+    start_api: StartApi, http: aiohttp.ClientSession
+) -> None:
+    api = with_template(start_api, "own/invoke-tags")
+    wanted = {"response_format": {"type": "json_object"}}
+    assert (await refusal(http, api, **wanted))[0] == "tools"
+    says(api, "{}")
+    assert (await ask(http, api, tools=None, **wanted))["message"]["content"] == "{}"
