@@ -46,4 +46,4 @@ PARSER = LLParserLimits(
     max_grammar_size=50_000,
     verbose_errors=False,
 )
-"""The last five hold for every token of an answer as well: a mask takes some 15 ms at most."""
+"""All but the first and the last hold for every token of an answer as well."""
