@@ -379,7 +379,7 @@ LEFT_OUT = (
     LeftOut("llama.cpp", "test_chat_completion.py, test_template.py: --chat-template, prefixes of the system message", "templates chosen at its start"),
     LeftOut("llama.cpp", "test_ctx_shift.py::test_ctx_shift_enabled, test_basic.py: tags", "options of its start: a context that is shifted, tags of models"),
     LeftOut("llama.cpp", "test_basic.py::test_load_split_model", "a model in shards (tests/unit/test_preflight.py has those)"),
-    LeftOut("llama.cpp", "test_tool_call.py, test_tools_builtin.py, test_server_tools.py, test_mcp_servers.py", "tools"),
+    LeftOut("llama.cpp", "test_tool_call.py, test_tools_builtin.py, test_server_tools.py, test_mcp_servers.py", "tools, asked by tests/http/test_tools.py"),
     LeftOut("llama.cpp", "test_template.py::test_reasoning, test_reasoning_budget_stream.py", "reasoning"),
     LeftOut("llama.cpp", "test_compat_anthropic.py, test_anthropic_api.py, test_compat_oai_responses.py, test_compat_gcp.py, test_vertexai.py", "other doors"),
     LeftOut("llama.cpp", "test_embedding.py, test_rerank.py, test_rerank_causal.py, test_infill.py, test_audio_transcription.py", "other doors"),

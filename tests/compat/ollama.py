@@ -85,7 +85,7 @@ row("integration/context_test.go::TestLongInputContext", "a long input is answer
 
 LEFT_OUT = (
     LeftOut("Ollama", "server/: /api/generate, /api/chat, /api/create, /api/show and the other routes of its own", "its own door"),
-    LeftOut("Ollama", "openai_test.go, middleware: tools, thinking, images", "tools, reasoning, images"),
+    LeftOut("Ollama", "openai_test.go, middleware: tools, thinking, images", "images; tools and thoughts, asked by tests/http/test_tools.py"),
     LeftOut("Ollama", "middleware/openai_test.go::TestResponsesMiddlewareZstd, responses_test.go, anthropic_test.go, *encoding_format*, *web_search*, embeddings", "other doors"),
     LeftOut("Ollama", "sched_test.go, create, download, quantization, images, manifests, cloud", "how it keeps models"),
     LeftOut("Ollama", "integration/: the rest", "answers of certain models, read for their meaning"),

@@ -571,7 +571,7 @@ def _(server: Server) -> None:
 
 
 LEFT_OUT = (
-    LeftOut("vLLM", "openai/tool_parsers, openai/tool_use, chat_completion/*tool*", "tools"),
+    LeftOut("vLLM", "openai/tool_parsers, openai/tool_use, chat_completion/*tool*", "tools, asked by tests/http/test_tools.py"),
     LeftOut("vLLM", "test_chat.py, test_completion.py: structured outputs, response_format, guided decoding", "structured output, asked by tests/model/test_structured.py"),
     LeftOut("vLLM", "openai/responses, openai/speech_to_text, openai/realtime, openai/embedding_tests, anthropic, pooling, serve/disagg", "other doors"),
     LeftOut("vLLM", "openai/reasoning_parsers, test_include_reasoning, test_thinking_token_budget, test_serving_chat (gpt-oss), parser", "reasoning, harmony"),
