@@ -30,6 +30,8 @@ CALL: tuple[Part, ...] = (
 class Scripted:
     """A machine that makes the parts it was given, one list of them for every delta."""
 
+    is_thinking = False
+
     def __init__(self, *lists: Sequence[Part]) -> None:
         self._lists = list(lists)
 
