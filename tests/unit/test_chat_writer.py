@@ -89,8 +89,7 @@ STREAMED = [
                     }
                 ]
             },
-            {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":'}}]},
-            {"tool_calls": [{"index": 0, "function": {"arguments": "1}"}}]},
+            {"tool_calls": [{"index": 0, "function": {"arguments": '{"a":1}'}}]},
         ],
         id="call",
     ),
@@ -103,6 +102,13 @@ def test_each_part_is_a_chunk(parts: Sequence[Part], deltas: list[dict[str, Any]
     chunks = streamed(Scripted(parts), event("x"))
     assert [chunk["delta"] for chunk in chunks] == deltas
     assert all(chunk["finish_reason"] is None for chunk in chunks)
+
+
+def test_arguments_are_told_as_they_come() -> None:
+    begin, first, last, end = CALL
+    chunks = streamed(Scripted([begin, first], [last, end]), event("x"), event("y"))
+    told = [chunk["delta"]["tool_calls"][0]["function"]["arguments"] for chunk in chunks]
+    assert told == ["", '{"a":', "1}"]
 
 
 def test_the_end_comes_with_the_last_part_and_log_probabilities_with_the_first() -> None:
