@@ -56,6 +56,7 @@ async def test_a_rolling_restart_behind_nginx_fails_no_request(tiny_model: Path)
     assert not _broken(await rolling.run_nginx(plan, binary))
 
 
+@pytest.mark.slow
 async def test_nothing_stays_behind_when_clients_leave(tiny_model: Path) -> None:
     plan = rude.RudePlan(tiny_model, leavers=40, readers=2, slow_timeout_s=1, threads=1, slots=8)
     assert not _broken(await rude.run(plan))

@@ -41,6 +41,7 @@ def test_a_tiny_model(kv: str, tiny_model: Path) -> None:
     assert (outcome.together.preemptions > 0) == (kv == "unified")
 
 
+@pytest.mark.slow
 @pytest.mark.model
 @pytest.mark.timeout(500)
 def test_the_real_model(q8_model: Path) -> None:
