@@ -194,3 +194,16 @@ def test_a_race_without_time_is_not_run_again_at_the_next_start(
     assert result.outcome.note == "0 s were over"
     assert result.outcome.rounds == 0
     assert is_tuned(store.load(tiny_model), "chat", "quick")
+
+
+def test_a_race_without_time_takes_nothing_back(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(session.BUDGET_S, "full", 0.0)
+    store = ProfileStore(tmp_path, {"cpu": "one"}, fingerprint)
+    tuned = Tuned(options={"flash_attn": "off"}, use="chat", how="quick", rounds=3)
+    store.update(tiny_model, tuned=tuned)
+    session.tune_and_keep(store, tiny_model, LlamaOptions(), "chat", "full")
+    found = store.load(tiny_model)
+    assert found is not None
+    assert found.tuned == tuned

@@ -86,7 +86,9 @@ def tune_and_keep(
     """
     with alone(store.folder):
         result = tune(model, options, use, how, say)
-        if result.tuned is not None:
+        known = store.load(model)
+        is_known = known is not None and known.tuned is not None
+        if result.tuned is not None and (result.tuned.rounds or not is_known):
             store.update(model, tuned=result.tuned)
         return result
 
